@@ -1,0 +1,4 @@
+//! (skeleton)
+/// Real files.
+#[derive(Clone, Debug)]
+pub struct RealDisk;

@@ -1,0 +1,19 @@
+//! The outside world of Stoa, in four small traits, each beside its real implementation: [`Transport`] (messages),
+//! [`Disk`] (files), [`Clock`] (time) and [`Entropy`] (chance). No other crate opens a file of the node's data
+//! directory, opens a socket, or asks the time; the simulator brings the other implementations.
+//!
+//! It must never know: Raft, the store, the layout of any message. Bytes go in and out.
+//!
+//! Start reading at [`Clock`], then `disk/mod.rs` and `transport/mod.rs`.
+
+pub mod clock;
+pub mod disk;
+pub mod entropy;
+pub mod task;
+pub mod transport;
+
+pub use clock::{BootTime, Clock, RealClock, WallTime};
+pub use disk::{Disk, DiskFile};
+pub use entropy::{Entropy, OsEntropy};
+pub use task::{TaskGroup, spawn};
+pub use transport::{Channel, Handler, Peer, PeerIdentity, Transport, TransportError};
