@@ -1,0 +1,373 @@
+//! What users define: projects, entities, feature groups, grants, feature views. The root group keeps them; a group's
+//! definition also reaches each of its partitions through that partition's own log.
+
+use crate::codec::{DecodeError, check_name};
+use crate::ids::{FeatureGroupId, PartitionSetId, ViewId};
+use crate::key::KeyType;
+use crate::limits::{
+    DESCRIPTION_BYTES_MAX, GROUP_FEATURES_MAX, KEY_COLUMNS_MAX, LATE_HORIZON_US_DEFAULT, ROW_FIXED_BYTES_MAX,
+    VIEW_FEATURES_MAX,
+};
+use crate::types::{FeatureType, Width};
+
+/// A column of an entity's key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyColumn {
+    /// Its name, as files and callers give it.
+    pub name: String,
+    /// Its type.
+    pub ty: KeyType,
+}
+crate::wire_struct!(KeyColumn { name, ty });
+
+/// A kind of thing that has features, named once for all teams.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entity {
+    /// Its name.
+    pub name: String,
+    /// Its key columns, in the order of the canonical key.
+    pub keys: Vec<KeyColumn>,
+    /// How many of the first key columns decide the partition: 1 to all.
+    pub partition_by: u16,
+    /// What it is, for people.
+    pub description: String,
+}
+crate::wire_struct!(Entity { name, keys: list, partition_by, description });
+
+impl Entity {
+    /// The types of the key columns, in order.
+    pub fn key_types(&self) -> Vec<KeyType> {
+        self.keys.iter().map(|column| column.ty).collect()
+    }
+
+    /// Checks names, counts and the partition key.
+    pub fn check(&self) -> Result<(), DecodeError> {
+        check_name("the name of an entity", &self.name)?;
+        check_description(&self.description)?;
+        if self.keys.is_empty() || self.keys.len() > KEY_COLUMNS_MAX {
+            let allowed = format!("1 to {KEY_COLUMNS_MAX}");
+            return Err(DecodeError::invalid("the number of key columns", self.keys.len(), allowed));
+        }
+        for (at, column) in self.keys.iter().enumerate() {
+            check_name("the name of a key column", &column.name)?;
+            if self.keys[..at].iter().any(|other| other.name == column.name) {
+                return Err(DecodeError::invalid("a key column", &column.name, "given once"));
+            }
+        }
+        if self.partition_by == 0 || usize::from(self.partition_by) > self.keys.len() {
+            let allowed = format!("1 to {}: a prefix of the key columns", self.keys.len());
+            return Err(DecodeError::invalid("partition_by", self.partition_by, allowed));
+        }
+        Ok(())
+    }
+}
+
+/// A feature of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Feature {
+    /// Its name, unique in the group, not that of a key column.
+    pub name: String,
+    /// Its type.
+    pub ty: FeatureType,
+    /// What it means, for people.
+    pub description: String,
+}
+crate::wire_struct!(Feature { name, ty, description });
+
+/// One version of a feature group: the definition that a partition's log carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeatureGroup {
+    /// Its number; issued by the root group.
+    pub id: FeatureGroupId,
+    /// The project that owns it.
+    pub project: String,
+    /// Its name.
+    pub name: String,
+    /// Its version, 1 and up; versions live side by side.
+    pub version: u32,
+    /// Counts the changes of this version's schema, 1 and up. A row batch and a read name the one they mean.
+    pub schema_version: u32,
+    /// The entity whose rows these are.
+    pub entity: Entity,
+    /// Where its partitions lie.
+    pub set: PartitionSetId,
+    /// The file column that holds the event time; `None` if rows have none, then they carry the time of their load.
+    pub event_time: Option<String>,
+    /// How long a delete keeps older events out, in microseconds.
+    pub late_horizon_us: i64,
+    /// Its features. A feature's place is its number in batches and reads and never changes.
+    pub features: Vec<Feature>,
+    /// What it is, for people.
+    pub description: String,
+}
+crate::wire_struct!(FeatureGroup {
+    id,
+    project,
+    name,
+    version,
+    schema_version,
+    entity,
+    set,
+    event_time,
+    late_horizon_us,
+    features: list,
+    description,
+});
+
+impl FeatureGroup {
+    /// `project/name@version`.
+    pub fn full_name(&self) -> String {
+        format!("{}/{}@{}", self.project, self.name, self.version)
+    }
+
+    /// The place of a feature by its name.
+    pub fn feature(&self, name: &str) -> Option<u16> {
+        self.features.iter().position(|f| f.name == name).map(|at| at as u16)
+    }
+
+    /// Checks names, counts and widths.
+    pub fn check(&self) -> Result<(), DecodeError> {
+        check_name("the name of a project", &self.project)?;
+        check_name("the name of a feature group", &self.name)?;
+        check_description(&self.description)?;
+        self.entity.check()?;
+        if self.version == 0 || self.schema_version == 0 {
+            return Err(DecodeError::invalid("a version", 0, "1 and up"));
+        }
+        if self.features.is_empty() || self.features.len() > GROUP_FEATURES_MAX {
+            let allowed = format!("1 to {GROUP_FEATURES_MAX}");
+            return Err(DecodeError::invalid("the number of features", self.features.len(), allowed));
+        }
+        let mut fixed = 0;
+        for (at, feature) in self.features.iter().enumerate() {
+            check_name("the name of a feature", &feature.name)?;
+            check_description(&feature.description)?;
+            if self.features[..at].iter().any(|other| other.name == feature.name) {
+                return Err(DecodeError::invalid("a feature", &feature.name, "given once"));
+            }
+            if self.entity.keys.iter().any(|key| key.name == feature.name) {
+                return Err(DecodeError::invalid("a feature", &feature.name, "not the name of a key column"));
+            }
+            fixed += match feature.ty.width() {
+                Width::Fixed(width) => width,
+                Width::Variable => 8,
+            };
+        }
+        if fixed > ROW_FIXED_BYTES_MAX {
+            return Err(DecodeError::invalid("the bytes of one row", fixed, format!("up to {ROW_FIXED_BYTES_MAX}")));
+        }
+        if self.late_horizon_us < 0 {
+            return Err(DecodeError::invalid("the late horizon", self.late_horizon_us, "0 and up, in microseconds"));
+        }
+        Ok(())
+    }
+
+    /// A definition for tests and tools: entity `name`, integer or other keys, default horizon.
+    pub fn simple(id: u64, name: &str, keys: &[(&str, KeyType)], features: &[(&str, FeatureType)]) -> Self {
+        Self {
+            id: FeatureGroupId(id),
+            project: "test".into(),
+            name: name.into(),
+            version: 1,
+            schema_version: 1,
+            entity: Entity {
+                name: name.into(),
+                keys: keys.iter().map(|(name, ty)| KeyColumn { name: (*name).into(), ty: *ty }).collect(),
+                partition_by: keys.len() as u16,
+                description: String::new(),
+            },
+            set: PartitionSetId(1),
+            event_time: None,
+            late_horizon_us: LATE_HORIZON_US_DEFAULT,
+            features: features
+                .iter()
+                .map(|(name, ty)| Feature { name: (*name).into(), ty: *ty, description: String::new() })
+                .collect(),
+            description: String::new(),
+        }
+    }
+}
+
+/// One feature of a view.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ViewFeature {
+    /// Its name in the view: the feature's own, or an alias.
+    pub name: String,
+    /// The group it comes from.
+    pub group: FeatureGroupId,
+    /// Its place in that group.
+    pub feature: u16,
+}
+crate::wire_struct!(ViewFeature { name, group, feature });
+
+/// One version of a feature view: what a model reads, in a fixed order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeatureView {
+    /// Its number; issued by the root group.
+    pub id: ViewId,
+    /// The project that owns it.
+    pub project: String,
+    /// Its name.
+    pub name: String,
+    /// Its version, 1 and up.
+    pub version: u32,
+    /// The key columns that a caller gives for each row: those of all entities, equal names once, in order.
+    pub keys: Vec<KeyColumn>,
+    /// Its features, in the order of the answer.
+    pub features: Vec<ViewFeature>,
+    /// What it is for, for people.
+    pub description: String,
+}
+crate::wire_struct!(FeatureView { id, project, name, version, keys: list, features: list, description });
+
+impl FeatureView {
+    /// `project/name@version`.
+    pub fn full_name(&self) -> String {
+        format!("{}/{}@{}", self.project, self.name, self.version)
+    }
+
+    /// Checks names and counts; that its groups exist is the catalog's to check.
+    pub fn check(&self) -> Result<(), DecodeError> {
+        check_name("the name of a project", &self.project)?;
+        check_name("the name of a feature view", &self.name)?;
+        check_description(&self.description)?;
+        if self.features.is_empty() || self.features.len() > VIEW_FEATURES_MAX {
+            let allowed = format!("1 to {VIEW_FEATURES_MAX}");
+            return Err(DecodeError::invalid("the number of features", self.features.len(), allowed));
+        }
+        for (at, feature) in self.features.iter().enumerate() {
+            check_name("the name of a feature", &feature.name)?;
+            if self.features[..at].iter().any(|other| other.name == feature.name) {
+                return Err(DecodeError::invalid("a feature of the view", &feature.name, "given once; use an alias"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `project/name@version` as its three parts.
+pub fn parse_full_name(what: &'static str, text: &str) -> Result<(String, String, u32), DecodeError> {
+    let bad = || DecodeError::invalid(what, format!("{text:?}"), "project/name@version, such as shop/rank_products@1");
+    let (project, rest) = text.split_once('/').ok_or_else(bad)?;
+    let (name, version) = rest.split_once('@').ok_or_else(bad)?;
+    check_name(what, project)?;
+    check_name(what, name)?;
+    let version = version.parse().ok().filter(|&v: &u32| v > 0).ok_or_else(bad)?;
+    Ok((project.to_owned(), name.to_owned(), version))
+}
+
+fn check_description(text: &str) -> Result<(), DecodeError> {
+    if text.len() <= DESCRIPTION_BYTES_MAX {
+        return Ok(());
+    }
+    Err(DecodeError::invalid("a description", format!("{} bytes long", text.len()), format!("{DESCRIPTION_BYTES_MAX}")))
+}
+
+// What `stoa apply` sends: definitions by name, as people write them. The root group resolves names to numbers.
+
+/// A definition by names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Definition {
+    /// A team's space.
+    Project(ProjectDefinition),
+    /// A kind of thing with features.
+    Entity(Entity),
+    /// A version of a feature group.
+    Group(GroupDefinition),
+    /// A right of another project's views to read features.
+    Grant(GrantDefinition),
+    /// A version of a feature view.
+    View(ViewDefinition),
+}
+crate::wire_enum!(Definition { 1 => Project(x), 2 => Entity(x), 3 => Group(x), 4 => Grant(x), 5 => View(x) });
+
+/// A team's space.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProjectDefinition {
+    /// Its name.
+    pub name: String,
+    /// What it is for, for people.
+    pub description: String,
+}
+crate::wire_struct!(ProjectDefinition { name, description });
+
+/// A version of a feature group, by names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupDefinition {
+    /// The project that owns it.
+    pub project: String,
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: u32,
+    /// The entity's name.
+    pub entity: String,
+    /// See [`FeatureGroup::event_time`].
+    pub event_time: Option<String>,
+    /// See [`FeatureGroup::late_horizon_us`].
+    pub late_horizon_us: i64,
+    /// Its features.
+    pub features: Vec<Feature>,
+    /// What it is, for people.
+    pub description: String,
+}
+crate::wire_struct!(GroupDefinition {
+    project,
+    name,
+    version,
+    entity,
+    event_time,
+    late_horizon_us,
+    features: list,
+    description,
+});
+
+/// A right of project `to` to use some features of another project's group in its views.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrantDefinition {
+    /// The project that owns the group.
+    pub project: String,
+    /// The group's name.
+    pub group: String,
+    /// The group's version.
+    pub version: u32,
+    /// The features that may be read.
+    pub features: Vec<String>,
+    /// The project that may read them.
+    pub to: String,
+}
+crate::wire_struct!(GrantDefinition { project, group, version, features: list, to });
+
+/// A version of a feature view, by names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ViewDefinition {
+    /// The project that owns it.
+    pub project: String,
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: u32,
+    /// The entities whose keys a caller gives.
+    pub entities: Vec<String>,
+    /// Its features, in the order of the answer.
+    pub features: Vec<ViewFeatureDefinition>,
+    /// What it is for, for people.
+    pub description: String,
+}
+crate::wire_struct!(ViewDefinition { project, name, version, entities: list, features: list, description });
+
+/// A feature of a view, by names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ViewFeatureDefinition {
+    /// The project that owns the group.
+    pub project: String,
+    /// The group's name.
+    pub group: String,
+    /// The group's version.
+    pub version: u32,
+    /// The feature's name.
+    pub feature: String,
+    /// Its name in the view; the feature's own if absent.
+    pub alias: Option<String>,
+}
+crate::wire_struct!(ViewFeatureDefinition { project, group, version, feature, alias });

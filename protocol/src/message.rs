@@ -1,0 +1,362 @@
+//! Requests and answers by kind. A request's body begins with its [`Caller`]; an answer has the kind of its request with
+//! [`ANSWER`] set, or [`KIND_ERROR`] with an [`ErrorBody`](crate::error::ErrorBody).
+
+use crate::catalog::{Definition, FeatureGroup, FeatureView};
+use crate::codec::{DecodeError, Reader, Wire, get_list, put_list};
+use crate::ids::{ClusterId, FeatureGroupId, LogIndex, MapVersion, NodeId, PartitionId};
+use crate::limits::READ_SECTIONS_MAX;
+use crate::map::NodeInfo;
+use crate::read::{ReadSection, SectionResult};
+
+/// Set in the kind of an answer.
+pub const ANSWER: u16 = 0x8000;
+/// The kind of an answer that is an error.
+pub const KIND_ERROR: u16 = 0xffff;
+
+/// The kinds of requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u16)]
+pub enum Kind {
+    /// Asks for a sign of life; empty body both ways.
+    Ping = 1,
+    /// Asks for the cluster map. Empty body, [`ClusterMap`](crate::map::ClusterMap) back.
+    Map = 2,
+    /// Asks for a view and the groups it reads: [`ViewRequest`], [`ViewAnswer`].
+    View = 3,
+    /// Asks for a group: [`GroupRequest`], [`FeatureGroup`] back.
+    Group = 4,
+    /// A multi-get: [`ReadRequest`], [`ReadAnswer`].
+    Read = 5,
+    /// A row batch: [`WriteRequest`], [`WriteAnswer`].
+    Write = 6,
+    /// What a writer session has had acknowledged: [`SessionRequest`], [`SessionAnswer`].
+    Session = 7,
+    /// Definitions for the catalog: [`ApplyRequest`], [`ApplyAnswer`].
+    Apply = 8,
+    /// What a node knows of itself. Empty body, [`NodeStatus`] back.
+    Status = 9,
+    /// The logical digests of a replica: [`DigestRequest`], [`DigestAnswer`].
+    Digest = 10,
+    /// Node to node: a Raft message; its body is the raft crate's.
+    Raft = 32,
+    /// Node to node: joins the cluster: [`JoinRequest`], [`ClusterMap`](crate::map::ClusterMap) back.
+    Join = 33,
+    /// Node to node: the root group's state if it is newer than the version given; its body is the raft crate's.
+    Watch = 34,
+    /// Node to node: the commit index of a partition, confirmed by a quorum: [`BarrierRequest`], [`BarrierAnswer`].
+    Barrier = 35,
+}
+
+impl Kind {
+    /// The kind of a number on the wire.
+    pub fn from_number(number: u16) -> Option<Self> {
+        use Kind::*;
+        [Ping, Map, View, Group, Read, Write, Session, Apply, Status, Digest, Raft, Join, Watch, Barrier]
+            .into_iter()
+            .find(|kind| *kind as u16 == number)
+    }
+}
+
+/// Who asks. The principal is what the certificate says; it is repeated here so that a gateway can act for somebody, and
+/// refused if the certificate does not allow that.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Caller {
+    /// The project on whose behalf the request is made; empty if none.
+    pub project: String,
+    /// The principal; empty for that of the certificate.
+    pub principal: String,
+}
+crate::wire_struct!(Caller { project, principal });
+
+/// Asks for a view by its full name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ViewRequest {
+    /// The project that owns it.
+    pub project: String,
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: u32,
+}
+crate::wire_struct!(ViewRequest { project, name, version });
+
+/// A view and all groups it reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ViewAnswer {
+    /// The view.
+    pub view: FeatureView,
+    /// Its groups, each once.
+    pub groups: Vec<FeatureGroup>,
+}
+crate::wire_struct!(ViewAnswer { view, groups: list });
+
+/// Asks for a group by its full name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupRequest {
+    /// The project that owns it.
+    pub project: String,
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: u32,
+}
+crate::wire_struct!(GroupRequest { project, name, version });
+
+/// All that one multi-get asks of one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadRequest {
+    /// One section per partition and group.
+    pub sections: Vec<ReadSection>,
+}
+
+impl Wire for ReadRequest {
+    fn put(&self, out: &mut Vec<u8>) {
+        put_list(&self.sections, out);
+    }
+    fn get(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let sections = get_list(input, "sections")?;
+        if sections.len() > READ_SECTIONS_MAX {
+            return Err(DecodeError::invalid("sections", sections.len(), format!("up to {READ_SECTIONS_MAX}")));
+        }
+        Ok(Self { sections })
+    }
+}
+
+/// The results, in the order of the sections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadAnswer {
+    /// One for each section.
+    pub sections: Vec<SectionResult>,
+}
+crate::wire_struct!(ReadAnswer { sections: list });
+
+/// A place in a writer session: batches of a session carry 1, 2, 3, … in each partition, and each is applied once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SessionStep {
+    /// The session, chosen by the writer: a random number, or the hash of a load's name.
+    pub session: u128,
+    /// The batch's number in this partition, from 1, without gaps.
+    pub sequence: u64,
+}
+crate::wire_struct!(SessionStep { session, sequence });
+
+/// A row batch for one partition. It is applied whole or not at all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WriteRequest {
+    /// The partition; every key of the batch must lie in its range.
+    pub partition: PartitionId,
+    /// Its place in a writer session; without one the batch may be applied twice if the writer sends it again.
+    pub step: Option<SessionStep>,
+    /// The bytes of a [`RowBatch`](crate::batch::RowBatch).
+    pub batch: Vec<u8>,
+}
+crate::wire_struct!(WriteRequest { partition, step, batch });
+
+/// What became of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RowOutcome {
+    /// It was written, or deleted.
+    Applied,
+    /// The row that was there has a newer event, or the key was deleted by a newer event.
+    Older,
+}
+crate::wire_enum!(RowOutcome { 0 => Applied, 1 => Older });
+
+/// The batch is durable on a quorum and applied on the leader.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WriteAnswer {
+    /// Its place in the partition's log.
+    pub index: LogIndex,
+    /// The incarnation of the partition set that `index` belongs to.
+    pub incarnation: u32,
+    /// Rows written or deleted.
+    pub applied: u32,
+    /// Places of the rows that were older than what was there.
+    pub older: Vec<u32>,
+    /// Whether the session had this batch already, so that nothing was done now.
+    pub repeated: bool,
+}
+crate::wire_struct!(WriteAnswer { index, incarnation, applied, older: list, repeated });
+
+/// Asks the partition's leader how far a writer session has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionRequest {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The session.
+    pub session: u128,
+}
+crate::wire_struct!(SessionRequest { partition, session });
+
+/// How far a writer session has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionAnswer {
+    /// The last sequence applied; 0 if none, or if the session has been forgotten.
+    pub last: u64,
+    /// The place in the log of that batch.
+    pub index: LogIndex,
+}
+crate::wire_struct!(SessionAnswer { last, index });
+
+/// Definitions, taken all or none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApplyRequest {
+    /// In the order in which they may refer to each other.
+    pub definitions: Vec<Definition>,
+}
+crate::wire_struct!(ApplyRequest { definitions: list });
+
+/// The catalog holds the definitions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApplyAnswer {
+    /// The version of map and catalog after the change.
+    pub version: MapVersion,
+    /// How many definitions were new.
+    pub created: u32,
+    /// How many stood there already, the same.
+    pub unchanged: u32,
+}
+crate::wire_struct!(ApplyAnswer { version, created, unchanged });
+
+/// What a node knows of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeStatus {
+    /// Who it is.
+    pub node: NodeInfo,
+    /// The version of the program.
+    pub build: String,
+    /// The version of the map it has.
+    pub map_version: MapVersion,
+    /// The features of protocol and log that the whole cluster speaks.
+    pub cluster_version: u32,
+    /// Its replicas, the root group's first.
+    pub replicas: Vec<ReplicaStatus>,
+}
+crate::wire_struct!(NodeStatus { node, build, map_version, cluster_version, replicas: list });
+
+/// What a node knows of one of its replicas.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplicaStatus {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Who leads, as far as this replica knows.
+    pub leader: Option<NodeId>,
+    /// The term of the leader that it follows.
+    pub term: u64,
+    /// The last index in its log.
+    pub last: LogIndex,
+    /// The last index that it knows to be committed.
+    pub committed: LogIndex,
+    /// The last index applied.
+    pub applied: LogIndex,
+    /// Rows in memory.
+    pub rows: u64,
+    /// Bytes in memory.
+    pub bytes: u64,
+    /// Why it does not serve, in words; empty if it does.
+    pub trouble: String,
+}
+crate::wire_struct!(ReplicaStatus { partition, leader, term, last, committed, applied, rows, bytes, trouble });
+
+/// Asks a replica for its digests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DigestRequest {
+    /// The partition.
+    pub partition: PartitionId,
+}
+crate::wire_struct!(DigestRequest { partition });
+
+/// The digests of one replica at one place of its log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DigestAnswer {
+    /// The place of the log that they are of.
+    pub applied: LogIndex,
+    /// The logical digest of each group, sorted.
+    pub groups: Vec<(FeatureGroupId, u128)>,
+    /// Rows of all groups.
+    pub rows: u64,
+}
+crate::wire_struct!(DigestAnswer { applied, groups: list, rows });
+
+/// A node asks to be one of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinRequest {
+    /// The cluster that it means.
+    pub cluster: ClusterId,
+    /// Who it is.
+    pub node: NodeInfo,
+    /// The lowest and highest cluster version that it speaks.
+    pub versions: (u32, u32),
+}
+crate::wire_struct!(JoinRequest { cluster, node, versions });
+
+/// Asks the leader of a partition for a commit index that a quorum has confirmed after the request came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BarrierRequest {
+    /// The partitions.
+    pub partitions: Vec<PartitionId>,
+}
+crate::wire_struct!(BarrierRequest { partitions: list });
+
+/// Confirmed commit indices, in the order asked; `None` where this node does not lead or could not confirm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BarrierAnswer {
+    /// One for each partition.
+    pub committed: Vec<Option<LogIndex>>,
+}
+crate::wire_struct!(BarrierAnswer { committed: list });
+
+/// A request's body: who asks, then what.
+pub fn encode_request<T: Wire>(caller: &Caller, request: &T) -> Vec<u8> {
+    let mut out = Vec::new();
+    caller.put(&mut out);
+    request.put(&mut out);
+    out
+}
+
+/// Takes a request's body apart.
+pub fn decode_request<T: Wire>(body: &[u8]) -> Result<(Caller, T), DecodeError> {
+    let mut input = Reader::new(body);
+    let caller = Caller::get(&mut input)?;
+    let request = T::get(&mut input)?;
+    input.finish()?;
+    Ok((caller, request))
+}
+
+/// An empty body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Empty;
+
+impl Wire for Empty {
+    fn put(&self, _out: &mut Vec<u8>) {}
+    fn get(_input: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_come_back_with_their_caller() {
+        let caller = Caller { project: "shop".into(), principal: "ranker".into() };
+        let request = WriteRequest {
+            partition: PartitionId(2),
+            step: Some(SessionStep { session: 7, sequence: 1 }),
+            batch: vec![1, 2, 3],
+        };
+        let bytes = encode_request(&caller, &request);
+        assert_eq!(decode_request::<WriteRequest>(&bytes).unwrap(), (caller, request));
+        for cut in 0..bytes.len() {
+            assert!(decode_request::<WriteRequest>(&bytes[..cut]).is_err());
+        }
+    }
+
+    #[test]
+    fn kinds_come_back_from_their_numbers() {
+        for number in 0..=u16::MAX {
+            assert!(Kind::from_number(number).is_none_or(|kind| kind as u16 == number && number < ANSWER));
+        }
+    }
+}
