@@ -43,6 +43,14 @@ pub enum WalError {
         /// The bound.
         limit: u64,
     },
+    /// Reject: the log holds as many groups as it may.
+    #[error("group {group} would be one more than the {limit} groups the log takes; forget one first")]
+    TooManyGroups {
+        /// The group.
+        group: u64,
+        /// The bound.
+        limit: u64,
+    },
     /// Reject: the entries do not follow the group's last one.
     #[error("group {group} appends entry {got} where {expected} must come next; truncate or purge first")]
     Gap {
@@ -119,7 +127,11 @@ impl WalError {
     pub fn class(&self) -> WalErrorClass {
         match self {
             Self::Busy { .. } | Self::Full { .. } | Self::Overgrown { .. } => WalErrorClass::Retry,
-            Self::TooLarge { .. } | Self::Gap { .. } | Self::Suspect { .. } | Self::Options(_) => WalErrorClass::Reject,
+            Self::TooLarge { .. }
+            | Self::TooManyGroups { .. }
+            | Self::Gap { .. }
+            | Self::Suspect { .. }
+            | Self::Options(_) => WalErrorClass::Reject,
             Self::Closed | Self::Failed { .. } | Self::Io { .. } | Self::Foreign { .. } | Self::Version { .. } => {
                 WalErrorClass::Stop
             }

@@ -220,3 +220,32 @@ fn recovered(loaded: &mut Loaded) -> Recovered {
     }
     recovered
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stoa_env::RealClock;
+    use stoa_env::disk::RealDisk;
+
+    #[tokio::test]
+    async fn on_a_real_disk_a_log_that_was_closed_opens_with_all_it_took() {
+        fn handle<T: Clone + Send + Sync>(_: &T) {}
+        let dir = tempfile::tempdir().unwrap();
+        let options = WalOptions { reserve_bytes: 0, segment_bytes: 8 << 10, ..WalOptions::default() };
+        let identity = WalIdentity { cluster: 1, node: 2 };
+        for start in 0..3u64 {
+            let disk = RealDisk::new(dir.path()).unwrap();
+            let clock = Arc::new(RealClock);
+            let (wal, found) = Wal::open(disk, "wal".into(), identity, options.clone(), clock).await.unwrap();
+            handle(&wal);
+            assert!(found.suspect.is_empty());
+            assert_eq!(found.groups.get(&5).map_or(0, |group| group.entries.len()) as u64, start * 40);
+            for index in start * 40..(start + 1) * 40 {
+                wal.append(5, vec![(index, Bytes::from(vec![7; 500]))], |result| result.unwrap()).unwrap();
+            }
+            wal.save_vote(5, Bytes::from_static(b"vote")).await.unwrap();
+            wal.close().await.unwrap();
+            assert!(wal.stats().segments >= 2);
+        }
+    }
+}

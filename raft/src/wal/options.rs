@@ -93,9 +93,9 @@ impl WalOptions {
                 "segment_bytes must lie between 4 KiB and 256 MiB",
             ),
             (self.round_bytes > 0 && self.round_bytes <= self.queue_bytes, "round_bytes must be 1 to queue_bytes"),
-            (self.max_live_bytes >= 2 * self.segment_bytes, "max_live_bytes must hold two segments"),
+            (self.max_live_bytes / 2 >= self.segment_bytes, "max_live_bytes must hold two segments"),
             (
-                self.reserve_bytes == 0 || self.reserve_bytes >= self.queue_bytes + self.round_bytes,
+                self.reserve_bytes == 0 || self.reserve_bytes >= self.queue_bytes.saturating_add(self.round_bytes),
                 "reserve_bytes must be 0 or hold what was accepted: queue_bytes + round_bytes",
             ),
         ];

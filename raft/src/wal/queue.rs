@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::frame::frame_bytes;
+use super::options::GROUPS_MAX;
 use super::{WalError, WalOptions, WalStats};
 
 /// What a caller asks for.
@@ -230,6 +231,10 @@ impl State {
         if self.suspects.contains(&group) && !matches!(request, Request::Forget | Request::Close) {
             return Err(WalError::Suspect { group });
         }
+        let makes_group = !matches!(request, Request::Forget | Request::Close) && !self.next.contains_key(&group);
+        if makes_group && self.next.len() >= GROUPS_MAX {
+            return Err(WalError::TooManyGroups { group, limit: GROUPS_MAX as u64 });
+        }
         match request {
             Request::Append(entries) => {
                 if bytes > options.queue_bytes {
@@ -259,7 +264,7 @@ impl State {
                 self.suspects.remove(&group);
             }
             Request::Close => self.ended = Some(WalError::Closed),
-            Request::Vote(_) | Request::Committed(_) => {}
+            Request::Vote(_) | Request::Committed(_) => drop(self.next.entry(group).or_default()),
         }
         Ok(())
     }

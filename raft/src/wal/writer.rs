@@ -19,7 +19,7 @@ use stoa_env::{Clock, Disk, DiskFile};
 
 use super::frame::{self, FrameTitle, Kind, Position, frame_bytes};
 use super::hard_state::HardState;
-use super::options::PAYLOAD_BYTES_MAX;
+use super::options::{PAYLOAD_BYTES_MAX, SEGMENT_BYTES_MAX, SEGMENT_FILE_BYTES_MAX};
 use super::queue::{Op, Queue, Request, Taken};
 use super::recovery::Loaded;
 use super::replay::Copied;
@@ -495,13 +495,14 @@ struct Preamble<'a> {
 impl Preamble<'_> {
     fn encode(&self) -> Result<Vec<u8>, WalError> {
         let header_bytes = SegmentHeader::payload_bytes(self.groups.len());
-        if header_bytes > PAYLOAD_BYTES_MAX {
-            let limit = PAYLOAD_BYTES_MAX as u64;
-            return Err(WalError::TooLarge { what: "the list of groups", bytes: header_bytes as u64, limit });
-        }
         let payloads = self.groups.values().map(HardState::payload_bytes);
         let payloads = payloads.chain(self.copied.iter().map(|copied| copied.payload.len()));
         let length = frame_bytes(header_bytes) + payloads.map(frame_bytes).sum::<u64>();
+        // What could not be read again must not be written.
+        let limit = (SEGMENT_FILE_BYTES_MAX as u64) - SEGMENT_BYTES_MAX - frame_bytes(PAYLOAD_BYTES_MAX);
+        if length > limit {
+            return Err(WalError::TooLarge { what: "the beginning of a segment", bytes: length, limit });
+        }
         let header = SegmentHeader {
             identity: self.identity,
             previous: self.continues.segment,
