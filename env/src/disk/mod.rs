@@ -44,6 +44,7 @@ pub trait Disk: Clone + Send + Sync + 'static {
 }
 
 /// A file opened for appending by one owner.
+#[allow(clippy::len_without_is_empty)] // nobody asks whether a file is empty, and asking is fallible here
 pub trait DiskFile: Send + 'static {
     /// Appends all bytes, or fails; after a failure the file's end is unknown until `len` is asked.
     fn append(&mut self, bytes: Bytes) -> impl Future<Output = io::Result<()>> + Send;

@@ -1,0 +1,251 @@
+//! The handle of the log.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use stoa_env::{Clock, Disk};
+use tokio::sync::oneshot;
+
+use super::options::{PAYLOAD_BYTES_MAX, SMALL_BYTES_MAX};
+use super::queue::{Completion, Queue, Request};
+use super::recovery::{self, Loaded};
+use super::writer::Writer;
+use super::{Suspicion, WalError, WalIdentity, WalOptions, WalStats};
+
+/// One group as the log remembers it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RecoveredGroup {
+    /// The last vote saved.
+    pub vote: Option<Bytes>,
+    /// The last commit position saved, or an earlier one: it is not synced by itself.
+    pub committed: Option<Bytes>,
+    /// Up to where the group was purged, and the log id given with it.
+    pub purged: Option<(u64, Bytes)>,
+    /// The entries, without gaps.
+    pub entries: BTreeMap<u64, Bytes>,
+}
+
+/// What the log remembers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// The groups whose log is whole.
+    pub groups: BTreeMap<u64, RecoveredGroup>,
+    /// The groups whose log is not. Each must be forgotten and rebuilt from its peers; until then the log takes nothing
+    /// for it, and keeps its files as they are.
+    pub suspect: BTreeMap<u64, Suspicion>,
+    /// The beginning of a segment is damaged: groups may have been there that no frame names any more. Whoever knows of
+    /// a group that is in neither map must treat it as suspect.
+    pub unattributed: Option<Suspicion>,
+}
+
+/// The write-ahead log of one node. Clones are handles of the same log; when the last is dropped, the writer finishes
+/// what is pending and ends.
+///
+/// All calls go through one queue, in the order in which they are made; a call's place is taken when the call is first
+/// polled, or at once where it is not a future.
+#[derive(Clone)]
+pub struct Wal {
+    handle: Arc<Handle>,
+}
+
+struct Handle {
+    queue: Arc<Queue>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.queue.abandon();
+    }
+}
+
+impl std::fmt::Debug for Wal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wal").field("stats", &self.stats()).finish()
+    }
+}
+
+impl Wal {
+    /// Opens the log in `dir` of `disk`, creating it if there is none. When this returns, everything in the answer is
+    /// durable; a crash at any point leaves a log that opens with the same answer.
+    ///
+    /// # Errors
+    /// Of class stop: the files cannot be read or written, or are another node's, or a later version's. Damage is no
+    /// error: it is in the answer.
+    pub async fn open<D: Disk>(
+        disk: D,
+        dir: PathBuf,
+        identity: WalIdentity,
+        options: WalOptions,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Wal, Recovered), WalError> {
+        options.check()?;
+        disk.create_dir(&dir).await.map_err(|e| WalError::io(&dir, e))?;
+        if let Some(parent) = dir.parent() {
+            disk.sync_dir(parent).await.map_err(|e| WalError::io(parent, e))?;
+        }
+        let mut loaded = recovery::load(&disk, &dir, identity).await?;
+        let recovered = recovered(&mut loaded);
+        let next = loaded.groups.iter().map(|(id, group)| {
+            let last = group.state.entries.map(|(_, last)| last);
+            let last = last.max(group.state.purged.as_ref().map(|(upto, _)| *upto));
+            (*id, last.and_then(|last| last.checked_add(1)))
+        });
+        let queue = Queue::new(options.clone(), next.collect(), recovered.suspect.keys().copied().collect());
+        let queue = Arc::new(queue);
+        let writer = Writer::start(disk, dir, identity, options, clock, queue.clone(), loaded).await?;
+        stoa_env::spawn("wal writer", writer.run());
+        Ok((Wal { handle: Arc::new(Handle { queue }) }, recovered))
+    }
+
+    /// Whether an append would be taken now. Ask before a proposal reaches Raft.
+    ///
+    /// # Errors
+    /// Of class retry: the queue, the device or the log is full. Of class stop: the log has ended.
+    pub fn reserve_check(&self) -> Result<(), WalError> {
+        self.handle.queue.check()
+    }
+
+    /// Appends entries, consecutive and following the group's last one. `done` is called, by the writer and in order,
+    /// once they are durable or the log has failed; it must not block.
+    ///
+    /// # Errors
+    /// If this returns an error, nothing was taken and `done` is not called.
+    pub fn append(
+        &self,
+        group: u64,
+        entries: Vec<(u64, Bytes)>,
+        done: impl FnOnce(Result<(), WalError>) + Send + 'static,
+    ) -> Result<(), WalError> {
+        for (_, payload) in &entries {
+            limit("an entry", payload, PAYLOAD_BYTES_MAX)?;
+        }
+        self.handle.queue.put(group, Request::Append(entries), Completion::new(done))
+    }
+
+    /// Saves the group's vote. It is durable when this returns; never refused for want of space in the queue.
+    ///
+    /// # Errors
+    /// Of class stop or reject.
+    pub async fn save_vote(&self, group: u64, vote: Bytes) -> Result<(), WalError> {
+        limit("a vote", &vote, SMALL_BYTES_MAX)?;
+        self.ask(group, Request::Vote(vote)).await
+    }
+
+    /// Saves the group's commit position with the next round; it is durable when anything later is.
+    ///
+    /// # Errors
+    /// Of class stop or reject.
+    pub fn save_committed(&self, group: u64, committed: Bytes) -> Result<(), WalError> {
+        limit("a commit position", &committed, SMALL_BYTES_MAX)?;
+        self.handle.queue.put(group, Request::Committed(committed), Completion::new(|_| {}))
+    }
+
+    /// Drops the group's entries after `keep`, or all of them. Durable when this returns.
+    ///
+    /// # Errors
+    /// Of class stop or reject.
+    pub async fn truncate_after(&self, group: u64, keep: Option<u64>) -> Result<(), WalError> {
+        self.ask(group, Request::Truncate(keep)).await
+    }
+
+    /// Drops the group's entries up to `upto`, and remembers `log_id` for that point. Written, not synced, when this
+    /// returns; segments that nobody needs any more are deleted, after a sync.
+    ///
+    /// # Errors
+    /// Of class stop or reject.
+    pub async fn purge(&self, group: u64, upto: u64, log_id: Bytes) -> Result<(), WalError> {
+        limit("a log id", &log_id, SMALL_BYTES_MAX)?;
+        self.ask(group, Request::Purge(upto, log_id)).await
+    }
+
+    /// Forgets all of the group, its suspicion too. Durable when this returns.
+    ///
+    /// # Errors
+    /// Of class stop.
+    pub async fn forget(&self, group: u64) -> Result<(), WalError> {
+        self.ask(group, Request::Forget).await
+    }
+
+    /// Writes what is pending and a mark that says that all of it is durable, then ends the log. Every later call gets
+    /// [`WalError::Closed`].
+    ///
+    /// # Errors
+    /// Of class stop.
+    pub async fn close(&self) -> Result<(), WalError> {
+        self.ask(0, Request::Close).await
+    }
+
+    /// Figures of the log.
+    pub fn stats(&self) -> WalStats {
+        self.handle.queue.stats()
+    }
+
+    /// Whether the log has ended, by a failure or because it was closed.
+    pub fn is_ended(&self) -> bool {
+        self.handle.queue.is_ended()
+    }
+
+    async fn ask(&self, group: u64, request: Request) -> Result<(), WalError> {
+        let (answer, answered) = oneshot::channel();
+        let done = Completion::new(move |result| {
+            let _nobody_waits = answer.send(result);
+        });
+        self.handle.queue.put(group, request, done)?;
+        answered.await.unwrap_or(Err(WalError::Closed))
+    }
+}
+
+fn limit(what: &'static str, bytes: &Bytes, limit: usize) -> Result<(), WalError> {
+    if bytes.len() <= limit {
+        return Ok(());
+    }
+    Err(WalError::TooLarge { what, bytes: bytes.len() as u64, limit: limit as u64 })
+}
+
+/// The answer for the caller. The payloads move there: the writer needs only to know where entries stand.
+fn recovered(loaded: &mut Loaded) -> Recovered {
+    let mut recovered = Recovered { unattributed: loaded.unattributed, ..Recovered::default() };
+    for (id, group) in &mut loaded.groups {
+        if let Some(found) = group.state.suspect {
+            recovered.suspect.insert(*id, found);
+            continue;
+        }
+        let entries = group.entries.iter_mut();
+        let entries = entries.map(|(index, (_, payload))| (*index, std::mem::take(payload))).collect();
+        let state = &group.state;
+        let (vote, committed, purged) = (state.vote.clone(), state.committed.clone(), state.purged.clone());
+        recovered.groups.insert(*id, RecoveredGroup { vote, committed, purged, entries });
+    }
+    recovered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stoa_env::RealClock;
+    use stoa_env::disk::RealDisk;
+
+    #[tokio::test]
+    async fn on_a_real_disk_a_log_that_was_closed_opens_with_all_it_took() {
+        fn handle<T: Clone + Send + Sync>(_: &T) {}
+        let dir = tempfile::tempdir().unwrap();
+        let options = WalOptions { reserve_bytes: 0, segment_bytes: 8 << 10, ..WalOptions::default() };
+        let identity = WalIdentity { cluster: 1, node: 2 };
+        for start in 0..3u64 {
+            let disk = RealDisk::new(dir.path()).unwrap();
+            let clock = Arc::new(RealClock);
+            let (wal, found) = Wal::open(disk, "wal".into(), identity, options.clone(), clock).await.unwrap();
+            handle(&wal);
+            assert!(found.suspect.is_empty());
+            assert_eq!(found.groups.get(&5).map_or(0, |group| group.entries.len()) as u64, start * 40);
+            for index in start * 40..(start + 1) * 40 {
+                wal.append(5, vec![(index, Bytes::from(vec![7; 500]))], |result| result.unwrap()).unwrap();
+            }
+            wal.save_vote(5, Bytes::from_static(b"vote")).await.unwrap();
+            wal.close().await.unwrap();
+            assert!(wal.stats().segments >= 2);
+        }
+    }
+}

@@ -1,0 +1,497 @@
+//! Files in memory that forget as real ones may. What was synced survives [`SimDisk::crash`]; of the rest a seeded
+//! choice keeps any part: a prefix torn at any byte, sectors out of order, any subset of the names that no `sync_dir`
+//! has covered.
+//!
+//! Faults are switches of the test: a sync that fails, a device that is full, bits that flip, bytes that land elsewhere,
+//! a device that lies about syncs. Each counts how often it struck, so that a test can say that it did.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use stoa_env::{Disk, DiskFile};
+
+/// Sectors survive a crash whole or not at all.
+const SECTOR: usize = 512;
+
+/// How often each fault struck, and what was done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Strikes {
+    /// Syncs of files asked for.
+    pub syncs: u64,
+    /// Syncs that failed.
+    pub failed_syncs: u64,
+    /// Syncs that were answered and not done.
+    pub lies: u64,
+    /// Appends that found the device full.
+    pub full: u64,
+    /// Bits flipped and bytes overwritten.
+    pub rotten: u64,
+    /// Crashes.
+    pub crashes: u64,
+    /// Operations of any kind.
+    pub operations: u64,
+}
+
+/// An in-memory [`Disk`]. Clones are the same device.
+#[derive(Debug, Clone, Default)]
+pub struct SimDisk {
+    device: Arc<Mutex<Device>>,
+}
+
+#[derive(Debug, Default)]
+struct Device {
+    files: BTreeMap<u64, Content>,
+    next_file: u64,
+    names: BTreeMap<PathBuf, u64>,
+    durable_names: BTreeMap<PathBuf, u64>,
+    dirs: BTreeSet<PathBuf>,
+    /// Changes of names that no `sync_dir` has covered yet, in order.
+    pending: Vec<NameChange>,
+    /// Raised by a crash: files opened before are dead.
+    epoch: u64,
+    fail_sync_in: Option<u64>,
+    capacity: Option<u64>,
+    halt_in: Option<u64>,
+    lie: bool,
+    delay: Duration,
+    strikes: Strikes,
+}
+
+#[derive(Debug, Default)]
+struct Content {
+    now: Vec<u8>,
+    synced: Vec<u8>,
+}
+
+#[derive(Debug, Clone)]
+enum NameChange {
+    Set { path: PathBuf, file: u64 },
+    Rename { from: PathBuf, to: PathBuf, file: u64 },
+    Remove { path: PathBuf },
+}
+
+impl NameChange {
+    fn is_in(&self, dir: &Path) -> bool {
+        let path = match self {
+            Self::Set { path, .. } | Self::Remove { path } => path,
+            Self::Rename { to, .. } => to,
+        };
+        path.parent() == Some(dir)
+    }
+
+    fn apply(&self, names: &mut BTreeMap<PathBuf, u64>) {
+        match self {
+            Self::Set { path, file } => drop(names.insert(path.clone(), *file)),
+            Self::Remove { path } => drop(names.remove(path)),
+            Self::Rename { from, to, file } => {
+                names.remove(from);
+                names.insert(to.clone(), *file);
+            }
+        }
+    }
+}
+
+impl SimDisk {
+    /// An empty device.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Loses power: of what was not synced, `choose(n)` (a number below `n`) decides what is kept. Open files are dead;
+    /// all fault switches are off.
+    pub fn crash(&self, choose: &mut dyn FnMut(u64) -> u64) {
+        let mut device = self.lock();
+        device.strikes.crashes += 1;
+        device.epoch += 1;
+        (device.fail_sync_in, device.halt_in, device.lie) = (None, None, false);
+        for change in std::mem::take(&mut device.pending) {
+            if choose(2) == 1 {
+                change.apply(&mut device.durable_names);
+            }
+        }
+        device.names = device.durable_names.clone();
+        let used: BTreeSet<u64> = device.names.values().copied().collect();
+        device.files.retain(|file, _| used.contains(file));
+        device.files.values_mut().for_each(|content| content.crash(choose));
+    }
+
+    /// Makes the `n`-th sync of a file from now fail with an input/output error; 1 is the next.
+    pub fn fail_sync(&self, n: u64) {
+        self.lock().fail_sync_in = Some(n);
+    }
+
+    /// Makes every operation after `n` more fail, as for a process that died there; until the next crash.
+    pub fn halt_after(&self, n: u64) {
+        self.lock().halt_in = Some(n);
+    }
+
+    /// Sets how many bytes all files may hold, `None` for no bound.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.lock().capacity = bytes;
+    }
+
+    /// Makes syncs answer without doing anything, or honest again.
+    pub fn set_lying(&self, lie: bool) {
+        self.lock().lie = lie;
+    }
+
+    /// Sets how long every operation takes, in tokio's time.
+    pub fn set_delay(&self, delay: Duration) {
+        self.lock().delay = delay;
+    }
+
+    /// Flips one bit (0 to 7) of a byte, in what is synced too.
+    pub fn flip(&self, path: &Path, offset: usize, bit: u8) {
+        let byte = self.bytes(path)[offset] ^ (1 << bit);
+        self.overwrite(path, offset, &[byte]);
+    }
+
+    /// Puts bytes over others, as a misdirected write would.
+    pub fn overwrite(&self, path: &Path, offset: usize, bytes: &[u8]) {
+        let mut device = self.lock();
+        device.strikes.rotten += 1;
+        let content = device.content(path).expect("the test names a file that is there");
+        for part in [&mut content.now, &mut content.synced] {
+            for (place, byte) in part.iter_mut().skip(offset).zip(bytes) {
+                *place = *byte;
+            }
+        }
+    }
+
+    /// Cuts a file, in what is synced too.
+    pub fn cut(&self, path: &Path, len: usize) {
+        let mut device = self.lock();
+        let content = device.content(path).expect("the test names a file that is there");
+        content.now.truncate(len);
+        content.synced.truncate(len);
+    }
+
+    /// What a file holds now.
+    pub fn bytes(&self, path: &Path) -> Vec<u8> {
+        self.lock().content(path).expect("the test names a file that is there").now.clone()
+    }
+
+    /// All files, by name.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.lock().names.keys().cloned().collect()
+    }
+
+    /// Bytes in all files.
+    pub fn used(&self) -> u64 {
+        self.lock().used()
+    }
+
+    /// What struck so far.
+    pub fn strikes(&self) -> Strikes {
+        self.lock().strikes.clone()
+    }
+
+    /// Another device with the same content, all of it durable.
+    pub fn copy(&self) -> SimDisk {
+        let device = self.lock();
+        let durable = |content: &Content| Content { now: content.now.clone(), synced: content.now.clone() };
+        let copy = Device {
+            files: device.files.iter().map(|(file, content)| (*file, durable(content))).collect(),
+            next_file: device.next_file,
+            names: device.names.clone(),
+            durable_names: device.names.clone(),
+            dirs: device.dirs.clone(),
+            capacity: device.capacity,
+            ..Device::default()
+        };
+        SimDisk { device: Arc::new(Mutex::new(copy)) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Device> {
+        self.device.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Begins an operation: takes its time, and fails if the process is dead.
+    async fn begin(&self) -> io::Result<()> {
+        let delay = self.lock().delay;
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        let mut device = self.lock();
+        device.strikes.operations += 1;
+        match device.halt_in {
+            Some(0) => Err(io::Error::other("simulated halt")),
+            Some(n) => {
+                device.halt_in = Some(n - 1);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn opened(&self, device: &Device, file: u64) -> SimFile {
+        SimFile { disk: self.clone(), file, epoch: device.epoch }
+    }
+}
+
+impl Device {
+    fn used(&self) -> u64 {
+        self.files.values().map(|content| content.now.len() as u64).sum()
+    }
+
+    fn file(&self, path: &Path) -> io::Result<u64> {
+        self.names.get(path).copied().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such file"))
+    }
+
+    fn content(&mut self, path: &Path) -> io::Result<&mut Content> {
+        let file = self.file(path)?;
+        Ok(self.files.get_mut(&file).expect("a name leads to a file"))
+    }
+
+    fn change(&mut self, change: NameChange) {
+        change.apply(&mut self.names);
+        self.pending.push(change);
+        // A file without a name gives its space back, unless a crash may bring the name back.
+        let used: BTreeSet<u64> = self.names.values().chain(self.durable_names.values()).copied().collect();
+        for (file, content) in &mut self.files {
+            if !self.names.values().any(|named| named == file) {
+                content.now.clear();
+                content.now.shrink_to_fit();
+            }
+        }
+        let pending = &self.pending;
+        self.files.retain(|file, _| used.contains(file) || pending.iter().any(|change| change.names(*file)));
+    }
+}
+
+impl NameChange {
+    fn names(&self, id: u64) -> bool {
+        matches!(self, Self::Set { file, .. } | Self::Rename { file, .. } if *file == id)
+    }
+}
+
+impl Content {
+    fn crash(&mut self, choose: &mut dyn FnMut(u64) -> u64) {
+        let kept = self.synced.len();
+        let longer = self.now.len() >= kept && self.now[..kept] == self.synced[..];
+        if !longer {
+            // A cut that was not synced, or a file whose name came back: the old bytes, or the new.
+            if self.now.is_empty() || choose(2) == 0 {
+                self.now = self.synced.clone();
+            }
+        } else {
+            let unsynced = (self.now.len() - kept) as u64;
+            self.now.truncate(kept + choose(unsynced + 1) as usize);
+            if choose(4) == 0 {
+                self.lose_sectors(kept, choose);
+            }
+        }
+        self.synced = self.now.clone();
+    }
+
+    /// The size reached the device and some sectors did not.
+    fn lose_sectors(&mut self, from: usize, choose: &mut dyn FnMut(u64) -> u64) {
+        let mut start = from;
+        while start < self.now.len() {
+            let end = (start + 1).next_multiple_of(SECTOR).min(self.now.len());
+            if choose(2) == 0 {
+                self.now[start..end].fill(0);
+            }
+            start = end;
+        }
+    }
+}
+
+fn inside(path: &Path) -> io::Result<PathBuf> {
+    if path.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir)) {
+        return Ok(path.components().filter(|c| matches!(c, Component::Normal(_))).collect());
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "the path leaves the root"))
+}
+
+impl Disk for SimDisk {
+    type File = SimFile;
+    type Map = Bytes;
+
+    async fn create(&self, path: &Path) -> io::Result<SimFile> {
+        self.begin().await?;
+        let path = inside(path)?;
+        let mut device = self.lock();
+        if device.names.contains_key(&path) {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the name is taken"));
+        }
+        let file = device.next_file;
+        device.next_file += 1;
+        device.files.insert(file, Content::default());
+        device.change(NameChange::Set { path, file });
+        Ok(self.opened(&device, file))
+    }
+
+    async fn open(&self, path: &Path) -> io::Result<SimFile> {
+        self.begin().await?;
+        let device = self.lock();
+        let file = device.file(&inside(path)?)?;
+        Ok(self.opened(&device, file))
+    }
+
+    async fn map(&self, path: &Path) -> io::Result<Bytes> {
+        self.begin().await?;
+        Ok(self.lock().content(&inside(path)?)?.now.clone().into())
+    }
+
+    async fn read(&self, path: &Path, limit: usize) -> io::Result<Bytes> {
+        let bytes = self.map(path).await?;
+        if bytes.len() > limit {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is longer than the limit"));
+        }
+        Ok(bytes)
+    }
+
+    async fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
+        self.begin().await?;
+        let dir = inside(dir)?;
+        let device = self.lock();
+        let all = device.names.keys().chain(&device.dirs).filter(|path| path.parent() == Some(&dir));
+        let names: BTreeSet<PathBuf> = all.filter_map(|path| path.file_name()).map(PathBuf::from).collect();
+        Ok(names.into_iter().collect())
+    }
+
+    async fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        self.begin().await?;
+        self.lock().dirs.insert(inside(dir)?);
+        Ok(())
+    }
+
+    async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.begin().await?;
+        let (from, to) = (inside(from)?, inside(to)?);
+        let mut device = self.lock();
+        let file = device.file(&from)?;
+        device.change(NameChange::Rename { from, to, file });
+        Ok(())
+    }
+
+    async fn remove(&self, path: &Path) -> io::Result<()> {
+        self.begin().await?;
+        let path = inside(path)?;
+        let mut device = self.lock();
+        let mut gone: Vec<PathBuf> = device.names.keys().filter(|name| name.starts_with(&path)).cloned().collect();
+        if gone.is_empty() && !device.dirs.contains(&path) {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "no such file"));
+        }
+        device.dirs.retain(|dir| !dir.starts_with(&path));
+        for path in gone.drain(..) {
+            device.change(NameChange::Remove { path });
+        }
+        Ok(())
+    }
+
+    async fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.begin().await?;
+        let dir = inside(dir)?;
+        let mut device = self.lock();
+        let (covered, rest) = std::mem::take(&mut device.pending).into_iter().partition(|c| c.is_in(&dir));
+        device.pending = rest;
+        let covered: Vec<NameChange> = covered;
+        covered.iter().for_each(|change| change.apply(&mut device.durable_names));
+        Ok(())
+    }
+}
+
+/// An open file of a [`SimDisk`].
+#[derive(Debug)]
+pub struct SimFile {
+    disk: SimDisk,
+    file: u64,
+    epoch: u64,
+}
+
+impl SimFile {
+    async fn with<T>(&self, work: impl FnOnce(&mut Device, u64) -> io::Result<T>) -> io::Result<T> {
+        self.disk.begin().await?;
+        let mut device = self.disk.lock();
+        if device.epoch != self.epoch || !device.files.contains_key(&self.file) {
+            return Err(io::Error::other("the file was opened before a crash"));
+        }
+        work(&mut device, self.file)
+    }
+}
+
+impl DiskFile for SimFile {
+    async fn append(&mut self, bytes: Bytes) -> io::Result<()> {
+        self.with(|device, file| {
+            let room = device.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(device.used()));
+            let fits = bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX));
+            let content = device.files.get_mut(&file).expect("looked up before");
+            content.now.extend_from_slice(&bytes[..fits]);
+            if fits < bytes.len() {
+                device.strikes.full += 1;
+                return Err(io::Error::new(io::ErrorKind::StorageFull, "the simulated device is full"));
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn sync(&mut self) -> io::Result<()> {
+        self.with(|device, file| {
+            device.strikes.syncs += 1;
+            if let Some(n) = device.fail_sync_in.take() {
+                if n <= 1 {
+                    device.strikes.failed_syncs += 1;
+                    return Err(io::Error::other("simulated input/output error"));
+                }
+                device.fail_sync_in = Some(n - 1);
+            }
+            if device.lie {
+                device.strikes.lies += 1;
+                return Ok(());
+            }
+            let content = device.files.get_mut(&file).expect("looked up before");
+            content.synced = content.now.clone();
+            Ok(())
+        })
+        .await
+    }
+
+    async fn truncate(&mut self, len: u64) -> io::Result<()> {
+        self.with(|device, file| {
+            let content = device.files.get_mut(&file).expect("looked up before");
+            content.now.resize(usize::try_from(len).expect("files in memory are small"), 0);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn len(&mut self) -> io::Result<u64> {
+        self.with(|device, file| Ok(device.files[&file].now.len() as u64)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn synced_bytes_and_names_survive_every_choice_and_others_only_some() {
+        let mut kept = BTreeSet::new();
+        for seed in 0..64u64 {
+            let disk = SimDisk::new();
+            let mut file = disk.create(Path::new("a")).await.unwrap();
+            file.append(Bytes::from_static(b"synced")).await.unwrap();
+            file.sync().await.unwrap();
+            disk.sync_dir(Path::new("")).await.unwrap();
+            file.append(Bytes::from_static(b"rest")).await.unwrap();
+            disk.create(Path::new("b")).await.unwrap();
+            let mut state = seed;
+            disk.crash(&mut |n| {
+                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                (state >> 33) % n
+            });
+            let bytes = disk.bytes(Path::new("a"));
+            assert!(bytes.starts_with(b"synced"));
+            assert!(file.append(Bytes::new()).await.is_err(), "opened before the crash");
+            kept.insert((bytes.len(), disk.paths().len()));
+        }
+        assert!(kept.len() > 5, "the crashes differ: {kept:?}");
+    }
+}
