@@ -397,18 +397,31 @@ struct Doomed {
     node: Node,
 }
 
+/// An idle time so long that within [`PATIENCE`] only the stateless reset of a restarted node ends the old connection.
+/// The shorter idle time of both ends counts.
+fn patient() -> QuicOptions {
+    QuicOptions { idle_max: Duration::from_secs(500), ..QuicOptions::default() }
+}
+
 impl Doomed {
     fn start(credentials: Credentials, listen: SocketAddr) -> Option<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let node = {
+        let bound = {
             let _inside = runtime.enter();
-            let transport = QuicTransport::bind(listen, credentials, QuicOptions::default()).ok()?;
-            let handler = Arc::new(Scripted::default());
-            transport.serve(handler.clone());
-            let peer = Peer { addr: transport.local_addr().unwrap(), node: Some(1) };
-            Node { transport, handler, peer }
+            QuicTransport::bind(listen, credentials, patient()).map(|transport| {
+                let handler = Arc::new(Scripted::default());
+                transport.serve(handler.clone());
+                let peer = Peer { addr: transport.local_addr().unwrap(), node: Some(1) };
+                Node { transport, handler, peer }
+            })
         };
-        Some(Self { runtime, node })
+        match bound {
+            Ok(node) => Some(Self { runtime, node }),
+            Err(_port_in_use) => {
+                runtime.shutdown_background();
+                None
+            }
+        }
     }
 
     /// The runtime goes first, so that the farewell of the transport finds nobody to send it.
@@ -443,9 +456,7 @@ async fn a_call_to_a_killed_peer_ends_by_its_limit() {
 async fn a_peer_that_restarts_at_its_port_is_reached_before_the_idle_time() {
     let ca = Ca::new("one");
     let credentials = ca.node(1);
-    // So long that only the stateless reset of the restarted node can end the old connection.
-    let patient = QuicOptions { idle_max: Duration::from_secs(500), ..QuicOptions::default() };
-    let anna = QuicTransport::client_only(ca.client("anna"), patient).unwrap();
+    let anna = QuicTransport::client_only(ca.client("anna"), patient()).unwrap();
     let doomed = Doomed::start(credentials.clone(), any_port()).unwrap();
     let peer = doomed.node.peer;
     assert_eq!(ask(&anna, peer, "e").await.unwrap(), "e");
