@@ -1,6 +1,9 @@
 //! The QUIC transport over real sockets of the loopback interface: echo, identities, limits, and peers that die.
 //! Conditions are polled for with a deadline; nothing here judges speed.
 
+// clippy exempts `#[test]` functions alone; the helpers of a test file are tests as well.
+#![allow(clippy::unwrap_used)]
+
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -175,7 +178,7 @@ async fn echoes_of_all_sizes_come_back_whole() {
     let ca = Ca::new("one");
     let (node, client) = (node(&ca, 1), client(ca.client("anna")));
     for bytes in [1, 20_000, 8 << 20, FRAME_BYTES_MAX] {
-        let request: Bytes = (0..bytes).map(|i| if i == 0 { b'e' } else { (i * 31 >> 3) as u8 }).collect();
+        let request: Bytes = (0..bytes).map(|i| if i == 0 { b'e' } else { ((i * 31) >> 3) as u8 }).collect();
         let answer = ask(&client, node.peer, request.clone()).await.unwrap();
         assert!(answer == request, "{bytes} bytes came back changed");
     }
