@@ -16,4 +16,6 @@ pub use clock::{BootTime, Clock, RealClock, WallTime};
 pub use disk::{Disk, DiskFile};
 pub use entropy::{Entropy, OsEntropy};
 pub use task::{TaskGroup, spawn};
+pub use transport::credentials::{Credentials, CredentialsError};
+pub use transport::quic::{BindError, FRAME_BYTES_MAX, QuicOptions, QuicTransport};
 pub use transport::{Channel, Handler, Peer, PeerIdentity, Transport, TransportError};

@@ -4,6 +4,16 @@
 //! Each pair of processes has one connection per [`Channel`], because the streams of one QUIC connection share a
 //! congestion window: a snapshot must not delay a heartbeat.
 
+mod accept;
+pub mod credentials;
+mod limits;
+mod outcome;
+mod pool;
+pub mod quic;
+mod socket;
+mod stream;
+mod tls;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,0 +1,253 @@
+//! The accepting side: inbound connections, and on each of them one task a request.
+//!
+//! What a peer can cost is bounded at each step: handshakes in progress, connections, calls on a connection, the time
+//! and size of a request, the time of the handler, the time and the bytes of unread answers. A handler that has
+//! begun is run to its end even if nobody waits for its answer any more, because it may be half-way through an effect;
+//! it still counts against its connection, and its connection against the node.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quinn::crypto::rustls::HandshakeData;
+use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream, VarInt};
+use rustls::pki_types::CertificateDer;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::{JoinError, JoinSet};
+
+use super::credentials::identity_of;
+use super::limits::{
+    ANSWER_BYTES_MAX, ChannelLimits, HANDSHAKES_MAX, HANDSHAKES_UNPROVEN_MAX, LARGE_REQUESTS_MAX, QuicOptions,
+};
+use super::outcome::CloseCode;
+use super::stream::{ResetCode, WholeError, read_whole};
+use super::tls::channel_of;
+use super::{Channel, Handler, PeerIdentity};
+
+/// Accepts connections until the endpoint is closed. Dropping the future ends all that came from it.
+pub(super) async fn accept<H: Handler>(endpoint: Endpoint, handler: Arc<H>, options: QuicOptions) {
+    let node = Arc::new(Acceptor {
+        handler,
+        connections: Arc::new(Semaphore::new(options.inbound_connections_max)),
+        clients: Arc::new(Semaphore::new(options.inbound_clients_max)),
+        handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
+        options,
+    });
+    // A `JoinSet` sees panics as `stoa_env::spawn` does, without a second task for each first one.
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            Some(ended) = connections.join_next(), if !connections.is_empty() => report("connection", ended),
+            incoming = endpoint.accept() => match incoming {
+                Some(incoming) => node.admit(incoming, &mut connections),
+                None => return,
+            },
+        }
+    }
+}
+
+struct Acceptor<H> {
+    handler: Arc<H>,
+    connections: Arc<Semaphore>,
+    clients: Arc<Semaphore>,
+    handshakes: Arc<Semaphore>,
+    options: QuicOptions,
+}
+
+/// What an inbound connection occupies, released when its last handler has ended.
+struct Place {
+    _connection: OwnedSemaphorePermit,
+    _client: Option<OwnedSemaphorePermit>,
+}
+
+impl<H: Handler> Acceptor<H> {
+    /// Refuses the connection, asks it to prove its address, or starts its task.
+    fn admit(self: &Arc<Self>, incoming: Incoming, connections: &mut JoinSet<()>) {
+        let under_load = self.handshakes.available_permits() < HANDSHAKES_MAX - HANDSHAKES_UNPROVEN_MAX;
+        if under_load && !incoming.remote_address_validated() {
+            // An error means that it cannot be asked again; the connection is dropped then, and the dialer tries anew.
+            let _asked = incoming.retry();
+            return;
+        }
+        let (Ok(connection), Ok(handshake)) =
+            (self.connections.clone().try_acquire_owned(), self.handshakes.clone().try_acquire_owned())
+        else {
+            tracing::warn!(from = %incoming.remote_address(), "refused a connection: too many are open");
+            incoming.refuse();
+            return;
+        };
+        connections.spawn(self.clone().connection(incoming, connection, handshake));
+    }
+
+    async fn connection(
+        self: Arc<Self>,
+        incoming: Incoming,
+        connection_place: OwnedSemaphorePermit,
+        handshake: OwnedSemaphorePermit,
+    ) {
+        let addr = incoming.remote_address();
+        let connecting = match incoming.accept() {
+            Ok(connecting) => connecting,
+            Err(error) => return tracing::debug!(from = %addr, %error, "an inbound handshake failed"),
+        };
+        let connection = match tokio::time::timeout(self.options.handshake_within, connecting).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => return tracing::warn!(from = %addr, %error, "an inbound handshake failed"),
+            Err(_) => return tracing::warn!(from = %addr, "an inbound handshake took too long"),
+        };
+        drop(handshake);
+        let Some((from, channel)) = proven(&connection) else {
+            // TLS has let it through, so our own two checks disagree.
+            tracing::error!(from = %addr, "a connection without identity or channel passed the handshake");
+            return connection.close(CloseCode::NotAllowed.code(), b"no identity or channel");
+        };
+        let client_place = match (&from, channel) {
+            (PeerIdentity::Node(_), _) => None,
+            (PeerIdentity::Client(principal), Channel::Client) => {
+                let Ok(place) = self.clients.clone().try_acquire_owned() else {
+                    tracing::warn!(from = %addr, principal, "closed a client's connection: too many are open");
+                    return connection.close(CloseCode::Busy.code(), b"too many connections of clients");
+                };
+                Some(place)
+            }
+            (PeerIdentity::Client(principal), channel) => {
+                tracing::warn!(from = %addr, principal, ?channel, "a client tried a channel between nodes");
+                return connection.close(CloseCode::NotAllowed.code(), b"the channel is for nodes alone");
+            }
+        };
+        let place = Place { _connection: connection_place, _client: client_place };
+        self.requests(connection, Arc::new(from), channel, place).await;
+    }
+
+    /// Serves the requests of one connection until it ends and its last handler is done.
+    async fn requests(
+        self: Arc<Self>,
+        connection: Connection,
+        from: Arc<PeerIdentity>,
+        channel: Channel,
+        _place: Place,
+    ) {
+        let limits = ChannelLimits::of(channel);
+        connection.set_max_concurrent_bi_streams(VarInt::from_u32(limits.streams_max));
+        connection.set_receive_window(limits.receive_window());
+        let line = Arc::new(Line {
+            from,
+            channel,
+            large_requests: Semaphore::new(LARGE_REQUESTS_MAX),
+            answer_bytes: Semaphore::new(ANSWER_BYTES_MAX),
+        });
+        let mut requests = JoinSet::new();
+        loop {
+            tokio::select! {
+                biased;
+                Some(ended) = requests.join_next(), if !requests.is_empty() => report("handler", ended),
+                // A stream that its caller has given up frees its place at quinn, but its handler may still run.
+                stream = connection.accept_bi(), if requests.len() < limits.streams_max as usize => match stream {
+                    Ok((send, recv)) => {
+                        requests.spawn(self.clone().request(line.clone(), Reply { send, open: true }, recv));
+                    }
+                    Err(error) => {
+                        tracing::debug!(from = ?line.from, ?channel, %error, "an inbound connection ended");
+                        break;
+                    }
+                },
+            }
+        }
+        drop(connection);
+        while let Some(ended) = requests.join_next().await {
+            report("handler", ended);
+        }
+    }
+
+    async fn request(self: Arc<Self>, line: Arc<Line>, mut reply: Reply, mut recv: RecvStream) {
+        let limit = self.options.frame_bytes_max;
+        let read = read_whole(&mut recv, limit, Some(&line.large_requests));
+        let request = match tokio::time::timeout(self.options.request_within, read).await {
+            Ok(Ok(request)) => request,
+            Ok(Err(WholeError::Read(_))) => return, // the caller or its connection is gone
+            Ok(Err(WholeError::TooLarge(_))) => return reply.refuse(&mut recv, ResetCode::RequestTooLarge),
+            Err(_) => return reply.refuse(&mut recv, ResetCode::RequestTooSlow),
+        };
+        drop(recv);
+        let handling = self.handler.clone().handle(line.from.clone(), line.channel, request);
+        let Ok(answer) = tokio::time::timeout(self.options.answer_within, handling).await else {
+            tracing::error!(from = ?line.from, channel = ?line.channel, "a handler took too long and was dropped");
+            return reply.reset(ResetCode::HandlerTooSlow);
+        };
+        if answer.is_empty() {
+            return reply.reset(ResetCode::NoAnswer);
+        }
+        if answer.len() > limit {
+            tracing::error!(bytes = answer.len(), limit, channel = ?line.channel, "an answer is too large");
+            return reply.reset(ResetCode::AnswerTooLarge(answer.len()));
+        }
+        let bytes = u32::try_from(answer.len()).expect("a frame is 16 MiB at the most");
+        let Ok(_bytes) = line.answer_bytes.try_acquire_many(bytes) else {
+            tracing::warn!(from = ?line.from, channel = ?line.channel, "dropped an answer: the peer reads too slowly");
+            return reply.reset(ResetCode::ReaderTooSlow);
+        };
+        if tokio::time::timeout(self.options.reply_within, reply.send(answer)).await.is_err() {
+            tracing::warn!(from = ?line.from, channel = ?line.channel, "dropped an answer: nobody took it in time");
+            reply.reset(ResetCode::ReaderTooSlow);
+        }
+    }
+}
+
+/// What the requests of one connection share.
+struct Line {
+    from: Arc<PeerIdentity>,
+    channel: Channel,
+    large_requests: Semaphore,
+    answer_bytes: Semaphore,
+}
+
+/// The answering half of a stream. quinn finishes a stream that is dropped, which would look like a whole, empty
+/// answer; this resets it instead, so that a panic or an abort is seen for what it is.
+struct Reply {
+    send: SendStream,
+    open: bool,
+}
+
+impl Reply {
+    /// Sends the whole answer. An error means that nobody wants it.
+    async fn send(&mut self, answer: Bytes) {
+        if self.send.write_chunk(answer).await.is_ok() {
+            self.open = false;
+            let _already_stopped = self.send.finish();
+        }
+    }
+
+    fn reset(&mut self, code: ResetCode) {
+        self.open = false;
+        let _already_stopped = self.send.reset(code.encode());
+    }
+
+    fn refuse(&mut self, recv: &mut RecvStream, code: ResetCode) {
+        let _already_reset = recv.stop(code.encode());
+        self.reset(code);
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        if self.open {
+            self.reset(ResetCode::NoAnswer);
+        }
+    }
+}
+
+/// Identity and channel of a connection whose handshake is done.
+fn proven(connection: &Connection) -> Option<(PeerIdentity, Channel)> {
+    let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    let identity = identity_of(chain.first()?).ok()?;
+    let handshake = connection.handshake_data()?.downcast::<HandshakeData>().ok()?;
+    Some((identity, channel_of(handshake.protocol.as_deref()?)?))
+}
+
+fn report(what: &'static str, ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(task = what, %error, "a task panicked");
+    }
+}
