@@ -1,1 +1,56 @@
-//! (skeleton)
+//! The columns of one partition in memory: schema, lanes, index, apply, reads, digests, snapshot bytes.
+//!
+//! It must never know: tokio, sockets, files, Raft, clocks, chance. Commands come in, in the order of a log, and equal
+//! commands give equal logical state; times, seeds and bytes are arguments. Nothing here waits.
+//!
+//! Start reading at [`Partition::apply`] (the writer), [`PartitionReader::read`] (everybody else) and [`SnapshotSource`].
+//! What makes reads possible beside the writer without a lock is explained where it is done: immutable row versions in
+//! `group_writer`, memory that never moves in `lanes::slab`, its reuse in `lanes::epochs`. Unsafe code is allowed in
+//! `lanes` alone.
+//!
+//! Not done yet: expiry by age, physical removal of tombstones, dictionary coding of repeated strings, lanes chosen by
+//! the views that read them, huge pages, snapshots that keep unchanged chunks.
+
+mod arena;
+mod command;
+mod digest;
+mod gather;
+mod group;
+mod group_writer;
+mod index;
+mod lane_plan;
+mod lanes;
+mod memory;
+mod options;
+mod outcome;
+mod partition;
+mod reader;
+mod row;
+mod sessions;
+mod shared;
+mod snapshot;
+mod space;
+
+pub use command::Command;
+pub use digest::{DIGEST_RANGES, Digest, GroupDigest};
+pub use memory::MemoryReport;
+pub use options::StoreOptions;
+pub use outcome::Outcome;
+pub use partition::Partition;
+pub use reader::PartitionReader;
+pub use snapshot::{RestoreError, SnapshotSource};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_and_snapshots_go_to_other_threads() {
+        fn check_send<T: Send + 'static>() {}
+        fn check_sync<T: Sync>() {}
+        check_send::<Partition>();
+        check_send::<SnapshotSource>();
+        check_send::<PartitionReader>();
+        check_sync::<PartitionReader>();
+    }
+}

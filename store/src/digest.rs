@@ -1,0 +1,116 @@
+//! Logical digests: replicas of any history that hold the same state have the same digest, and others do not.
+
+use std::collections::BTreeMap;
+
+use stoa_protocol::key::{key_prefix, partition_hash};
+use stoa_protocol::limits::SET_PARTITIONS_MAX;
+use stoa_protocol::{FeatureGroup, FeatureGroupId, KeyType, Wire};
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::arena::Arena;
+use crate::lane_plan::LanePlan;
+use crate::row::RowBuffer;
+
+/// Ranges of key hashes that are summed apart, so that a scrub can say where replicas differ.
+pub const DIGEST_RANGES: usize = 64;
+
+/// The first bits of the hash say which partition it is; the next six, which range.
+const RANGE_SHIFT: u32 = 64 - SET_PARTITIONS_MAX.ilog2() - DIGEST_RANGES.ilog2();
+
+/// The digest of one group: a wrapping sum of one 128-bit hash a row for each range of key hashes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupDigest {
+    /// The sum of each range.
+    pub ranges: [u128; DIGEST_RANGES],
+}
+
+impl Default for GroupDigest {
+    fn default() -> Self {
+        Self { ranges: [0; DIGEST_RANGES] }
+    }
+}
+
+impl GroupDigest {
+    /// The sum of all ranges.
+    pub fn total(&self) -> u128 {
+        self.ranges.iter().fold(0, |sum, range| sum.wrapping_add(*range))
+    }
+
+    pub(crate) fn add(&mut self, range: usize, row: u128) {
+        self.ranges[range] = self.ranges[range].wrapping_add(row);
+    }
+
+    pub(crate) fn subtract(&mut self, range: usize, row: u128) {
+        self.ranges[range] = self.ranges[range].wrapping_sub(row);
+    }
+}
+
+/// The digest of a partition.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Digest {
+    /// Of writer sessions, definitions and partition time.
+    pub state: u128,
+    /// Of the rows of each group.
+    pub groups: BTreeMap<FeatureGroupId, GroupDigest>,
+}
+
+/// The range that a canonical key is summed in.
+pub(crate) fn range_of(types: &[KeyType], partition_by: u16, key: &[u8]) -> usize {
+    let prefix = key_prefix(types, key, usize::from(partition_by)).unwrap_or(key);
+    (partition_hash(prefix) >> RANGE_SHIFT) as usize % DIGEST_RANGES
+}
+
+/// The hash of a row: group, key, event time, sequence, then the stamp of a tombstone, or place, length and bytes of
+/// each value that is present.
+pub(crate) fn row_digest(
+    group: FeatureGroupId,
+    key: &[u8],
+    row: &RowBuffer,
+    plan: &LanePlan,
+    arena: &Arena,
+    scratch: &mut Vec<u8>,
+) -> u128 {
+    scratch.clear();
+    group.put(scratch);
+    (key.len() as u32).put(scratch);
+    scratch.extend_from_slice(key);
+    row.event_time().put(scratch);
+    row.sequence().put(scratch);
+    if let Some(stamp_us) = row.tombstone(plan) {
+        scratch.push(1);
+        stamp_us.put(scratch);
+        return xxh3_128(scratch);
+    }
+    scratch.push(0);
+    for (feature, place) in plan.features.iter().enumerate() {
+        if !row.is_present(plan, place) {
+            continue;
+        }
+        (feature as u16).put(scratch);
+        match row.reference(plan, place) {
+            None => {
+                (place.width as u32).put(scratch);
+                scratch.extend_from_slice(row.value(plan, place));
+            }
+            Some(reference) => {
+                (reference.len() as u32).put(scratch);
+                arena.read(reference, scratch);
+            }
+        }
+    }
+    xxh3_128(scratch)
+}
+
+/// The hash of a definition.
+pub(crate) fn definition_digest(group: &FeatureGroup) -> u128 {
+    xxh3_128(&group.to_bytes())
+}
+
+/// The digest of all that is not rows.
+pub(crate) fn state_digest(sessions: u128, definitions: u128, time_us: i64) -> u128 {
+    let mut bytes = Vec::with_capacity(40);
+    sessions.put(&mut bytes);
+    definitions.put(&mut bytes);
+    time_us.put(&mut bytes);
+    xxh3_128(&bytes)
+}

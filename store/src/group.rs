@@ -1,0 +1,118 @@
+//! A group of a partition as readers see it.
+
+use std::sync::Arc;
+
+use stoa_protocol::types::Width;
+use stoa_protocol::{FeatureGroup, KeyType};
+
+use crate::arena::{Arena, ArenaRef};
+use crate::index::Index;
+use crate::lane_plan::LanePlan;
+use crate::lanes::Slab;
+use crate::row::RowBuffer;
+
+/// Eight columns of nine bytes, and the word that the first begins in.
+const KEY_WINDOW_BYTES: usize = 80;
+
+/// One definition of a group and where its rows lie. Another definition is another one of these over the same lanes.
+pub(crate) struct Group {
+    pub definition: FeatureGroup,
+    pub key_types: Vec<KeyType>,
+    pub plan: LanePlan,
+    pub lanes: Vec<Arc<Slab>>,
+    pub index: Arc<Index>,
+    /// Logical bytes of a row besides its key and its values of variable length.
+    pub row_logical_bytes: u64,
+}
+
+/// Logical bytes of a row besides key and values: event time, sequence, flags, its share of the index.
+const ROW_LOGICAL_BYTES: u64 = 32;
+
+impl Group {
+    /// A new group without rows.
+    pub fn new(definition: FeatureGroup, index: Arc<Index>) -> Self {
+        let plan = LanePlan::new(&definition);
+        let lanes = plan.strides.iter().map(|stride| Arc::new(Slab::new(*stride))).collect();
+        Self {
+            key_types: definition.entity.key_types(),
+            row_logical_bytes: row_logical_bytes(&definition),
+            definition,
+            plan,
+            lanes,
+            index,
+        }
+    }
+
+    /// The group with a definition that appends features, for rows up to number `rows`: those read null there.
+    pub fn extended(&self, definition: FeatureGroup, rows: u32) -> Self {
+        let plan = self.plan.extended(&definition);
+        let mut lanes = self.lanes.clone();
+        for &stride in &plan.strides[lanes.len()..] {
+            let lane = Slab::new(stride);
+            if let Some(last) = rows.checked_sub(1) {
+                lane.reserve(last);
+            }
+            lanes.push(Arc::new(lane));
+        }
+        Self {
+            key_types: self.key_types.clone(),
+            row_logical_bytes: row_logical_bytes(&definition),
+            definition,
+            plan,
+            lanes,
+            index: self.index.clone(),
+        }
+    }
+
+    /// Reads a version of a row from all lanes.
+    pub fn load(&self, row: u32, out: &mut RowBuffer) {
+        out.bytes.resize(self.plan.row_bytes(), 0);
+        for (lane, &start) in self.lanes.iter().zip(&self.plan.starts) {
+            lane.read(row, 0, &mut out.bytes[start..start + lane.stride()]);
+        }
+    }
+
+    /// Writes a version of a row to all lanes. For the writer, to a row number that nobody can reach.
+    pub fn store(&self, row: u32, version: &RowBuffer) {
+        for (lane, &start) in self.lanes.iter().zip(&self.plan.starts) {
+            lane.write(row, &version.bytes[start..start + lane.stride()]);
+        }
+    }
+
+    /// Whether a row is of this key.
+    pub fn is_key(&self, row: u32, key: &[u8], arena: &Arena) -> bool {
+        self.with_key_bytes(row, |bytes| match self.plan.key.inline {
+            true => bytes == key,
+            false => arena.equals(reference(bytes), key),
+        })
+    }
+
+    /// Appends the key of a row.
+    pub fn key_of(&self, row: u32, arena: &Arena, out: &mut Vec<u8>) {
+        self.with_key_bytes(row, |bytes| match self.plan.key.inline {
+            true => out.extend_from_slice(bytes),
+            false => arena.read(reference(bytes), out),
+        });
+    }
+
+    fn with_key_bytes<T>(&self, row: u32, then: impl FnOnce(&[u8]) -> T) -> T {
+        let place = self.plan.key;
+        let (word, skip) = (place.offset / 8, place.offset % 8);
+        let mut window = [0; KEY_WINDOW_BYTES];
+        self.lanes[0].read(row, word, &mut window[..skip + place.width]);
+        then(&window[skip..skip + place.width])
+    }
+}
+
+/// The reference that a key's place in lane 0 holds.
+pub(crate) fn reference(bytes: &[u8]) -> ArenaRef {
+    ArenaRef(u64::from_le_bytes(bytes.try_into().expect("a reference has eight bytes")))
+}
+
+fn row_logical_bytes(definition: &FeatureGroup) -> u64 {
+    let width = |feature: &stoa_protocol::Feature| match feature.ty.width() {
+        Width::Fixed(width) => width as u64,
+        Width::Variable => 8,
+    };
+    ROW_LOGICAL_BYTES + definition.features.iter().map(width).sum::<u64>()
+}

@@ -1,0 +1,94 @@
+//! What is out of use and waits for its last readers.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use stoa_protocol::FeatureGroupId;
+
+use super::epochs::Epochs;
+use crate::arena::ArenaRef;
+
+/// A thing out of use.
+pub(crate) enum Dead {
+    /// A row number of a group.
+    Row(FeatureGroupId, u32),
+    /// A value or key in the arena.
+    Value(ArenaRef),
+    /// A segment, a directory, a table of groups.
+    Memory(Arc<dyn Any + Send + Sync>),
+}
+
+/// The writer's half of the [`Epochs`]: things out of use, oldest first.
+pub(crate) struct Trash {
+    epochs: Arc<Epochs>,
+    queue: VecDeque<(u64, Dead)>,
+}
+
+impl Trash {
+    pub(super) fn new(epochs: Arc<Epochs>) -> Self {
+        Self { epochs, queue: VecDeque::new() }
+    }
+
+    /// Takes a thing that no reader can reach from now on.
+    pub fn push(&mut self, dead: Dead) {
+        self.queue.push_back((self.epochs.current(), dead));
+    }
+
+    /// Hands out what no reader can be looking at any more. One scan of the readers' slots, so once per command.
+    pub fn collect(&mut self, mut reuse: impl FnMut(Dead)) {
+        if self.queue.is_empty() {
+            return;
+        }
+        let held = self.epochs.advance();
+        while self.queue.front().is_some_and(|(epoch, _)| *epoch < held) {
+            let (_, dead) = self.queue.pop_front().expect("the front was there");
+            reuse(dead);
+        }
+    }
+
+    /// What waits, for the accounts.
+    pub fn iter(&self) -> impl Iterator<Item = &Dead> {
+        self.queue.iter().map(|(_, dead)| dead)
+    }
+}
+
+impl Drop for Trash {
+    /// Readers may outlive the writer: what they could be looking at goes with the last of them.
+    fn drop(&mut self) {
+        let memory = self.queue.drain(..).filter_map(|(_, dead)| match dead {
+            Dead::Memory(memory) => Some(memory),
+            Dead::Row(..) | Dead::Value(_) => None,
+        });
+        self.epochs.bury(memory);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_defers_what_was_retired_during_its_stay_and_nothing_later_comers_do() {
+        let (epochs, mut trash) = Epochs::new();
+        let row = |row| Dead::Row(FeatureGroupId(1), row);
+        let collect = |trash: &mut Trash| {
+            let mut rows = Vec::new();
+            trash.collect(|dead| {
+                if let Dead::Row(_, row) = dead {
+                    rows.push(row);
+                }
+            });
+            rows
+        };
+        trash.push(row(1));
+        let reader = epochs.pin(0);
+        assert_eq!(collect(&mut trash), [] as [u32; 0], "retired before the reader came, in the same epoch");
+        let late = epochs.pin(0);
+        trash.push(row(2));
+        drop(reader);
+        assert_eq!(collect(&mut trash), [1], "the late reader came after row 1 was out of reach");
+        drop(late);
+        assert_eq!(collect(&mut trash), [2]);
+    }
+}

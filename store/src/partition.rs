@@ -1,0 +1,318 @@
+//! One partition: the single writer that turns commands into columns.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use stoa_protocol::key::check_key;
+use stoa_protocol::message::{SessionAnswer, SessionStep, WriteAnswer};
+use stoa_protocol::{ErrorBody, ErrorCode, FeatureGroup, FeatureGroupId, LogIndex, RowBatch};
+
+use crate::digest::{Digest, definition_digest, state_digest};
+use crate::group_writer::GroupWriter;
+use crate::lanes::{Dead, Epochs};
+use crate::memory::MemoryReport;
+use crate::reader::PartitionReader;
+use crate::sessions::{Sessions, StepVerdict};
+use crate::shared::Shared;
+use crate::space::Space;
+use crate::{Command, Outcome, SnapshotSource, StoreOptions};
+
+/// The digest of sessions, definitions and time stands under this number among those of the groups: no group has it.
+pub(crate) const STATE_DIGEST_ID: FeatureGroupId = FeatureGroupId(0);
+
+/// The single writer of a partition. Equal commands give equal logical state, whatever else differs.
+pub struct Partition {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) space: Space,
+    pub(crate) groups: BTreeMap<FeatureGroupId, GroupWriter>,
+    pub(crate) sessions: Sessions,
+    /// Partition time: the largest stamp of the write commands so far.
+    pub(crate) time_us: i64,
+    pub(crate) applied: LogIndex,
+    pub(crate) definitions: u128,
+}
+
+impl Partition {
+    /// An empty partition at index 0, and a reader of it.
+    pub fn new(options: StoreOptions) -> (Partition, PartitionReader) {
+        let (epochs, trash) = Epochs::new();
+        let space = Space::new(options.index_seed, trash);
+        let shared = Arc::new(Shared::new(&options, epochs, space.arena.shared().clone()));
+        let reader = PartitionReader::new(shared.clone());
+        let partition = Self {
+            shared,
+            space,
+            groups: BTreeMap::new(),
+            sessions: Sessions::default(),
+            time_us: i64::MIN,
+            applied: LogIndex(0),
+            definitions: 0,
+        };
+        partition.publish(None);
+        (partition, reader)
+    }
+
+    /// Applies a command of the log. Never fails: what a command cannot do is refused by the same words everywhere.
+    /// Indices rise; anything else is the caller's mistake and panics.
+    pub fn apply(&mut self, index: LogIndex, command: &Command) -> Outcome {
+        assert!(index > self.applied, "entry {index} comes after {}: the log is applied in its order", self.applied);
+        self.reclaim();
+        let (outcome, touched) = match command {
+            Command::Noop => (Outcome::Noop, None),
+            Command::Define(group) => (self.define(group), Some(group.id)),
+            Command::Write { stamp_us, step, batch } => {
+                self.time_us = self.time_us.max(*stamp_us);
+                (self.write(index, *step, batch), Some(batch.group()))
+            }
+        };
+        self.applied = index;
+        self.publish(touched);
+        outcome
+    }
+
+    /// The index of the last command applied.
+    pub fn applied(&self) -> LogIndex {
+        self.applied
+    }
+
+    /// A group by its number.
+    pub fn group(&self, id: FeatureGroupId) -> Option<&FeatureGroup> {
+        self.groups.get(&id).map(|writer| &writer.group.definition)
+    }
+
+    /// All groups, by number.
+    pub fn groups(&self) -> impl Iterator<Item = &FeatureGroup> {
+        self.groups.values().map(|writer| &writer.group.definition)
+    }
+
+    /// How far a writer session has come.
+    pub fn session(&self, session: u128) -> SessionAnswer {
+        self.sessions.answer(session)
+    }
+
+    /// The partition's time: the largest stamp of the write commands so far, microseconds since
+    /// 1970-01-01T00:00:00Z; `i64::MIN` before the first.
+    pub fn time_us(&self) -> i64 {
+        self.time_us
+    }
+
+    /// Whether the limit on logical bytes leaves room for a batch. See [`PartitionReader::admits`].
+    pub fn admits(&self, batch: &RowBatch) -> Result<(), ErrorBody> {
+        crate::reader::admits(&self.shared, batch)
+    }
+
+    /// The state of this moment as chunks of bytes, for another thread to take while commands go on.
+    ///
+    /// This call clones the index's list of segments (8 bytes for each 700 rows or so). While the source lives, the
+    /// first change to each segment copies it (5 KiB), and no row number or arena slot that goes out of use is used
+    /// again: memory grows by what is overwritten meanwhile ([`MemoryReport::dead`]), until the source is dropped.
+    pub fn snapshot(&self) -> SnapshotSource {
+        SnapshotSource::new(self)
+    }
+
+    /// The digest, as kept by every change.
+    pub fn digest(&self) -> Digest {
+        self.digest_with(|writer| writer.digest.clone())
+    }
+
+    /// The digest, computed again from memory: a difference to [`Partition::digest`] is damage.
+    pub fn recompute_digest(&self) -> Digest {
+        self.digest_with(|writer| writer.recompute_digest(&self.space))
+    }
+
+    /// What memory is used for.
+    pub fn memory(&self) -> MemoryReport {
+        let mut report = MemoryReport::default();
+        self.groups.values().for_each(|writer| report.add(&writer.memory()));
+        let (used, free) = self.space.arena.bytes();
+        report.arena = used - self.space.waiting_bytes;
+        report.dead += free + self.space.waiting_bytes;
+        report.total += used + free;
+        report
+    }
+
+    /// Asserts all invariants. Costs as much as reading everything.
+    pub fn check(&self) {
+        self.sessions.check();
+        let mut live = Vec::new();
+        self.groups.values().for_each(|writer| writer.check(&self.space, &self.space.trash, &mut live));
+        let waiting = |dead: &Dead| match dead {
+            Dead::Value(reference) => Some(*reference),
+            Dead::Row(..) | Dead::Memory(_) => None,
+        };
+        let waiting: Vec<_> = self.space.trash.iter().filter_map(waiting).collect();
+        let waiting_bytes: usize = waiting.iter().map(|reference| reference.slot_bytes()).sum();
+        assert_eq!(waiting_bytes as u64, self.space.waiting_bytes);
+        live.extend(waiting);
+        self.space.arena.check(&mut live);
+        assert_eq!(self.digest(), self.recompute_digest(), "the digest is that of the rows");
+        let sum = self.groups().fold(0, |sum: u128, group| sum.wrapping_add(definition_digest(group)));
+        assert_eq!(sum, self.definitions);
+        let published = self.shared.published();
+        assert_eq!((published.applied, published.memory.rows), (self.applied, self.memory().rows));
+    }
+
+    fn digest_with(&self, of: impl Fn(&GroupWriter) -> crate::GroupDigest) -> Digest {
+        Digest {
+            state: state_digest(self.sessions.digest(), self.definitions, self.time_us),
+            groups: self.groups.iter().map(|(id, writer)| (*id, of(writer))).collect(),
+        }
+    }
+
+    fn define(&mut self, group: &FeatureGroup) -> Outcome {
+        let refused = |code, message: String| Outcome::Refused(ErrorBody::new(code, message));
+        if let Err(error) = group.check() {
+            return refused(ErrorCode::BadRequest, error.to_string());
+        }
+        if group.id == STATE_DIGEST_ID {
+            return refused(ErrorCode::BadRequest, "a feature group's number is 1 and up".into());
+        }
+        let Some(writer) = self.groups.get(&group.id) else {
+            self.add_group(group.clone());
+            return Outcome::Defined;
+        };
+        let known = &writer.group.definition;
+        if known == group {
+            return Outcome::Defined;
+        }
+        if let Err(why) = extends(known, group) {
+            let name = known.full_name();
+            return refused(ErrorCode::Conflict, format!("{name} stands at schema {}: {why}", known.schema_version));
+        }
+        self.definitions =
+            self.definitions.wrapping_sub(definition_digest(known)).wrapping_add(definition_digest(group));
+        self.groups.get_mut(&group.id).expect("it was there above").extend(group.clone());
+        self.publish_groups();
+        Outcome::Defined
+    }
+
+    pub(crate) fn add_group(&mut self, group: FeatureGroup) {
+        self.definitions = self.definitions.wrapping_add(definition_digest(&group));
+        self.groups.insert(group.id, GroupWriter::new(group));
+        self.publish_groups();
+    }
+
+    fn write(&mut self, index: LogIndex, step: Option<SessionStep>, batch: &RowBatch) -> Outcome {
+        let Some(writer) = self.groups.get_mut(&batch.group()) else {
+            let message = format!("the partition knows no feature group {}", batch.group());
+            return Outcome::Refused(ErrorBody::new(ErrorCode::SchemaMismatch, message));
+        };
+        if let Err(error) = fits(batch, &writer.group.definition, &writer.group.key_types) {
+            return Outcome::Refused(error);
+        }
+        let incarnation = self.shared.incarnation;
+        match step.map(|step| (step, self.sessions.verdict(step))) {
+            Some((_, StepVerdict::Repeated(index))) => {
+                return Outcome::Wrote(WriteAnswer {
+                    index,
+                    incarnation,
+                    applied: 0,
+                    older: Vec::new(),
+                    repeated: true,
+                });
+            }
+            Some((step, StepVerdict::Gap(last))) => {
+                let message = format!(
+                    "batch {} of writer session {:032x}: the last one applied was {last} (0: none, or forgotten), so \
+                     the next one is {}",
+                    step.sequence,
+                    step.session,
+                    last.saturating_add(1)
+                );
+                return Outcome::Refused(ErrorBody::new(ErrorCode::SessionGap, message));
+            }
+            Some((step, StepVerdict::Next)) => self.sessions.record(step, index),
+            None => {}
+        }
+        let older = writer.apply(&mut self.space, batch, self.time_us);
+        let applied = (batch.rows() - older.len()) as u32;
+        Outcome::Wrote(WriteAnswer { index, incarnation, applied, older, repeated: false })
+    }
+
+    /// Takes back what no reader can be looking at.
+    fn reclaim(&mut self) {
+        let Space { arena, trash, waiting_bytes, .. } = &mut self.space;
+        trash.collect(|dead| match dead {
+            Dead::Row(group, row) => {
+                self.groups.get_mut(&group).expect("groups are never dropped").free(row);
+            }
+            Dead::Value(reference) => {
+                *waiting_bytes -= reference.slot_bytes() as u64;
+                arena.free(reference);
+            }
+            Dead::Memory(memory) => drop(memory),
+        });
+        self.space.notice_snapshots();
+    }
+
+    fn publish_groups(&mut self) {
+        let table = self.groups.iter().map(|(id, writer)| (*id, writer.group.clone())).collect();
+        self.shared.groups.replace(Arc::new(table), &mut self.space.trash);
+    }
+
+    /// Lets readers rely on everything applied so far; `touched` is the group that may have changed.
+    pub(crate) fn publish(&self, touched: Option<FeatureGroupId>) {
+        let memory = self.memory();
+        let mut published = self.shared.published();
+        published.applied = self.applied;
+        published.memory = memory;
+        published.state_digest = state_digest(self.sessions.digest(), self.definitions, self.time_us);
+        if let Some((id, writer)) = touched.and_then(|id| self.groups.get_key_value(&id)) {
+            published.groups.insert(*id, writer.digest.total());
+        }
+        self.shared.logical_bytes.store(memory.logical_bytes, Ordering::Relaxed);
+        // Release, after all rows: a reader that sees the index sees the rows.
+        self.shared.applied.store(self.applied.0, Ordering::Release);
+    }
+}
+
+/// Checks again what apply relies on: version, features, types, keys. What it does not rely on (values of strings, event
+/// times) the leader has checked alone.
+fn fits(batch: &RowBatch, group: &FeatureGroup, keys: &[stoa_protocol::KeyType]) -> Result<(), ErrorBody> {
+    let mismatch = |message| Err(ErrorBody::new(ErrorCode::SchemaMismatch, message));
+    if batch.schema_version() != group.schema_version {
+        return mismatch(format!(
+            "the batch is of schema {}, and {} is at schema {}",
+            batch.schema_version(),
+            group.full_name(),
+            group.schema_version
+        ));
+    }
+    for column in batch.columns() {
+        match group.features.get(usize::from(column.feature)) {
+            Some(feature) if feature.ty == column.ty => {}
+            Some(feature) => {
+                return mismatch(format!(
+                    "feature {} is {}, and the batch has {}",
+                    feature.name, feature.ty, column.ty
+                ));
+            }
+            None => return mismatch(format!("{} has no feature {}", group.full_name(), column.feature)),
+        }
+    }
+    for row in 0..batch.rows() {
+        if let Err(error) = check_key(keys, batch.key(row)) {
+            return Err(ErrorBody::new(ErrorCode::BadKey, format!("row {row} of the batch: {error}")));
+        }
+    }
+    Ok(())
+}
+
+/// Whether `new` may take the place of `old`: a higher schema version that keeps every feature and appends others.
+/// Descriptions and the late horizon may change with it.
+fn extends(old: &FeatureGroup, new: &FeatureGroup) -> Result<(), String> {
+    let identity = |group: &FeatureGroup| (group.project.clone(), group.name.clone(), group.version, group.set);
+    let keys = |group: &FeatureGroup| (group.entity.name.clone(), group.entity.keys.clone(), group.entity.partition_by);
+    if identity(old) != identity(new) || keys(old) != keys(new) || old.event_time != new.event_time {
+        return Err("project, name, version, set, entity, keys and event time of a group do not change".into());
+    }
+    if new.schema_version <= old.schema_version {
+        return Err(format!("another definition of schema {} cannot follow", new.schema_version));
+    }
+    let kept = old.features.iter().zip(&new.features).all(|(old, new)| (&old.name, old.ty) == (&new.name, new.ty));
+    if !kept || new.features.len() < old.features.len() {
+        return Err("features keep place, name and type; new ones come after the last".into());
+    }
+    Ok(())
+}

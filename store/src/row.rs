@@ -1,0 +1,110 @@
+//! One version of a row outside its lanes: all lanes one after the other, as the plan lays them out. The writer builds a
+//! version here before it is stored, and digests and snapshots read one here.
+
+use crate::arena::{Arena, ArenaRef};
+use crate::lane_plan::{EVENT_TIME_AT, FLAGS_AT, FeaturePlace, LanePlan, SEQUENCE_AT};
+
+const FLAG_TOMBSTONE: u8 = 1;
+
+/// One version of a row.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RowBuffer {
+    pub bytes: Vec<u8>,
+}
+
+impl RowBuffer {
+    /// Makes it a row of nulls.
+    pub fn clear(&mut self, plan: &LanePlan) {
+        self.bytes.clear();
+        self.bytes.resize(plan.row_bytes(), 0);
+    }
+
+    /// Makes it the same as another.
+    pub fn copy_from(&mut self, other: &Self) {
+        self.bytes.clone_from(&other.bytes);
+    }
+
+    pub fn event_time(&self) -> i64 {
+        self.eight(EVENT_TIME_AT) as i64
+    }
+    pub fn sequence(&self) -> u64 {
+        self.eight(SEQUENCE_AT)
+    }
+    pub fn set_event(&mut self, event_time: i64, sequence: u64) {
+        self.set_eight(EVENT_TIME_AT, event_time as u64);
+        self.set_eight(SEQUENCE_AT, sequence);
+    }
+
+    /// The partition time of the deletion, if it is a tombstone.
+    pub fn tombstone(&self, plan: &LanePlan) -> Option<i64> {
+        (self.bytes[FLAGS_AT] & FLAG_TOMBSTONE != 0).then(|| self.eight(plan.stamp_at) as i64)
+    }
+    pub fn set_tombstone(&mut self, plan: &LanePlan, stamp_us: i64) {
+        self.bytes[FLAGS_AT] |= FLAG_TOMBSTONE;
+        self.set_eight(plan.stamp_at, stamp_us as u64);
+    }
+
+    /// The key where its width is fixed; else its reference.
+    pub fn key_bytes(&self, plan: &LanePlan) -> &[u8] {
+        &self.bytes[plan.key.offset..plan.key.offset + plan.key.width]
+    }
+    pub fn set_key_bytes(&mut self, plan: &LanePlan, bytes: &[u8]) {
+        self.bytes[plan.key.offset..plan.key.offset + plan.key.width].copy_from_slice(bytes);
+    }
+    /// The reference of a key that lies in the arena.
+    pub fn key_reference(&self, plan: &LanePlan) -> Option<ArenaRef> {
+        (!plan.key.inline).then(|| ArenaRef(self.eight(plan.key.offset)))
+    }
+
+    /// Appends the key.
+    pub fn key(&self, plan: &LanePlan, arena: &Arena, out: &mut Vec<u8>) {
+        match self.key_reference(plan) {
+            Some(reference) => arena.read(reference, out),
+            None => out.extend_from_slice(self.key_bytes(plan)),
+        }
+    }
+
+    pub fn is_present(&self, plan: &LanePlan, place: &FeaturePlace) -> bool {
+        self.bytes[plan.starts[place.validity_lane] + place.validity_byte] & place.validity_mask != 0
+    }
+
+    /// The bytes of a feature in its lane.
+    pub fn value(&self, plan: &LanePlan, place: &FeaturePlace) -> &[u8] {
+        let at = plan.starts[place.lane] + place.offset;
+        &self.bytes[at..at + place.width]
+    }
+
+    /// The reference of a feature whose value is present and lies in the arena.
+    pub fn reference(&self, plan: &LanePlan, place: &FeaturePlace) -> Option<ArenaRef> {
+        let here = place.variable && self.is_present(plan, place);
+        here.then(|| ArenaRef(self.eight(plan.starts[place.lane] + place.offset)))
+    }
+
+    /// The references of all values that lie in the arena.
+    pub fn references<'a>(&'a self, plan: &'a LanePlan) -> impl Iterator<Item = ArenaRef> + 'a {
+        plan.features.iter().filter_map(|place| self.reference(plan, place))
+    }
+
+    /// Sets a feature to these bytes in its lane, or to null.
+    pub fn set_value(&mut self, plan: &LanePlan, place: &FeaturePlace, bytes: Option<&[u8]>) {
+        let validity = &mut self.bytes[plan.starts[place.validity_lane] + place.validity_byte];
+        let at = plan.starts[place.lane] + place.offset;
+        match bytes {
+            Some(bytes) => {
+                *validity |= place.validity_mask;
+                self.bytes[at..at + place.width].copy_from_slice(bytes);
+            }
+            None => {
+                *validity &= !place.validity_mask;
+                self.bytes[at..at + place.width].fill(0);
+            }
+        }
+    }
+
+    fn eight(&self, at: usize) -> u64 {
+        u64::from_le_bytes(self.bytes[at..at + 8].try_into().expect("eight bytes"))
+    }
+    fn set_eight(&mut self, at: usize, value: u64) {
+        self.bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+    }
+}

@@ -1,0 +1,143 @@
+//! Writer sessions: which batch of a writer was applied last, so that one sent again is not applied again.
+
+use std::collections::BTreeMap;
+
+use stoa_protocol::limits::WRITER_SESSIONS_MAX;
+use stoa_protocol::message::{SessionAnswer, SessionStep};
+use stoa_protocol::{DecodeError, LogIndex, Reader, Wire};
+use xxhash_rust::xxh3::xxh3_128;
+
+/// What a step of a session asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StepVerdict {
+    /// It is the next one.
+    Next,
+    /// It was applied before; the last one of its session stands at this index.
+    Repeated(LogIndex),
+    /// Steps before it are missing; this was the last one.
+    Gap(u64),
+}
+
+/// At most [`WRITER_SESSIONS_MAX`] sessions; the one whose last applied batch is oldest in the log is forgotten first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Sessions {
+    last: BTreeMap<u128, SessionAnswer>,
+    /// By the index of the last batch. An entry of the log belongs to one session.
+    by_index: BTreeMap<LogIndex, u128>,
+    digest: u128,
+}
+
+impl Sessions {
+    /// How far a session has come.
+    pub fn answer(&self, session: u128) -> SessionAnswer {
+        self.last.get(&session).copied().unwrap_or(SessionAnswer { last: 0, index: LogIndex(0) })
+    }
+
+    /// What a step asks for.
+    pub fn verdict(&self, step: SessionStep) -> StepVerdict {
+        let SessionAnswer { last, index } = self.answer(step.session);
+        if step.sequence != 0 && step.sequence <= last {
+            StepVerdict::Repeated(index)
+        } else if Some(step.sequence) == last.checked_add(1) {
+            StepVerdict::Next
+        } else {
+            StepVerdict::Gap(last)
+        }
+    }
+
+    /// Records a step that was applied.
+    pub fn record(&mut self, step: SessionStep, index: LogIndex) {
+        self.forget(step.session);
+        if self.last.len() == WRITER_SESSIONS_MAX {
+            let (_, &oldest) = self.by_index.first_key_value().expect("there are sessions");
+            self.forget(oldest);
+        }
+        let entry = SessionAnswer { last: step.sequence, index };
+        self.digest = self.digest.wrapping_add(entry_digest(step.session, entry));
+        self.last.insert(step.session, entry);
+        assert!(self.by_index.insert(index, step.session).is_none(), "an entry of the log is applied once");
+    }
+
+    /// A sum over all sessions.
+    pub fn digest(&self) -> u128 {
+        self.digest
+    }
+
+    fn forget(&mut self, session: u128) {
+        if let Some(entry) = self.last.remove(&session) {
+            self.by_index.remove(&entry.index);
+            self.digest = self.digest.wrapping_sub(entry_digest(session, entry));
+        }
+    }
+
+    /// Asserts that both maps hold the same sessions.
+    pub fn check(&self) {
+        assert!(self.last.len() <= WRITER_SESSIONS_MAX);
+        assert_eq!(self.last.len(), self.by_index.len());
+        assert!(self.last.iter().all(|(session, entry)| self.by_index.get(&entry.index) == Some(session)));
+        let sum = self.last.iter().fold(0, |sum: u128, (s, e)| sum.wrapping_add(entry_digest(*s, *e)));
+        assert_eq!(sum, self.digest);
+    }
+}
+
+/// A count, then session, last sequence and index of each, by session.
+impl Wire for Sessions {
+    fn put(&self, out: &mut Vec<u8>) {
+        (self.last.len() as u32).put(out);
+        self.last.iter().for_each(|(session, entry)| put_entry(*session, *entry, out));
+    }
+
+    fn get(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let count = input.count(32, "writer sessions")?;
+        if count > WRITER_SESSIONS_MAX {
+            return Err(DecodeError::invalid("writer sessions", count, format!("up to {WRITER_SESSIONS_MAX}")));
+        }
+        let mut sessions = Self::default();
+        for _ in 0..count {
+            let step = SessionStep::get(input)?;
+            let index = LogIndex::get(input)?;
+            let after_last = sessions.last.last_key_value().is_none_or(|(last, _)| *last < step.session);
+            if !after_last || sessions.by_index.contains_key(&index) {
+                return Err(DecodeError::invalid("a writer session", step.session, "ascending, with its own index"));
+            }
+            sessions.record(step, index);
+        }
+        Ok(sessions)
+    }
+}
+
+fn put_entry(session: u128, entry: SessionAnswer, out: &mut Vec<u8>) {
+    session.put(out);
+    entry.last.put(out);
+    entry.index.put(out);
+}
+
+fn entry_digest(session: u128, entry: SessionAnswer) -> u128 {
+    let mut bytes = Vec::with_capacity(32);
+    put_entry(session, entry, &mut bytes);
+    xxh3_128(&bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_session_unused_longest_is_forgotten_and_the_others_come_back_from_their_bytes() {
+        let mut sessions = Sessions::default();
+        let step = |session, sequence| SessionStep { session, sequence };
+        for at in 0..WRITER_SESSIONS_MAX as u64 {
+            sessions.record(step(u128::from(at), 1), LogIndex(at + 1));
+        }
+        sessions.record(step(0, 2), LogIndex(5_000));
+        sessions.record(step(u128::MAX, 1), LogIndex(5_001));
+        sessions.check();
+        assert_eq!(sessions.answer(0), SessionAnswer { last: 2, index: LogIndex(5_000) });
+        assert_eq!(sessions.answer(1).last, 0, "session 1 was the oldest");
+        assert_eq!(sessions.verdict(step(0, 2)), StepVerdict::Repeated(LogIndex(5_000)));
+        assert_eq!(sessions.verdict(step(0, 3)), StepVerdict::Next);
+        assert_eq!(sessions.verdict(step(0, 4)), StepVerdict::Gap(2));
+        assert_eq!(sessions.verdict(step(1, 0)), StepVerdict::Gap(0));
+        assert_eq!(Sessions::from_bytes(&sessions.to_bytes()).unwrap(), sessions);
+    }
+}

@@ -1,0 +1,59 @@
+//! What the writer and the readers of a partition have in common.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use stoa_protocol::{FeatureGroupId, LogIndex};
+
+use crate::arena::Arena;
+use crate::group::Group;
+use crate::lanes::{EpochCell, Epochs};
+use crate::memory::MemoryReport;
+
+/// The groups that readers see.
+pub(crate) type GroupTable = BTreeMap<FeatureGroupId, Arc<Group>>;
+
+/// What the writer and the readers have in common.
+pub(crate) struct Shared {
+    pub incarnation: u32,
+    pub seed: u64,
+    pub logical_bytes_max: Option<u64>,
+    pub epochs: Arc<Epochs>,
+    pub arena: Arc<Arena>,
+    pub groups: EpochCell<GroupTable>,
+    /// The index of the last command that readers can rely on: stored with release after all its rows.
+    pub applied: AtomicU64,
+    pub logical_bytes: AtomicU64,
+    published: Mutex<Published>,
+}
+
+impl Shared {
+    pub fn new(options: &crate::StoreOptions, epochs: Arc<Epochs>, arena: Arc<Arena>) -> Self {
+        Self {
+            incarnation: options.incarnation,
+            seed: options.index_seed,
+            logical_bytes_max: options.logical_bytes_max,
+            epochs,
+            arena,
+            groups: EpochCell::new(Arc::new(GroupTable::new())),
+            applied: AtomicU64::new(0),
+            logical_bytes: AtomicU64::new(0),
+            published: Mutex::new(Published::default()),
+        }
+    }
+
+    /// The figures for status and scrub. Reads never come here.
+    pub fn published(&self) -> MutexGuard<'_, Published> {
+        self.published.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// Figures of one instant between two commands.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Published {
+    pub applied: LogIndex,
+    pub state_digest: u128,
+    pub groups: BTreeMap<FeatureGroupId, u128>,
+    pub memory: MemoryReport,
+}

@@ -1,0 +1,235 @@
+//! Making a partition from a snapshot.
+
+use stoa_protocol::key::check_key;
+use stoa_protocol::limits::VALUE_BYTES_MAX;
+use stoa_protocol::{DecodeError, FeatureGroup, FeatureGroupId, LogIndex, Reader, Wire};
+
+use super::chunk::{ChunkKind, open};
+use crate::group_writer::GroupWriter;
+use crate::index::index_hash;
+use crate::sessions::Sessions;
+use crate::space::Space;
+use crate::{Partition, PartitionReader, StoreOptions};
+
+/// Why bytes could not be restored. All of them mean: take another snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RestoreError {
+    /// The bytes are no chunk of a snapshot.
+    #[error("chunk {chunk} is not of a snapshot: it does not begin with SSN1")]
+    Foreign {
+        /// Place of the chunk, from 0.
+        chunk: u32,
+    },
+    /// The snapshot is of a format that this version does not read.
+    #[error("the snapshot is of format {found}, and this version reads {known}")]
+    Version {
+        /// The format found.
+        found: u16,
+        /// The format known.
+        known: u16,
+    },
+    /// A length or a checksum does not agree.
+    #[error("chunk {chunk} is damaged: its length or checksum does not agree")]
+    Damaged {
+        /// Place of the chunk, from 0.
+        chunk: u32,
+    },
+    /// A chunk stands where another belongs.
+    #[error("chunk {found} stands where chunk {expected} belongs")]
+    Order {
+        /// The place.
+        expected: u32,
+        /// The number that the chunk itself has.
+        found: u32,
+    },
+    /// The chunks end before the trailer, or go on after it.
+    #[error("the snapshot does not end with its trailer")]
+    Incomplete,
+    /// The bytes of a chunk are not what its kind has.
+    #[error("the bytes of a chunk: {0}")]
+    Bytes(#[from] DecodeError),
+    /// The state is not the one that the snapshot was taken of.
+    #[error("the restored state differs from the one that was saved: {what}")]
+    Digest {
+        /// What differs.
+        what: String,
+    },
+}
+
+impl Partition {
+    /// Makes a partition from the chunks of a [`SnapshotSource`](crate::SnapshotSource), in their order. The index seed
+    /// is the snapshot's; incarnation and limit are those of `options`. The digest is computed again and compared.
+    pub fn restore<I>(options: StoreOptions, chunks: I) -> Result<(Partition, PartitionReader), RestoreError>
+    where
+        I: IntoIterator,
+        I::Item: AsRef<[u8]>,
+    {
+        let mut chunks = chunks.into_iter();
+        let first = chunks.next().ok_or(RestoreError::Incomplete)?;
+        let (ChunkKind::Header, payload) = open(first.as_ref(), 0)? else {
+            return Err(RestoreError::Incomplete);
+        };
+        let mut restore = Restore::begin(options, payload)?;
+        for (number, bytes) in (1..).zip(chunks) {
+            let (kind, payload) = open(bytes.as_ref(), number)?;
+            if restore.ended {
+                return Err(RestoreError::Incomplete);
+            }
+            match kind {
+                ChunkKind::Header => return Err(RestoreError::Incomplete),
+                ChunkKind::Definition => restore.definition(payload)?,
+                ChunkKind::Rows => restore.rows(payload)?,
+                ChunkKind::Trailer => restore.trailer(payload)?,
+            }
+        }
+        if !restore.ended {
+            return Err(RestoreError::Incomplete);
+        }
+        let Restore { partition, reader, .. } = restore;
+        partition.groups.keys().for_each(|id| partition.publish(Some(*id)));
+        partition.publish(None);
+        Ok((partition, reader))
+    }
+}
+
+struct Restore {
+    partition: Partition,
+    reader: PartitionReader,
+    /// Group, hash and key of the last row: rows ascend, which keeps any two from being of one key.
+    last: Option<(FeatureGroupId, u64, Vec<u8>)>,
+    ended: bool,
+}
+
+impl Restore {
+    fn begin(options: StoreOptions, payload: &[u8]) -> Result<Self, RestoreError> {
+        let mut input = Reader::new(payload);
+        let index_seed = u64::get(&mut input)?;
+        let _incarnation = u32::get(&mut input)?;
+        let _reserved = u32::get(&mut input)?;
+        let applied = LogIndex::get(&mut input)?;
+        let time_us = i64::get(&mut input)?;
+        let sessions = Sessions::get(&mut input)?;
+        input.finish()?;
+        let (mut partition, reader) = Partition::new(StoreOptions { index_seed, ..options });
+        partition.applied = applied;
+        partition.time_us = time_us;
+        partition.sessions = sessions;
+        Ok(Self { partition, reader, last: None, ended: false })
+    }
+
+    fn definition(&mut self, payload: &[u8]) -> Result<(), RestoreError> {
+        let group = FeatureGroup::from_bytes(payload)?;
+        group.check()?;
+        let after_last = self.partition.groups.last_key_value().is_none_or(|(last, _)| *last < group.id);
+        if group.id == FeatureGroupId(0) || !after_last || self.last.is_some() {
+            return Err(DecodeError::invalid("a definition", group.id, "before all rows, by ascending number").into());
+        }
+        self.partition.add_group(group);
+        Ok(())
+    }
+
+    fn rows(&mut self, payload: &[u8]) -> Result<(), RestoreError> {
+        let mut input = Reader::new(payload);
+        let id = FeatureGroupId::get(&mut input)?;
+        // Key length, event time, sequence and flags at least.
+        let count = input.count(19, "rows")?;
+        let Partition { groups, space, .. } = &mut self.partition;
+        let writer =
+            groups.get_mut(&id).ok_or_else(|| DecodeError::invalid("the group of rows", id, "defined before"))?;
+        for _ in 0..count {
+            let length = usize::from(u16::get(&mut input)?);
+            let key = input.take(length, "a key")?;
+            if let Err(error) = check_key(&writer.group.key_types, key) {
+                return Err(DecodeError::invalid("a key", error, "canonical").into());
+            }
+            let place = (id, index_hash(space.seed, key), key.to_vec());
+            if self.last.as_ref().is_some_and(|last| *last >= place) {
+                return Err(DecodeError::invalid("a row", "out of order", "ascending by group, hash and key").into());
+            }
+            self.last = Some(place);
+            restore_row(&mut input, writer, space, key)?;
+        }
+        Ok(input.finish()?)
+    }
+
+    fn trailer(&mut self, payload: &[u8]) -> Result<(), RestoreError> {
+        let mut input = Reader::new(payload);
+        let state = u128::get(&mut input)?;
+        let count = u32::get(&mut input)? as usize;
+        let digest = self.partition.recompute_digest();
+        let differs = |what: String| Err(RestoreError::Digest { what });
+        if state != digest.state {
+            return differs("sessions, definitions or time".into());
+        }
+        if count != digest.groups.len() {
+            return differs(format!("{} groups of {count}", digest.groups.len()));
+        }
+        for (id, group) in &digest.groups {
+            if (FeatureGroupId::get(&mut input)?, u128::get(&mut input)?) != (*id, group.total()) {
+                return differs(format!("the rows of group {id}"));
+            }
+        }
+        for (id, writer) in &self.partition.groups {
+            let memory = writer.memory();
+            if u64::get(&mut input)? != memory.rows + memory.tombstones {
+                return differs(format!("the number of rows of group {id}"));
+            }
+        }
+        self.ended = true;
+        Ok(input.finish()?)
+    }
+}
+
+/// Reads a row behind its key and adds it. The bytes are walked once to check them and once to take the values, so that
+/// a row that breaks off leaves nothing half done.
+fn restore_row(
+    input: &mut Reader<'_>,
+    writer: &mut GroupWriter,
+    space: &mut Space,
+    key: &[u8],
+) -> Result<(), DecodeError> {
+    let event_time = i64::get(input)?;
+    let sequence = u64::get(input)?;
+    let group = writer.group.clone();
+    let plan = &group.plan;
+    let mut values: Vec<Option<&[u8]>> = Vec::new();
+    let stamp_us = match u8::get(input)? {
+        1 => Some(i64::get(input)?),
+        0 => {
+            let validity = input.take(plan.features.len().div_ceil(8), "validity")?;
+            for (feature, place) in plan.features.iter().enumerate() {
+                let present = validity[feature / 8] >> (feature % 8) & 1 == 1;
+                values.push(match (present, place.variable) {
+                    (false, _) => None,
+                    (true, false) => Some(input.take(place.width, "a value")?),
+                    (true, true) => {
+                        let length = input.count(1, "a value")?;
+                        if length > VALUE_BYTES_MAX {
+                            return Err(DecodeError::invalid("a value's length", length, VALUE_BYTES_MAX));
+                        }
+                        Some(input.take(length, "a value")?)
+                    }
+                });
+            }
+            None
+        }
+        other => return Err(DecodeError::invalid("a row's flags", other, "0 or 1")),
+    };
+    let added = writer.restore_row(space, key, |row, space| {
+        row.set_event(event_time, sequence);
+        if let Some(stamp_us) = stamp_us {
+            row.set_tombstone(plan, stamp_us);
+        }
+        for (place, value) in plan.features.iter().zip(values) {
+            match value {
+                Some(bytes) if place.variable => {
+                    let reference = space.arena.put(bytes).0.to_le_bytes();
+                    row.set_value(plan, place, Some(&reference));
+                }
+                fixed_or_null => row.set_value(plan, place, fixed_or_null),
+            }
+        }
+    });
+    assert!(added, "keys ascend, so none comes twice");
+    Ok(())
+}
