@@ -13,7 +13,7 @@ pub mod task;
 pub mod transport;
 
 pub use clock::{BootTime, Clock, RealClock, WallTime};
-pub use disk::{Disk, DiskFile};
+pub use disk::{Disk, DiskFile, RealDisk};
 pub use entropy::{Entropy, OsEntropy};
 pub use task::{TaskGroup, spawn};
 pub use transport::credentials::{Credentials, CredentialsError};

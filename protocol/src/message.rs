@@ -5,7 +5,7 @@ use crate::catalog::{Definition, FeatureGroup, FeatureView};
 use crate::codec::{DecodeError, Reader, Wire, get_list, put_list};
 use crate::ids::{ClusterId, FeatureGroupId, LogIndex, MapVersion, NodeId, PartitionId};
 use crate::limits::READ_SECTIONS_MAX;
-use crate::map::NodeInfo;
+use crate::map::{NodeInfo, ReplicaInfo};
 use crate::read::{ReadSection, SectionResult};
 
 /// Set in the kind of an answer.
@@ -45,13 +45,15 @@ pub enum Kind {
     Watch = 34,
     /// Node to node: the commit index of a partition, confirmed by a quorum: [`BarrierRequest`], [`BarrierAnswer`].
     Barrier = 35,
+    /// Node to node: who are you, and do you know of a formed cluster: [`HelloRequest`], [`HelloAnswer`].
+    Hello = 36,
 }
 
 impl Kind {
     /// The kind of a number on the wire.
     pub fn from_number(number: u16) -> Option<Self> {
         use Kind::*;
-        [Ping, Map, View, Group, Read, Write, Session, Apply, Status, Digest, Raft, Join, Watch, Barrier]
+        [Ping, Map, View, Group, Read, Write, Session, Apply, Status, Digest, Raft, Join, Watch, Barrier, Hello]
             .into_iter()
             .find(|kind| *kind as u16 == number)
     }
@@ -305,6 +307,32 @@ pub struct BarrierAnswer {
     pub committed: Vec<Option<LogIndex>>,
 }
 crate::wire_struct!(BarrierAnswer { committed: list });
+
+/// A node tells another who it is, before the cluster is formed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HelloRequest {
+    /// Who asks.
+    pub node: NodeInfo,
+}
+crate::wire_struct!(HelloRequest { node });
+
+/// Who answers, and the replicas of the root group as it knows them; none if no cluster has been formed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HelloAnswer {
+    /// Who answers.
+    pub node: NodeInfo,
+    /// The root group's replicas.
+    pub formed: Vec<ReplicaInfo>,
+}
+crate::wire_struct!(HelloAnswer { node, formed: list });
+
+/// Asks for the root group's state if it is newer than the version known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WatchRequest {
+    /// The version that the asking node has.
+    pub known: MapVersion,
+}
+crate::wire_struct!(WatchRequest { known });
 
 /// A request's body: who asks, then what.
 pub fn encode_request<T: Wire>(caller: &Caller, request: &T) -> Vec<u8> {

@@ -1,3 +1,35 @@
-//! (skeleton)
+//! Replication: the node's write-ahead log, replicas of groups over it, and the root group's state. It is the only crate
+//! that names openraft, and none of openraft's types cross its border.
+//!
+//! It must never know: sockets, TLS, clients, the command line. Bytes reach other nodes through
+//! [`Transport`](stoa_env::Transport), files through [`Disk`](stoa_env::Disk), time through [`Clock`](stoa_env::Clock).
+//!
+//! Start reading at [`replica`] (what openraft is wrapped in, and why), then [`wal`] (what is believed after a crash),
+//! then [`root`] (what the cluster knows of itself).
 
+mod envelope;
+mod log;
+mod machine;
+mod network;
+mod options;
+mod partition;
+mod peers;
+mod replica;
+pub mod root;
+mod runtime;
+mod snapshots;
+mod state_machine;
+#[cfg(test)]
+mod storage_suite;
+mod types;
 pub mod wal;
+
+pub use envelope::{Envelope, RaftAnswer, RaftCall, open_envelope, open_message, seal};
+pub use log::{GroupLog, LogSize};
+pub use machine::Machine;
+pub use options::{RaftTiming, TimingError};
+pub use partition::{PartitionMachine, PartitionView};
+pub use peers::{CallError, Peers};
+pub use replica::{PROPOSALS_MAX, Replica, ReplicaEnvironment};
+pub use runtime::NodeContext;
+pub use types::Reply;

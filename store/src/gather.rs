@@ -42,8 +42,6 @@ pub(crate) struct Gather<'a> {
     places: Vec<FeaturePlace>,
     copies: Vec<LaneCopy>,
     scratch_bytes: usize,
-    /// Lane and width of the features that have a lane of their own.
-    alone: Vec<(usize, usize)>,
 }
 
 type Gathered = (Vec<RowStatus>, Vec<i64>, Vec<ReadColumn>);
@@ -69,8 +67,7 @@ impl<'a> Gather<'a> {
             copy.start = scratch_bytes;
             scratch_bytes += copy.bytes * CHUNK_KEYS;
         }
-        let alone = places.iter().filter(|place| is_alone(place)).map(|place| (place.lane, place.width)).collect();
-        Self { group, arena, section, places, copies, scratch_bytes, alone }
+        Self { group, arena, section, places, copies, scratch_bytes }
     }
 
     /// Runs it.
@@ -95,9 +92,8 @@ impl<'a> Gather<'a> {
                         event_times[first + at] = i64::from_le_bytes(*bytes);
                     }
                 }
-                let mut bits = ValidityBytes::default();
                 for (place, column) in self.places.iter().zip(&mut columns) {
-                    self.spread(place, column, first, rows, scratch, &mut bits);
+                    self.spread(place, column, first, rows, scratch);
                 }
                 let variable = columns.iter().filter(|column| !column.ends.is_empty());
                 check_answer_bytes(variable.map(|column| column.values.len()).sum())?;
@@ -158,8 +154,8 @@ impl<'a> Gather<'a> {
                 lane.prefetch(row, copy.bytes);
             }
         }
-        for &(lane, width) in &self.alone {
-            self.group.lanes[lane].prefetch(row, width);
+        for place in self.places.iter().filter(|place| is_alone(place)) {
+            self.group.lanes[place.lane].prefetch(row, place.width);
         }
     }
 
@@ -183,25 +179,16 @@ impl<'a> Gather<'a> {
     }
 
     /// Fills a column of the answer for the keys from `first` on.
-    fn spread(
-        &self,
-        place: &FeaturePlace,
-        column: &mut ReadColumn,
-        first: usize,
-        rows: &[u32],
-        scratch: &[u8],
-        bits: &mut ValidityBytes,
-    ) {
+    fn spread(&self, place: &FeaturePlace, column: &mut ReadColumn, first: usize, rows: &[u32], scratch: &[u8]) {
         let lane = |number: usize| {
             let copy = self.copies[number];
             (&scratch[copy.start..copy.start + copy.bytes * rows.len()], copy.bytes)
         };
-        if bits.of != Some((place.validity_lane, place.validity_byte)) {
-            let (validity, stride) = lane(place.validity_lane);
-            bits.gather(place, validity, stride);
+        let (validity, stride) = lane(place.validity_lane);
+        let out = &mut column.validity[first / 8..];
+        for (at, row) in validity.chunks_exact(stride).enumerate() {
+            out[at / 8] |= u8::from(row[place.validity_byte] & place.validity_mask != 0) << (at % 8);
         }
-        let out = &mut column.validity[first / 8..][..rows.len().div_ceil(8)];
-        bits.spread(place.validity_mask, out);
         if place.variable {
             let (values, stride) = lane(place.lane);
             return self.spread_variable(values, stride, place.offset, column, first);
@@ -237,39 +224,6 @@ impl<'a> Gather<'a> {
             // A null is the reference 0, which has no bytes.
             self.arena.read(reference, &mut column.values);
             column.ends[first + at + 1] = column.values.len() as u32;
-        }
-    }
-}
-
-/// One byte of validity of every row of a chunk: the bits of eight features, which mostly are asked for in a row.
-struct ValidityBytes {
-    of: Option<(usize, usize)>,
-    bytes: [u8; CHUNK_KEYS],
-}
-
-impl Default for ValidityBytes {
-    fn default() -> Self {
-        Self { of: None, bytes: [0; CHUNK_KEYS] }
-    }
-}
-
-impl ValidityBytes {
-    fn gather(&mut self, place: &FeaturePlace, lane: &[u8], stride: usize) {
-        self.of = Some((place.validity_lane, place.validity_byte));
-        self.bytes.fill(0);
-        for (row, byte) in lane.chunks_exact(stride).zip(&mut self.bytes) {
-            *byte = row[place.validity_byte];
-        }
-    }
-
-    /// Packs one bit of each byte, eight rows at a time: the product moves bit 0 of byte i to bit 56 + i, and no two
-    /// terms meet in one bit.
-    fn spread(&self, mask: u8, out: &mut [u8]) {
-        const PACK: u64 = 0x0102_0408_1020_4080;
-        let (eights, _) = self.bytes.as_chunks::<8>();
-        for (eight, out) in eights.iter().zip(out) {
-            let bits = u64::from_le_bytes(*eight) >> mask.trailing_zeros() & 0x0101_0101_0101_0101;
-            *out = (bits.wrapping_mul(PACK) >> 56) as u8;
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use stoa_protocol::types::Width;
 use stoa_protocol::{FeatureGroup, KeyType};
 
 use crate::arena::{Arena, ArenaRef};
@@ -21,26 +20,14 @@ pub(crate) struct Group {
     pub plan: LanePlan,
     pub lanes: Vec<Arc<Slab>>,
     pub index: Arc<Index>,
-    /// Logical bytes of a row besides its key and its values of variable length.
-    pub row_logical_bytes: u64,
 }
-
-/// Logical bytes of a row besides key and values: event time, sequence, flags, its share of the index.
-const ROW_LOGICAL_BYTES: u64 = 32;
 
 impl Group {
     /// A new group without rows.
     pub fn new(definition: FeatureGroup, index: Arc<Index>) -> Self {
         let plan = LanePlan::new(&definition);
         let lanes = plan.strides.iter().map(|stride| Arc::new(Slab::new(*stride))).collect();
-        Self {
-            key_types: definition.entity.key_types(),
-            row_logical_bytes: row_logical_bytes(&definition),
-            definition,
-            plan,
-            lanes,
-            index,
-        }
+        Self { key_types: definition.entity.key_types(), definition, plan, lanes, index }
     }
 
     /// The group with a definition that appends features, for rows up to number `rows`: those read null there.
@@ -54,14 +41,7 @@ impl Group {
             }
             lanes.push(Arc::new(lane));
         }
-        Self {
-            key_types: self.key_types.clone(),
-            row_logical_bytes: row_logical_bytes(&definition),
-            definition,
-            plan,
-            lanes,
-            index: self.index.clone(),
-        }
+        Self { key_types: self.key_types.clone(), definition, plan, lanes, index: self.index.clone() }
     }
 
     /// Reads a version of a row from all lanes.
@@ -107,12 +87,4 @@ impl Group {
 /// The reference that a key's place in lane 0 holds.
 pub(crate) fn reference(bytes: &[u8]) -> ArenaRef {
     ArenaRef(u64::from_le_bytes(bytes.try_into().expect("a reference has eight bytes")))
-}
-
-fn row_logical_bytes(definition: &FeatureGroup) -> u64 {
-    let width = |feature: &stoa_protocol::Feature| match feature.ty.width() {
-        Width::Fixed(width) => width as u64,
-        Width::Variable => 8,
-    };
-    ROW_LOGICAL_BYTES + definition.features.iter().map(width).sum::<u64>()
 }

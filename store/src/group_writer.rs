@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use stoa_protocol::message::RowOutcome;
+use stoa_protocol::types::Width;
 use stoa_protocol::{FeatureGroup, FeatureGroupId, RowBatch, RowOp};
 
 use crate::arena::ArenaRef;
@@ -13,6 +14,9 @@ use crate::lanes::{Dead, Trash};
 use crate::memory::MemoryReport;
 use crate::row::RowBuffer;
 use crate::space::Space;
+
+/// Logical bytes of a row besides key and values: event time, sequence, flags, its share of the index.
+const ROW_LOGICAL_BYTES: u64 = 32;
 
 /// How many rows ahead apply asks for index and lanes.
 const AHEAD: usize = 8;
@@ -274,7 +278,7 @@ impl GroupWriter {
             total: keys + index + lanes + dead,
             rows: self.rows,
             tombstones: self.tombstones,
-            logical_bytes: used * self.group.row_logical_bytes + self.variable_bytes,
+            logical_bytes: used * row_logical_bytes(&self.group) + self.variable_bytes,
         }
     }
 
@@ -317,4 +321,13 @@ impl GroupWriter {
 enum Side {
     Old,
     New,
+}
+
+/// Logical bytes of a row of a group besides its key and its values of variable length.
+pub(crate) fn row_logical_bytes(group: &Group) -> u64 {
+    let width = |ty: stoa_protocol::FeatureType| match ty.width() {
+        Width::Fixed(width) => width as u64,
+        Width::Variable => 8,
+    };
+    ROW_LOGICAL_BYTES + group.definition.features.iter().map(|feature| width(feature.ty)).sum::<u64>()
 }

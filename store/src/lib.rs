@@ -39,18 +39,3 @@ pub use outcome::Outcome;
 pub use partition::Partition;
 pub use reader::PartitionReader;
 pub use snapshot::{RestoreError, SnapshotSource};
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn readers_and_snapshots_go_to_other_threads() {
-        fn check_send<T: Send + 'static>() {}
-        fn check_sync<T: Sync>() {}
-        check_send::<Partition>();
-        check_send::<SnapshotSource>();
-        check_send::<PartitionReader>();
-        check_sync::<PartitionReader>();
-    }
-}

@@ -12,6 +12,7 @@ use stoa_protocol::{ErrorBody, ErrorCode, LogIndex, RowBatch, RowOp};
 
 use crate::gather::Gather;
 use crate::group::Group;
+use crate::group_writer::row_logical_bytes;
 use crate::index::index_hash;
 use crate::memory::MemoryReport;
 use crate::partition::STATE_DIGEST_ID;
@@ -160,6 +161,7 @@ pub(crate) fn admits(shared: &Shared, batch: &RowBatch) -> Result<(), ErrorBody>
         let message = format!("the partition has not learnt feature group {} yet", batch.group());
         return Err(ErrorBody::new(ErrorCode::SchemaNotReady, message));
     };
+    let row_bytes = row_logical_bytes(group);
     let directory = group.index.directory(&guard);
     let mut growth = 0;
     for row in 0..batch.rows() {
@@ -167,7 +169,7 @@ pub(crate) fn admits(shared: &Shared, batch: &RowBatch) -> Result<(), ErrorBody>
         let hash = index_hash(shared.seed, key);
         let is = |row| group.is_key(row, key, &shared.arena);
         if directory.segment(hash, &guard).find(hash, is).is_none() {
-            growth += group.row_logical_bytes + key.len() as u64;
+            growth += row_bytes + key.len() as u64;
         }
         for (at, column) in batch.columns().iter().enumerate() {
             if column.ty.width() == Width::Variable {

@@ -1,0 +1,476 @@
+//! One replica of one group: openraft around our log, machine and network, with the traps of openraft closed.
+//!
+//! - For [`RaftTiming::silence_after_start`] after a start it neither votes nor campaigns: it may have granted a lease
+//!   before, and openraft forgets that. A replica that never wrote anything has granted nothing and need not wait.
+//! - Messages for another replica id are refused: ids are never reused, so these are of another life.
+//! - Proposals are refused for lack of log space before openraft sees them; afterwards it could only halt.
+//! - A storage error or a panic in apply halts this group on this node: [`Replica::trouble`] says so, and nothing else
+//!   stops.
+//! - It does not serve until it has applied what was committed when it started ([`Replica::catch_up`]).
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{ClientWriteError, RaftError};
+use openraft::raft::VoteResponse;
+use openraft::{ReadPolicy, Snapshot};
+use stoa_env::{BootTime, Disk, TaskGroup, Transport};
+use stoa_protocol::message::ReplicaStatus;
+use stoa_protocol::{ErrorBody, ErrorCode, LogIndex, NodeId, PartitionId, ReplicaId};
+use tokio::sync::Semaphore;
+
+use crate::envelope::{RaftAnswer, RaftCall};
+use crate::log::{GroupLog, LogSize};
+use crate::machine::Machine;
+use crate::network::GroupNetwork;
+use crate::options::RaftTiming;
+use crate::peers::Peers;
+use crate::runtime::NodeContext;
+use crate::snapshots::{SnapshotStore, SnapshotWriter};
+use crate::state_machine::StateMachine;
+use crate::types::{Command, Member, Reply, StoaTypes, Vote, decode_snapshot_meta};
+use crate::wal::{RecoveredGroup, Wal};
+
+/// Proposals of one group that wait for their commit. More are refused with `Overloaded`: at 2 MiB each they bound what
+/// a slow quorum can make a leader hold.
+pub const PROPOSALS_MAX: usize = 128;
+
+/// Everything a replica needs from its node.
+pub struct ReplicaEnvironment<D, T> {
+    /// Files.
+    pub disk: D,
+    /// The directory of all snapshots.
+    pub snapshot_dir: std::path::PathBuf,
+    /// The node's log.
+    pub wal: Wal,
+    /// The way to other nodes.
+    pub peers: Peers<T>,
+    /// Clock and chance.
+    pub context: NodeContext,
+    /// Timing.
+    pub timing: RaftTiming,
+}
+
+/// One replica of one group.
+pub struct Replica<D: Disk, M: Machine> {
+    partition: PartitionId,
+    id: ReplicaId,
+    raft: openraft::Raft<StoaTypes, StateMachine<D, M>>,
+    log: GroupLog,
+    wal: Wal,
+    context: NodeContext,
+    timing: RaftTiming,
+    snapshots: SnapshotStore<D>,
+    incoming: tokio::sync::Mutex<Option<IncomingSnapshot<D>>>,
+    silent_until: BootTime,
+    caught_up: AtomicBool,
+    proposals: Semaphore,
+    trouble: Mutex<Option<String>>,
+    tasks: TaskGroup,
+}
+
+struct IncomingSnapshot<D> {
+    transfer: u64,
+    writer: SnapshotWriter<D>,
+    chunks: Vec<crate::snapshots::ChunkInfo>,
+}
+
+impl<D: Disk, M: Machine> Replica<D, M> {
+    /// Starts the replica: newest snapshot, then the log after it, then Raft. `machine` is empty.
+    pub async fn start<T: Transport>(
+        env: &ReplicaEnvironment<D, T>,
+        partition: PartitionId,
+        id: ReplicaId,
+        machine: M,
+        recovered: RecoveredGroup,
+    ) -> std::io::Result<Arc<Self>> {
+        let (snapshots, newest) =
+            SnapshotStore::open(env.disk.clone(), Path::new(&env.snapshot_dir), partition).await?;
+        let log = GroupLog::new(partition, env.wal.clone(), recovered)?;
+        check_seam(partition, &log, newest.as_ref().map(|handle| &handle.meta)).await?;
+        let untouched = log.is_untouched() && newest.is_none();
+        let machine = StateMachine::open(machine, snapshots.clone(), newest).await?;
+        let network =
+            GroupNetwork { peers: env.peers.clone(), partition, from: id, disk: std::marker::PhantomData::<D> };
+        let config = env.timing.openraft_config(partition).validate().map_err(std::io::Error::other)?;
+        let now = env.context.clock.boot();
+        let silence = if untouched { Duration::ZERO } else { env.timing.silence_after_start() };
+        let raft = env
+            .context
+            .run(openraft::Raft::new(id.0, Arc::new(config), network, log.clone(), machine))
+            .await
+            .map_err(|error| std::io::Error::other(format!("starting partition {partition}: {error}")))?;
+        let replica = Arc::new(Self {
+            partition,
+            id,
+            raft,
+            log,
+            wal: env.wal.clone(),
+            context: env.context.clone(),
+            timing: env.timing,
+            snapshots,
+            incoming: tokio::sync::Mutex::new(None),
+            silent_until: now.plus(silence),
+            caught_up: AtomicBool::new(false),
+            proposals: Semaphore::new(PROPOSALS_MAX),
+            trouble: Mutex::new(None),
+            tasks: TaskGroup::new(),
+        });
+        replica.tasks.spawn(
+            "campaign after silence",
+            campaign_after_silence(replica.raft.clone(), env.context.clone(), silence),
+        );
+        replica.tasks.spawn("watch for a halt", watch_for_halt(Arc::downgrade(&replica)));
+        Ok(replica)
+    }
+
+    /// The partition.
+    pub fn partition(&self) -> PartitionId {
+        self.partition
+    }
+
+    /// This replica's number.
+    pub fn id(&self) -> ReplicaId {
+        self.id
+    }
+
+    /// Forms the group of these voters if it has not been formed. Safe to call on several of them, with equal members.
+    pub async fn form(&self, members: &[(ReplicaId, NodeId)]) -> Result<(), ErrorBody> {
+        if self.is_formed().await {
+            return Ok(());
+        }
+        let members: std::collections::BTreeMap<u64, Member> =
+            members.iter().map(|(replica, node)| (replica.0, Member { node: node.0 })).collect();
+        match self.context.run(self.raft.initialize(members)).await {
+            Ok(()) | Err(RaftError::APIError(openraft::errors::InitializeError::NotAllowed(_))) => Ok(()),
+            Err(error) => Err(ErrorBody::new(ErrorCode::Halted, error.to_string())),
+        }
+    }
+
+    /// Whether the group has been formed, as far as this replica knows.
+    pub async fn is_formed(&self) -> bool {
+        self.context.run(self.raft.is_initialized()).await.unwrap_or(false)
+    }
+
+    /// Whether this replica leads, as far as it knows. For a hint, never for a verdict.
+    pub fn leads(&self) -> bool {
+        self.raft.metrics().borrow_watched().current_leader == Some(self.id.0)
+    }
+
+    /// The node that leads, as far as this replica knows.
+    pub fn leader(&self) -> Option<NodeId> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let leader = metrics.current_leader?;
+        metrics.membership_config.membership().get_node(&leader).map(|member| member.node())
+    }
+
+    /// The voters, as far as this replica knows.
+    pub fn voters(&self) -> Vec<(ReplicaId, NodeId)> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        membership
+            .voter_ids()
+            .filter_map(|id| membership.get_node(&id).map(|member| (ReplicaId(id), member.node())))
+            .collect()
+    }
+
+    /// Proposes a command and waits until this replica, as leader, has applied it. An error of class retry with code
+    /// `OutcomeUnknown` says that it may or may not have happened; every other error says that it has not.
+    pub async fn propose(&self, command: Bytes, limit: Duration) -> Result<Reply, ErrorBody> {
+        self.check_trouble()?;
+        self.wal.reserve_check().map_err(|error| {
+            use crate::wal::WalErrorClass;
+            let code = match error.class() {
+                WalErrorClass::Retry => ErrorCode::Overloaded,
+                _ => ErrorCode::LogFailed,
+            };
+            ErrorBody::new(code, error.to_string())
+        })?;
+        let Ok(_permit) = self.proposals.try_acquire() else {
+            let message = format!("partition {}: {PROPOSALS_MAX} proposals wait for their commit", self.partition);
+            return Err(ErrorBody { retry_after_ms: 5, ..ErrorBody::new(ErrorCode::Overloaded, message) });
+        };
+        let written = self.context.run(self.raft.client_write(Command(command)));
+        match tokio::time::timeout(limit, written).await {
+            Ok(Ok(response)) => Ok(response.data),
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {
+                let message = format!("this node does not lead partition {}", self.partition);
+                Err(ErrorBody {
+                    leader: forward.leader_node.map(|member| member.node()),
+                    ..ErrorBody::new(ErrorCode::NotLeader, message)
+                })
+            }
+            Ok(Err(RaftError::APIError(other))) => {
+                Err(ErrorBody::new(ErrorCode::OutcomeUnknown, format!("partition {}: {other}", self.partition)))
+            }
+            Ok(Err(RaftError::Fatal(fatal))) => Err(self.halted(fatal.to_string())),
+            Err(_elapsed) => Err(ErrorBody::new(
+                ErrorCode::OutcomeUnknown,
+                format!("partition {}: the write was not committed within {limit:?}", self.partition),
+            )),
+        }
+    }
+
+    /// A commit index that a quorum has confirmed after this call began (read index). Only the leader can give one.
+    pub async fn barrier(&self, limit: Duration) -> Result<LogIndex, ErrorBody> {
+        self.check_trouble()?;
+        let asked = self.context.run(self.raft.get_read_linearizer(ReadPolicy::ReadIndex));
+        match tokio::time::timeout(limit, asked).await {
+            Ok(Ok(linearizer)) => Ok(LogIndex(linearizer.read_log_id().index())),
+            Ok(Err(RaftError::APIError(openraft::errors::LinearizableReadError::ForwardToLeader(forward)))) => {
+                let message = format!("this node does not lead partition {}", self.partition);
+                Err(ErrorBody {
+                    leader: forward.leader_node.map(|member| member.node()),
+                    ..ErrorBody::new(ErrorCode::NotLeader, message)
+                })
+            }
+            Ok(Err(RaftError::Fatal(fatal))) => Err(self.halted(fatal.to_string())),
+            Ok(Err(error)) => Err(ErrorBody::new(ErrorCode::NoQuorum, error.to_string())),
+            Err(_elapsed) => {
+                let message = format!("partition {}: no quorum confirmed the leader within {limit:?}", self.partition);
+                Err(ErrorBody::new(ErrorCode::NoQuorum, message))
+            }
+        }
+    }
+
+    /// Waits until this replica has applied `index`.
+    pub async fn wait_applied(&self, index: LogIndex, limit: Duration) -> Result<(), ErrorBody> {
+        let wait = self.raft.wait(Some(limit));
+        let waited = wait.applied_index_at_least(Some(index.0), "catching up");
+        self.context.run(waited).await.map(drop).map_err(|_| {
+            let message = format!("partition {}: index {index} was not applied within {limit:?}", self.partition);
+            ErrorBody::new(ErrorCode::NotCaughtUp, message)
+        })
+    }
+
+    /// Asks the machine something between two commands.
+    pub async fn ask_machine<V: Send + 'static>(
+        &self,
+        question: impl FnOnce(&M) -> V + Send + 'static,
+    ) -> Result<V, ErrorBody> {
+        let asked = self.raft.with_state_machine(move |machine| {
+            let answer = question(machine.machine());
+            Box::pin(async move { answer })
+        });
+        self.context.run(asked).await.map_err(|fatal| self.halted(fatal.to_string()))
+    }
+
+    /// Notes that what was committed when this replica started has been applied: from now on it serves.
+    pub fn set_caught_up(&self) {
+        self.caught_up.store(true, Ordering::Release);
+    }
+
+    /// Whether this replica may serve reads.
+    pub fn is_caught_up(&self) -> bool {
+        self.caught_up.load(Ordering::Acquire)
+    }
+
+    /// How much the log holds.
+    pub fn log_size(&self) -> LogSize {
+        self.log.size()
+    }
+
+    /// Asks for a snapshot, after which the log before it can go. Returns once the request is with Raft.
+    pub async fn trigger_snapshot(&self) {
+        if let Err(fatal) = self.context.run(self.raft.trigger().snapshot()).await {
+            self.halted(fatal.to_string());
+        }
+    }
+
+    /// Asks Raft to hand leadership to another voter.
+    pub async fn transfer_leader(&self, to: ReplicaId) {
+        if let Err(fatal) = self.context.run(self.raft.trigger().transfer_leader(to.0)).await {
+            self.halted(fatal.to_string());
+        }
+    }
+
+    /// Where the replica stands; rows and bytes are the machine's to fill in.
+    pub fn status(&self) -> ReplicaStatus {
+        let leader = self.leader();
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let index = |id: &Option<crate::types::LogId>| LogIndex(id.as_ref().map_or(0, |id| id.index));
+        ReplicaStatus {
+            partition: self.partition,
+            leader,
+            term: metrics.current_term,
+            last: LogIndex(metrics.last_log_index.unwrap_or(0)),
+            committed: index(&metrics.local_committed),
+            applied: index(&metrics.last_applied),
+            rows: 0,
+            bytes: 0,
+            trouble: self.trouble().unwrap_or_else(|| match self.is_caught_up() {
+                true => String::new(),
+                false => "catching up".into(),
+            }),
+        }
+    }
+
+    /// Why the replica has halted, if it has.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    fn check_trouble(&self) -> Result<(), ErrorBody> {
+        match self.trouble() {
+            Some(why) => Err(ErrorBody::new(ErrorCode::Halted, format!("partition {}: {why}", self.partition))),
+            None => Ok(()),
+        }
+    }
+
+    fn halted(&self, why: String) -> ErrorBody {
+        let mut trouble = self.trouble.lock().unwrap_or_else(|e| e.into_inner());
+        if trouble.is_none() {
+            tracing::error!(partition = self.partition.0, why, "the replica has halted");
+            *trouble = Some(why.clone());
+        }
+        ErrorBody::new(ErrorCode::Halted, format!("partition {}: {why}", self.partition))
+    }
+
+    /// Answers a call of another replica.
+    pub async fn handle(&self, call: RaftCall) -> RaftAnswer {
+        match self.context.run(self.handle_inner(call)).await {
+            Ok(answer) => answer,
+            Err(why) => RaftAnswer::Refused(why),
+        }
+    }
+
+    async fn handle_inner(&self, call: RaftCall) -> Result<RaftAnswer, String> {
+        let silent = self.context.clock.boot() < self.silent_until;
+        Ok(match call {
+            RaftCall::Append(request) => {
+                RaftAnswer::Append(self.raft.append_entries(request).await.map_err(|e| e.to_string())?)
+            }
+            RaftCall::Vote(_) | RaftCall::PreVote(_) if silent => {
+                return Err(format!(
+                    "replica {} started less than {:?} ago and does not vote yet",
+                    self.id,
+                    self.timing.silence_after_start()
+                ));
+            }
+            RaftCall::Vote(request) => RaftAnswer::Vote(self.raft.vote(request).await.map_err(|e| e.to_string())?),
+            RaftCall::PreVote(request) => {
+                let answer: VoteResponse<StoaTypes> = self.raft.pre_vote(request).await.map_err(|e| e.to_string())?;
+                RaftAnswer::Vote(answer)
+            }
+            RaftCall::Transfer(_) if silent => {
+                return Err(format!("replica {} has just started and takes no leadership yet", self.id));
+            }
+            RaftCall::Transfer(request) => {
+                RaftAnswer::Transfer(self.raft.handle_transfer_leader(request).await.map_err(|e| e.to_string())?)
+            }
+            RaftCall::SnapshotBegin { transfer, meta, chunks } => {
+                let meta = decode_snapshot_meta(&meta).map_err(|e| e.to_string())?;
+                let mut incoming = self.incoming.lock().await;
+                if let Some(old) = incoming.take() {
+                    old.writer.abandon().await.map_err(|e| e.to_string())?;
+                }
+                let writer = self.snapshots.create(meta).await.map_err(|e| e.to_string())?;
+                *incoming = Some(IncomingSnapshot { transfer, writer, chunks });
+                RaftAnswer::SnapshotGoOn
+            }
+            RaftCall::SnapshotChunk { transfer, number, chunk } => {
+                self.take_chunk(transfer, number, chunk.0).await?;
+                RaftAnswer::SnapshotGoOn
+            }
+            RaftCall::SnapshotEnd { transfer, vote } => self.install(transfer, vote).await?,
+        })
+    }
+
+    async fn take_chunk(&self, transfer: u64, number: u32, bytes: Bytes) -> Result<(), String> {
+        let mut slot = self.incoming.lock().await;
+        let incoming = slot.as_mut().filter(|i| i.transfer == transfer).ok_or("no such transfer is under way")?;
+        let written = incoming.writer.chunks().len();
+        // The answer to this chunk was lost, and the sender asks again.
+        if number as usize + 1 == written {
+            return Ok(());
+        }
+        let info = incoming.chunks.get(written).ok_or("more chunks than were announced")?;
+        if number as usize != written || bytes.len() != info.bytes as usize || crc32fast::hash(&bytes) != info.crc {
+            return Err(format!("chunk {number} is not the one that is missing, {written}, or it is damaged"));
+        }
+        incoming.writer.write(bytes).await.map_err(|e| e.to_string())
+    }
+
+    async fn install(&self, transfer: u64, vote: Vote) -> Result<RaftAnswer, String> {
+        let incoming = {
+            let mut slot = self.incoming.lock().await;
+            let whole = slot.as_ref().is_some_and(|i| i.transfer == transfer && i.writer.chunks() == i.chunks);
+            if !whole {
+                return Err("no such transfer is under way, or chunks are missing".into());
+            }
+            slot.take().expect("it was there a line ago, under the same lock")
+        };
+        let handle = incoming.writer.finish().await.map_err(|e| e.to_string())?;
+        let snapshot = Snapshot { meta: handle.meta.clone(), snapshot: handle };
+        let answer = self.raft.install_full_snapshot(vote, snapshot).await.map_err(|e| e.to_string())?;
+        Ok(RaftAnswer::SnapshotInstalled(answer))
+    }
+
+    /// Ends the replica: its tasks stop, and no callback touches the log afterwards.
+    pub async fn shutdown(&self) {
+        self.tasks.abort_all();
+        if let Err(error) = self.context.run(self.raft.shutdown()).await {
+            tracing::warn!(partition = self.partition.0, %error, "a replica ended with an error");
+        }
+    }
+}
+
+/// The snapshot must reach the log: a gap between them would lose acknowledged entries silently.
+async fn check_seam(
+    partition: PartitionId,
+    log: &GroupLog,
+    snapshot: Option<&crate::types::SnapshotMeta>,
+) -> std::io::Result<()> {
+    use openraft::storage::RaftLogStorage;
+    let purged = log.clone().get_log_state().await?.last_purged_log_id;
+    let covered = snapshot.and_then(|meta| meta.last_log_id.clone());
+    if purged > covered {
+        let message = format!(
+            "partition {partition}: the log begins after {purged:?}, and the newest snapshot ends at {covered:?}: entries \
+             are missing; replace this replica"
+        );
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, message));
+    }
+    Ok(())
+}
+
+async fn campaign_after_silence<D: Disk, M: Machine>(
+    raft: openraft::Raft<StoaTypes, StateMachine<D, M>>,
+    context: NodeContext,
+    silence: Duration,
+) {
+    let until = context.clock.boot().plus(silence);
+    // A sleep may end early by the node's clock (tokio's stands still in suspension, the node's does not).
+    while context.clock.boot() < until {
+        tokio::time::sleep(until.since(context.clock.boot())).await;
+    }
+    raft.runtime_config().elect(true);
+}
+
+async fn watch_for_halt<D: Disk, M: Machine>(replica: std::sync::Weak<Replica<D, M>>) {
+    let Some(mut metrics) = replica.upgrade().map(|replica| replica.raft.server_metrics()) else { return };
+    loop {
+        let Some(strong) = replica.upgrade() else { return };
+        let state = strong.raft.metrics().borrow_watched().running_state.clone();
+        if let Err(fatal) = state {
+            strong.halted(fatal.to_string());
+            return;
+        }
+        drop(strong);
+        if metrics.changed().await.is_err() {
+            // The core has gone: say why, if it did not go because we shut it down.
+            if let Some(strong) = replica.upgrade() {
+                let state = strong.raft.metrics().borrow_watched().running_state.clone();
+                strong.halted(state.err().map_or_else(|| "its Raft core has ended".into(), |fatal| fatal.to_string()));
+            }
+            return;
+        }
+    }
+}

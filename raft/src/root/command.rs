@@ -1,0 +1,75 @@
+//! What may change the root group's state.
+
+use stoa_protocol::ReplicaId;
+use stoa_protocol::catalog::Definition;
+use stoa_protocol::codec::{DecodeError, Reader, Wire, get_list, put_list};
+use stoa_protocol::map::{NodeInfo, ReplicaInfo};
+
+/// A command of the root group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RootCommand {
+    /// The first members of the root group, as its first leader knows them.
+    Form(Form),
+    /// A node joins, or comes back with another address.
+    Join(Join),
+    /// Makes a partition set and places its replicas.
+    CreateSet(CreateSet),
+    /// Takes definitions into the catalog, all or none.
+    Define(Definitions),
+    /// Raises the version that the whole cluster speaks.
+    RaiseVersion(u32),
+}
+stoa_protocol::wire_enum!(RootCommand {
+    1 => Form(x), 2 => Join(x), 3 => CreateSet(x), 4 => Define(x), 5 => RaiseVersion(x),
+});
+
+/// The root group's replicas.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Form {
+    /// One in each of three zones.
+    pub replicas: Vec<ReplicaInfo>,
+    /// Their nodes.
+    pub nodes: Vec<NodeInfo>,
+}
+stoa_protocol::wire_struct!(Form { replicas: list, nodes: list });
+
+/// A node and the versions it speaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Join {
+    /// The node.
+    pub node: NodeInfo,
+    /// The lowest cluster version it speaks.
+    pub version_min: u32,
+    /// The highest.
+    pub version_max: u32,
+}
+stoa_protocol::wire_struct!(Join { node, version_min, version_max });
+
+/// A new partition set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreateSet {
+    /// Its name.
+    pub name: String,
+    /// How many partitions it gets.
+    pub partitions: u32,
+}
+stoa_protocol::wire_struct!(CreateSet { name, partitions });
+
+/// Definitions, by names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Definitions {
+    /// In the order in which they refer to each other.
+    pub definitions: Vec<Definition>,
+}
+
+impl Wire for Definitions {
+    fn put(&self, out: &mut Vec<u8>) {
+        put_list(&self.definitions, out);
+    }
+    fn get(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { definitions: get_list(input, "definitions")? })
+    }
+}
+
+/// The first replica id of a partition's group; those of the root group are its members' incarnations.
+pub const FIRST_REPLICA: ReplicaId = ReplicaId(1);

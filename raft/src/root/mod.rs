@@ -1,0 +1,90 @@
+//! What the cluster knows of itself: nodes, zones, partition sets, replicas, the catalog, the cluster version. One Raft
+//! group, the root group, keeps it; nodes and clients work from copies, and from the last copy when the group is down.
+//!
+//! - [`state`]: the state and its bytes.
+//! - [`command`]: what may change it.
+//! - [`catalog`]: definitions by names become definitions by numbers.
+//! - [`RootMachine`]: the state under replication, with a watch for those who copy it.
+
+pub mod catalog;
+pub mod command;
+pub mod state;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use stoa_protocol::codec::Wire;
+use stoa_protocol::{ClusterId, ErrorBody, ErrorCode, LogIndex};
+use tokio::sync::watch;
+
+pub use command::RootCommand;
+pub use state::RootState;
+
+use crate::machine::Machine;
+use crate::snapshots::CHUNK_BYTES_MAX;
+
+/// The root group's state under replication.
+pub struct RootMachine {
+    state: RootState,
+    publish: watch::Sender<Arc<RootState>>,
+}
+
+impl RootMachine {
+    /// The state of a cluster that has not been formed, and a watch of what it becomes.
+    pub fn new(cluster: ClusterId) -> (Self, watch::Receiver<Arc<RootState>>) {
+        let state = RootState::new(cluster);
+        let (publish, watch) = watch::channel(Arc::new(state.clone()));
+        (Self { state, publish }, watch)
+    }
+
+    fn publish(&self) {
+        self.publish.send_replace(Arc::new(self.state.clone()));
+    }
+}
+
+impl Machine for RootMachine {
+    fn apply(&mut self, _index: LogIndex, command: &Bytes) -> Result<Bytes, ErrorBody> {
+        let command = RootCommand::from_bytes(command)?;
+        // Commands are taken whole or not at all: they change a copy.
+        let mut next = self.state.clone();
+        let answer = next.apply(&command)?;
+        if next != self.state {
+            next.raise_version();
+            next.check();
+            self.state = next;
+            self.publish();
+        }
+        Ok(answer.into())
+    }
+
+    fn skip(&mut self, _index: LogIndex) {}
+
+    fn snapshot(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
+        let bytes = Bytes::from(self.state.to_bytes());
+        let chunks: Vec<Bytes> = (0..bytes.len())
+            .step_by(CHUNK_BYTES_MAX)
+            .map(|at| bytes.slice(at..bytes.len().min(at + CHUNK_BYTES_MAX)))
+            .collect();
+        Box::new(chunks.into_iter())
+    }
+
+    fn restore(&mut self, chunks: &mut dyn Iterator<Item = std::io::Result<Bytes>>) -> std::io::Result<()> {
+        let mut all = Vec::new();
+        for chunk in chunks {
+            all.extend_from_slice(&chunk?);
+        }
+        let bad =
+            |why: String| std::io::Error::new(std::io::ErrorKind::InvalidData, format!("the root snapshot: {why}"));
+        let state = RootState::from_bytes(&all).map_err(|error| bad(error.to_string()))?;
+        if state.map.cluster != self.state.map.cluster {
+            return Err(bad(format!("it is of cluster {}, not {}", state.map.cluster, self.state.map.cluster)));
+        }
+        self.state = state;
+        self.publish();
+        Ok(())
+    }
+}
+
+pub(crate) fn refuse<T>(code: ErrorCode, message: impl Into<String>) -> Result<T, ErrorBody> {
+    Err(ErrorBody::new(code, message))
+}

@@ -1,0 +1,340 @@
+//! The root group's state, deterministic in its commands.
+
+use std::collections::BTreeSet;
+
+use stoa_protocol::catalog::{
+    Entity, FeatureGroup, FeatureView, GrantDefinition, GroupDefinition, ProjectDefinition, ViewDefinition,
+};
+use stoa_protocol::codec::{DecodeError, Reader, Wire, check_name, get_list, put_list};
+use stoa_protocol::limits::SET_PARTITIONS_MAX;
+use stoa_protocol::map::{NodeInfo, PartitionInfo, PartitionSet, ReplicaInfo};
+use stoa_protocol::message::ApplyAnswer;
+use stoa_protocol::{
+    ClusterId, ClusterMap, ErrorBody, ErrorCode, MapVersion, NodeId, PartitionId, PartitionSetId, ROOT_PARTITION,
+    ReplicaId,
+};
+
+use super::command::{CreateSet, FIRST_REPLICA, Form, Join, RootCommand};
+use super::refuse;
+
+/// The version of the state's bytes.
+const FORMAT: u16 = 1;
+/// The versions of commands and messages that this program speaks.
+pub const SPOKEN_VERSIONS: (u32, u32) = (1, 1);
+/// Zones that a cluster has at the most: three hold voters, the others may hold learners later.
+pub const ZONES_MAX: usize = 16;
+/// Nodes that a cluster has at the most.
+pub const NODES_MAX: usize = 1_024;
+
+/// What the cluster knows of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootState {
+    /// Nodes, root replicas, partition sets.
+    pub map: ClusterMap,
+    /// The version that every node speaks.
+    pub cluster_version: u32,
+    /// The versions that each node speaks, in the order of the map's nodes.
+    pub versions: Vec<(NodeId, (u32, u32))>,
+    /// The catalog's projects.
+    pub projects: Vec<ProjectDefinition>,
+    /// The catalog's entities.
+    pub entities: Vec<Entity>,
+    /// The catalog's feature groups: what was defined, and what became of it.
+    pub groups: Vec<(GroupDefinition, FeatureGroup)>,
+    /// The catalog's grants.
+    pub grants: Vec<GrantDefinition>,
+    /// The catalog's views: what was defined, and what became of it.
+    pub views: Vec<(ViewDefinition, FeatureView)>,
+    /// The next number of anything; never used twice.
+    pub next_id: u64,
+}
+
+impl Wire for RootState {
+    fn put(&self, out: &mut Vec<u8>) {
+        FORMAT.put(out);
+        self.map.put(out);
+        self.cluster_version.put(out);
+        put_list(&self.versions, out);
+        put_list(&self.projects, out);
+        put_list(&self.entities, out);
+        put_list(&self.groups, out);
+        put_list(&self.grants, out);
+        put_list(&self.views, out);
+        self.next_id.put(out);
+    }
+
+    fn get(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let format = u16::get(input)?;
+        if format != FORMAT {
+            return Err(DecodeError::invalid("the format of the root state", format, FORMAT));
+        }
+        Ok(Self {
+            map: Wire::get(input)?,
+            cluster_version: Wire::get(input)?,
+            versions: get_list(input, "versions")?,
+            projects: get_list(input, "projects")?,
+            entities: get_list(input, "entities")?,
+            groups: get_list(input, "groups")?,
+            grants: get_list(input, "grants")?,
+            views: get_list(input, "views")?,
+            next_id: Wire::get(input)?,
+        })
+    }
+}
+
+impl RootState {
+    /// A cluster that has not been formed.
+    pub fn new(cluster: ClusterId) -> Self {
+        Self {
+            map: ClusterMap { cluster, version: MapVersion(0), nodes: vec![], root: vec![], sets: vec![] },
+            cluster_version: SPOKEN_VERSIONS.0,
+            versions: vec![],
+            projects: vec![],
+            entities: vec![],
+            groups: vec![],
+            grants: vec![],
+            views: vec![],
+            next_id: ROOT_PARTITION.0 + 1,
+        }
+    }
+
+    /// Carries a command out; on an error the state may be half changed and must be thrown away.
+    pub fn apply(&mut self, command: &RootCommand) -> Result<Vec<u8>, ErrorBody> {
+        match command {
+            RootCommand::Form(form) => self.form(form).map(|()| Vec::new()),
+            RootCommand::Join(join) => self.join(join).map(|()| Vec::new()),
+            RootCommand::CreateSet(create) => self.create_set(create).map(|()| Vec::new()),
+            RootCommand::Define(definitions) => {
+                let (created, unchanged) = super::catalog::define(self, &definitions.definitions)?;
+                let raised = MapVersion(self.map.version.0 + u64::from(created > 0));
+                Ok(ApplyAnswer { version: raised, created, unchanged }.to_bytes())
+            }
+            RootCommand::RaiseVersion(version) => self.raise_cluster_version(*version).map(|()| Vec::new()),
+        }
+    }
+
+    /// Counts a change.
+    pub fn raise_version(&mut self) {
+        self.map.version.0 += 1;
+    }
+
+    /// Issues a number.
+    pub fn issue_id(&mut self) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        id
+    }
+
+    fn form(&mut self, form: &Form) -> Result<(), ErrorBody> {
+        if !self.map.root.is_empty() {
+            return if self.map.root == form.replicas {
+                Ok(())
+            } else {
+                refuse(ErrorCode::Conflict, "the cluster has been formed with other members")
+            };
+        }
+        self.map.root = form.replicas.clone();
+        for node in &form.nodes {
+            self.put_node(node, SPOKEN_VERSIONS)?;
+        }
+        Ok(())
+    }
+
+    fn join(&mut self, join: &Join) -> Result<(), ErrorBody> {
+        let speaks = join.version_min..=join.version_max;
+        if !speaks.contains(&self.cluster_version) {
+            let message = format!(
+                "node {} speaks cluster versions {} to {}, and the cluster is at {}",
+                join.node.id, join.version_min, join.version_max, self.cluster_version
+            );
+            return refuse(ErrorCode::WrongVersion, message);
+        }
+        self.put_node(&join.node, (join.version_min, join.version_max))
+    }
+
+    fn put_node(&mut self, node: &NodeInfo, versions: (u32, u32)) -> Result<(), ErrorBody> {
+        if let Err(error) = check_name("the name of a zone", &node.zone) {
+            return refuse(ErrorCode::BadRequest, error.to_string());
+        }
+        if let Some(other) = self.map.nodes.iter().find(|other| other.addr == node.addr && other.id != node.id) {
+            let message = format!("{} is the address of node {}", node.addr, other.id);
+            return refuse(ErrorCode::Conflict, message);
+        }
+        match self.map.nodes.binary_search_by_key(&node.id, |n| n.id) {
+            Ok(at) => {
+                let known = &mut self.map.nodes[at];
+                if known.incarnation != node.incarnation {
+                    let message = format!(
+                        "node {} is known with the data directory {:016x}, and this one is {:016x}: a node whose data is \
+                         gone does not come back as itself; give it a new number, or bring its data directory back",
+                        node.id, known.incarnation, node.incarnation
+                    );
+                    return refuse(ErrorCode::WrongIdentity, message);
+                }
+                if known.zone != node.zone {
+                    let message = format!(
+                        "node {} is in zone {}, and says it is in {}: a node does not change its zone",
+                        node.id, known.zone, node.zone
+                    );
+                    return refuse(ErrorCode::Conflict, message);
+                }
+                known.addr = node.addr;
+                self.versions[at].1 = versions;
+            }
+            Err(at) => {
+                if self.map.nodes.len() >= NODES_MAX {
+                    return refuse(ErrorCode::TooLarge, format!("a cluster has up to {NODES_MAX} nodes"));
+                }
+                self.map.nodes.insert(at, node.clone());
+                self.versions.insert(at, (node.id, versions));
+            }
+        }
+        if self.zones().len() > ZONES_MAX {
+            return refuse(ErrorCode::TooLarge, format!("a cluster has up to {ZONES_MAX} zones"));
+        }
+        Ok(())
+    }
+
+    fn create_set(&mut self, create: &CreateSet) -> Result<(), ErrorBody> {
+        if let Err(error) = check_name("the name of a partition set", &create.name) {
+            return refuse(ErrorCode::BadRequest, error.to_string());
+        }
+        if self.map.sets.iter().any(|set| set.name == create.name) {
+            return Ok(());
+        }
+        let count = create.partitions as usize;
+        if count == 0 || count > SET_PARTITIONS_MAX {
+            let message = format!("{count} partitions; a set has 1 to {SET_PARTITIONS_MAX}");
+            return refuse(ErrorCode::BadRequest, message);
+        }
+        let zones = self.zones();
+        if zones.len() < 3 {
+            let message = format!("nodes have joined in {} zones, and a partition needs 3", zones.len());
+            return refuse(ErrorCode::NotFormed, message);
+        }
+        let id = PartitionSetId(self.issue_id());
+        let mut partitions = Vec::with_capacity(count);
+        for (at, first_hash) in PartitionSet::even_ranges(count).enumerate() {
+            let partition = PartitionId(self.issue_id());
+            partitions.push(PartitionInfo { id: partition, first_hash, replicas: self.place(at, &zones) });
+        }
+        self.map.sets.push(PartitionSet { id, name: create.name.clone(), incarnation: 0, partitions });
+        Ok(())
+    }
+
+    /// Replicas of the partition at place `at`: one in each of three zones, nodes of a zone in turn, and the zone that
+    /// should lead in turn.
+    fn place(&self, at: usize, zones: &[String]) -> Vec<ReplicaInfo> {
+        let mut replicas: Vec<ReplicaInfo> = Vec::with_capacity(3);
+        for zone in 0..3 {
+            let zone = &zones[(at + zone) % 3];
+            let nodes: Vec<NodeId> = self.map.nodes.iter().filter(|n| n.zone == *zone).map(|n| n.id).collect();
+            let node = nodes[(at / 3) % nodes.len()];
+            replicas.push(ReplicaInfo { id: ReplicaId(FIRST_REPLICA.0 + replicas.len() as u64), node });
+        }
+        replicas
+    }
+
+    fn raise_cluster_version(&mut self, version: u32) -> Result<(), ErrorBody> {
+        if let Some((node, (low, high))) =
+            self.versions.iter().find(|(_, (low, high))| !(*low..=*high).contains(&version))
+        {
+            let message = format!("node {node} speaks versions {low} to {high}, not {version}");
+            return refuse(ErrorCode::Conflict, message);
+        }
+        if version < self.cluster_version {
+            let message = format!("the cluster is at version {}, above {version}", self.cluster_version);
+            return refuse(ErrorCode::Conflict, message);
+        }
+        self.cluster_version = version;
+        Ok(())
+    }
+
+    /// The zones in which nodes have joined, sorted.
+    pub fn zones(&self) -> Vec<String> {
+        let zones: BTreeSet<&String> = self.map.nodes.iter().map(|node| &node.zone).collect();
+        zones.into_iter().cloned().collect()
+    }
+
+    /// All invariants of the state.
+    pub fn check(&self) {
+        assert!(self.map.nodes.windows(2).all(|pair| pair[0].id < pair[1].id), "nodes are sorted, each once");
+        assert_eq!(self.versions.len(), self.map.nodes.len());
+        let mut partitions = BTreeSet::from([ROOT_PARTITION]);
+        for set in &self.map.sets {
+            assert_eq!(set.partitions[0].first_hash, 0, "the first range begins at 0");
+            assert!(set.partitions.windows(2).all(|pair| pair[0].first_hash < pair[1].first_hash));
+            for partition in &set.partitions {
+                assert!(partitions.insert(partition.id), "partition {} twice", partition.id);
+                assert!(partition.id.0 < self.next_id, "a number that was not issued");
+                let zones: BTreeSet<_> = partition
+                    .replicas
+                    .iter()
+                    .map(|r| &self.map.node(r.node).expect("a replica lies on a known node").zone)
+                    .collect();
+                assert_eq!((partition.replicas.len(), zones.len()), (3, 3), "one voter in each of three zones");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(crate) fn node(id: u64, zone: &str) -> NodeInfo {
+        NodeInfo {
+            id: NodeId(id),
+            zone: zone.into(),
+            addr: ([127, 0, 0, 1], 7_000 + id as u16).into(),
+            incarnation: id,
+        }
+    }
+
+    fn joined(nodes: &[(u64, &str)]) -> RootState {
+        let mut state = RootState::new(ClusterId(1));
+        for (id, zone) in nodes {
+            state.join(&Join { node: node(*id, zone), version_min: 1, version_max: 1 }).unwrap();
+        }
+        state
+    }
+
+    #[test]
+    fn every_partition_has_one_voter_in_each_zone_and_work_is_spread() {
+        let mut state = joined(&[(1, "a"), (2, "b"), (3, "c"), (4, "a"), (5, "b"), (6, "c")]);
+        state.create_set(&CreateSet { name: "shared".into(), partitions: 16 }).unwrap();
+        state.check();
+        let set = &state.map.sets[0];
+        for node in 1..=6 {
+            let hosted = set.partitions.iter().flat_map(|p| &p.replicas).filter(|r| r.node.0 == node).count();
+            let led = set.partitions.iter().filter(|p| p.replicas[0].node.0 == node).count();
+            assert!((7..=9).contains(&hosted), "node {node} hosts {hosted} of 48 replicas");
+            assert!((1..=4).contains(&led), "node {node} leads {led} of 16 partitions");
+        }
+        assert_eq!(RootState::from_bytes(&state.to_bytes()).unwrap(), state);
+    }
+
+    #[test]
+    fn a_node_that_lost_its_data_does_not_come_back_as_itself() {
+        let mut state = joined(&[(1, "a")]);
+        let mut again = node(1, "a");
+        again.addr = ([127, 0, 0, 1], 9_999).into();
+        state.join(&Join { node: again.clone(), version_min: 1, version_max: 1 }).unwrap();
+        assert_eq!(state.map.node(NodeId(1)).unwrap().addr.port(), 9_999);
+        again.incarnation = 77;
+        let error = state.join(&Join { node: again, version_min: 1, version_max: 1 }).unwrap_err();
+        assert_eq!(error.code, ErrorCode::WrongIdentity);
+        let error = state.join(&Join { node: node(1, "b"), version_min: 1, version_max: 1 }).unwrap_err();
+        assert_eq!(error.code, ErrorCode::Conflict);
+    }
+
+    #[test]
+    fn two_zones_are_not_enough_and_a_wrong_version_is_refused() {
+        let mut state = joined(&[(1, "a"), (2, "b")]);
+        let error = state.create_set(&CreateSet { name: "shared".into(), partitions: 4 }).unwrap_err();
+        assert_eq!(error.code, ErrorCode::NotFormed);
+        let error = state.join(&Join { node: node(3, "c"), version_min: 2, version_max: 3 }).unwrap_err();
+        assert_eq!(error.code, ErrorCode::WrongVersion);
+        assert_eq!(state.raise_cluster_version(2).unwrap_err().code, ErrorCode::Conflict);
+    }
+}

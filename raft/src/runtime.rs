@@ -1,0 +1,214 @@
+//! openraft's window to the world: its time is the node's [`Clock`], its chance the node's [`Entropy`].
+//!
+//! openraft asks a static `Instant::now()`, so the node's clock travels in a task-local, which every task that openraft
+//! spawns inherits, and which [`NodeContext::run`] sets around every call into openraft. Verdicts (leases, election
+//! timeouts) therefore follow boot time, which runs on while the machine is suspended. Sleeps are tokio's: they may end
+//! late after a suspension, never early by the node's clock, and openraft asks `now` again after each.
+
+use std::future::Future;
+use std::ops::{Add, AddAssign, Sub, SubAssign};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use openraft_rt::{AsyncRuntime, OptionalSend, instant};
+use openraft_rt_tokio::{TokioMpsc, TokioMutex, TokioOneshot, TokioRuntime, TokioWatch};
+use stoa_env::{Clock, Entropy};
+
+/// What a node's tasks carry with them.
+#[derive(Clone)]
+pub struct NodeContext {
+    /// The node's clocks.
+    pub clock: Arc<dyn Clock>,
+    /// The node's chance.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+tokio::task_local! {
+    static CONTEXT: NodeContext;
+}
+
+impl NodeContext {
+    /// Runs `future` as a part of this node. Every call into openraft goes through here.
+    pub fn run<F: Future>(&self, future: F) -> impl Future<Output = F::Output> {
+        CONTEXT.scope(self.clone(), future)
+    }
+}
+
+/// openraft's runtime: tokio's tasks and channels, the node's clock and chance.
+#[derive(Debug)]
+pub struct StoaRuntime(TokioRuntime);
+
+/// A moment of the node's boot clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NodeInstant(u64);
+
+/// openraft subtracts timeouts from `now`: moments begin far enough from zero that no machine is too young for that.
+const INSTANT_BASE: u64 = 1 << 60;
+
+impl instant::Instant for NodeInstant {
+    fn now() -> Self {
+        let boot = CONTEXT.with(|context| context.clock.boot());
+        Self(INSTANT_BASE + boot.0)
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl Add<Duration> for NodeInstant {
+    type Output = Self;
+    fn add(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(nanos(by)))
+    }
+}
+
+impl AddAssign<Duration> for NodeInstant {
+    fn add_assign(&mut self, by: Duration) {
+        *self = *self + by;
+    }
+}
+
+impl Sub<Duration> for NodeInstant {
+    type Output = Self;
+    fn sub(self, by: Duration) -> Self {
+        Self(self.0.saturating_sub(nanos(by)))
+    }
+}
+
+impl SubAssign<Duration> for NodeInstant {
+    fn sub_assign(&mut self, by: Duration) {
+        *self = *self - by;
+    }
+}
+
+impl Sub<NodeInstant> for NodeInstant {
+    type Output = Duration;
+    fn sub(self, earlier: NodeInstant) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// The node's chance as openraft's generator.
+pub struct NodeRng(Arc<dyn Entropy>);
+
+impl rand::TryRng for NodeRng {
+    type Error = std::convert::Infallible;
+    fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
+        Ok((self.0.next_u64() >> 32) as u32)
+    }
+    fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
+        Ok(self.0.next_u64())
+    }
+    fn try_fill_bytes(&mut self, out: &mut [u8]) -> Result<(), Self::Error> {
+        for chunk in out.chunks_mut(8) {
+            let bytes = self.0.next_u64().to_le_bytes();
+            chunk.copy_from_slice(&bytes[..chunk.len()]);
+        }
+        Ok(())
+    }
+}
+
+/// A task of openraft's. Dropping the handle leaves the task running, as openraft expects.
+pub struct NodeJoinHandle<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Future for NodeJoinHandle<T> {
+    type Output = Result<T, tokio::task::JoinError>;
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx)
+    }
+}
+
+impl AsyncRuntime for StoaRuntime {
+    type JoinError = tokio::task::JoinError;
+    type JoinHandle<T: OptionalSend + 'static> = NodeJoinHandle<T>;
+    type Sleep = tokio::time::Sleep;
+    type Instant = NodeInstant;
+    type TimeoutError = tokio::time::error::Elapsed;
+    type Timeout<R, T: Future<Output = R> + OptionalSend> = tokio::time::Timeout<T>;
+    type ThreadLocalRng = NodeRng;
+    type Mpsc = TokioMpsc;
+    type Watch = TokioWatch;
+    type Oneshot = TokioOneshot;
+    type Mutex<T: OptionalSend + 'static> = TokioMutex<T>;
+
+    #[allow(clippy::disallowed_methods)] // openraft's own tasks: it keeps the handle, and a panic reaches our halt hook
+    fn spawn<T>(future: T) -> Self::JoinHandle<T::Output>
+    where
+        T: Future + OptionalSend + 'static,
+        T::Output: OptionalSend + 'static,
+    {
+        let context = CONTEXT.with(NodeContext::clone);
+        NodeJoinHandle(tokio::spawn(async move { context.run(future).await }))
+    }
+
+    fn sleep(duration: Duration) -> Self::Sleep {
+        tokio::time::sleep(duration)
+    }
+
+    fn sleep_until(deadline: Self::Instant) -> Self::Sleep {
+        tokio::time::sleep(deadline - <NodeInstant as instant::Instant>::now())
+    }
+
+    fn timeout<R, F: Future<Output = R> + OptionalSend>(duration: Duration, future: F) -> Self::Timeout<R, F> {
+        tokio::time::timeout(duration, future)
+    }
+
+    fn timeout_at<R, F: Future<Output = R> + OptionalSend>(deadline: Self::Instant, future: F) -> Self::Timeout<R, F> {
+        tokio::time::timeout(deadline - <NodeInstant as instant::Instant>::now(), future)
+    }
+
+    fn is_panic(join_error: &Self::JoinError) -> bool {
+        join_error.is_panic()
+    }
+
+    fn thread_rng() -> Self::ThreadLocalRng {
+        NodeRng(CONTEXT.with(|context| context.entropy.clone()))
+    }
+
+    fn new(threads: usize) -> Self {
+        Self(TokioRuntime::new(threads))
+    }
+
+    fn block_on<F, T>(&mut self, future: F) -> T
+    where
+        F: Future<Output = T>,
+    {
+        let context = NodeContext { clock: Arc::new(stoa_env::RealClock), entropy: Arc::new(stoa_env::OsEntropy) };
+        self.0.block_on(context.run(future))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn openrafts_own_runtime_suite_passes() {
+        openraft_rt::testing::Suite::<StoaRuntime>::test_all();
+    }
+
+    struct Slow(std::sync::atomic::AtomicU64);
+    impl Clock for Slow {
+        fn boot(&self) -> stoa_env::BootTime {
+            stoa_env::BootTime(self.0.fetch_add(7, std::sync::atomic::Ordering::SeqCst))
+        }
+        fn wall(&self) -> stoa_env::WallTime {
+            stoa_env::WallTime(0)
+        }
+    }
+
+    #[test]
+    fn openrafts_time_is_the_nodes_clock_in_every_task() {
+        let context = NodeContext { clock: Arc::new(Slow(0.into())), entropy: Arc::new(stoa_env::OsEntropy) };
+        let mut runtime = StoaRuntime::new(2);
+        runtime.block_on(context.run(async {
+            let first = <NodeInstant as instant::Instant>::now();
+            let second = StoaRuntime::spawn(async { <NodeInstant as instant::Instant>::now() }).await.unwrap();
+            assert_eq!(first, NodeInstant(INSTANT_BASE));
+            assert_eq!(second - first, Duration::from_nanos(7), "the spawned task read another clock");
+        }));
+    }
+}

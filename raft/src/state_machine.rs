@@ -1,0 +1,160 @@
+//! A [`Machine`] and its snapshots, as openraft sees them. The machine lives in memory; the newest snapshot on disk and
+//! the log after it make it again at start.
+
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::{EntryPayload, Snapshot};
+use stoa_env::Disk;
+use stoa_protocol::LogIndex;
+
+use crate::machine::Machine;
+use crate::snapshots::{SnapshotHandle, SnapshotStore};
+use crate::types::{LogId, Reply, SnapshotMeta, StoaTypes, StoredMembership};
+
+/// A machine with its place in the log.
+pub struct StateMachine<D, M> {
+    machine: M,
+    snapshots: SnapshotStore<D>,
+    newest: Arc<Mutex<Option<SnapshotHandle<D>>>>,
+    applied: Option<LogId>,
+    membership: StoredMembership,
+}
+
+impl<D: Disk, M: Machine> StateMachine<D, M> {
+    /// The machine as its newest snapshot has it, or as it is given if there is none.
+    pub async fn open(
+        mut machine: M,
+        snapshots: SnapshotStore<D>,
+        newest: Option<SnapshotHandle<D>>,
+    ) -> io::Result<Self> {
+        let (mut applied, mut membership) = (None, StoredMembership::default());
+        if let Some(handle) = &newest {
+            restore(&mut machine, handle).await?;
+            applied = handle.meta.last_log_id.clone();
+            membership = handle.meta.last_membership.clone();
+        }
+        Ok(Self { machine, snapshots, newest: Arc::new(Mutex::new(newest)), applied, membership })
+    }
+
+    /// The machine, between two commands.
+    pub fn machine(&self) -> &M {
+        &self.machine
+    }
+
+    fn newest(&self) -> Option<SnapshotHandle<D>> {
+        self.newest.lock().expect("nothing panics while it holds a handle").clone()
+    }
+}
+
+/// Reads all chunks, then restores: the machine is replaced whole or not at all.
+async fn restore<D: Disk, M: Machine>(machine: &mut M, handle: &SnapshotHandle<D>) -> io::Result<()> {
+    let mut chunks = Vec::with_capacity(handle.chunks.len());
+    for number in 0..handle.chunks.len() {
+        chunks.push(handle.read_chunk(number).await?);
+    }
+    machine.restore(&mut chunks.into_iter().map(Ok))
+}
+
+impl<D: Disk, M: Machine> RaftStateMachine<StoaTypes> for StateMachine<D, M> {
+    type SnapshotData = SnapshotHandle<D>;
+    type SnapshotBuilder = SnapshotBuilder<D>;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        Ok((self.applied.clone(), self.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<StoaTypes>, io::Error>> + Unpin + Send,
+    {
+        while let Some(item) = entries.next().await {
+            let (entry, responder) = item?;
+            let index = LogIndex(entry.log_id.index);
+            assert!(
+                self.applied.as_ref().is_none_or(|applied| applied.index < index.0),
+                "entry {index} comes after {:?} was applied",
+                self.applied
+            );
+            let outcome = match entry.payload {
+                EntryPayload::Normal(command) => {
+                    let machine = &mut self.machine;
+                    // A panic here is a bug that every replica has: this group stops on this node, and nothing else.
+                    let result = std::panic::catch_unwind(AssertUnwindSafe(|| machine.apply(index, &command.0)));
+                    Some(result.map_err(|_| io::Error::other(format!("applying entry {index} panicked")))?)
+                }
+                EntryPayload::Membership(membership) => {
+                    self.membership = StoredMembership::new(Some(entry.log_id.clone()), membership);
+                    self.machine.skip(index);
+                    None
+                }
+                EntryPayload::Blank => {
+                    self.machine.skip(index);
+                    None
+                }
+            };
+            self.applied = Some(entry.log_id);
+            if let Some(responder) = responder {
+                responder.send(Reply { index, outcome });
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Self::SnapshotBuilder {
+        let meta = SnapshotMeta { last_log_id: self.applied.clone(), last_membership: self.membership.clone() };
+        SnapshotBuilder {
+            chunks: Some(self.machine.snapshot()).into(),
+            snapshots: self.snapshots.clone(),
+            newest: self.newest.clone(),
+            meta,
+        }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotHandle<D>) -> Result<(), io::Error> {
+        let snapshot = self.snapshots.adopt(snapshot).await?;
+        restore(&mut self.machine, &snapshot).await?;
+        self.applied = meta.last_log_id.clone();
+        self.membership = meta.last_membership.clone();
+        *self.newest.lock().expect("nothing panics while it holds a handle") = Some(snapshot);
+        Ok(())
+    }
+
+    async fn get_current_snapshot(
+        &mut self,
+    ) -> Result<Option<Snapshot<CommittedLeader, u64, Member, SnapshotHandle<D>>>, io::Error> {
+        Ok(self.newest().map(|handle| Snapshot { meta: handle.meta.clone(), snapshot: handle }))
+    }
+}
+
+use crate::types::Member;
+type CommittedLeader = openraft::type_config::alias::CommittedLeaderIdOf<StoaTypes>;
+
+/// Writes one snapshot, chunk by chunk, while the machine goes on.
+pub struct SnapshotBuilder<D> {
+    // In a mutex because openraft asks for a builder that threads may share; only `build_snapshot` uses it.
+    chunks: Mutex<Option<Box<dyn Iterator<Item = Bytes> + Send>>>,
+    snapshots: SnapshotStore<D>,
+    newest: Arc<Mutex<Option<SnapshotHandle<D>>>>,
+    meta: SnapshotMeta,
+}
+
+impl<D: Disk> RaftSnapshotBuilder<StoaTypes> for SnapshotBuilder<D> {
+    type SnapshotData = SnapshotHandle<D>;
+
+    async fn build_snapshot(&mut self) -> Result<Snapshot<CommittedLeader, u64, Member, SnapshotHandle<D>>, io::Error> {
+        let chunks = self.chunks.lock().expect("only this call locks it").take();
+        let chunks = chunks.ok_or_else(|| io::Error::other("a snapshot is built once"))?;
+        let mut writer = self.snapshots.create(self.meta.clone()).await?;
+        for chunk in chunks {
+            writer.write(chunk).await?;
+        }
+        let handle = writer.finish().await?;
+        *self.newest.lock().expect("nothing panics while it holds a handle") = Some(handle.clone());
+        Ok(Snapshot { meta: self.meta.clone(), snapshot: handle })
+    }
+}

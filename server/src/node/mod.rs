@@ -1,0 +1,331 @@
+//! A node: its replicas, its copy of the root group's state, and the answers to every request. Generic over the outside
+//! world, so that the simulator runs the same assembly as the real process.
+//!
+//! - [`identity`]: who this data directory is.
+//! - [`bootstrap`]: the cluster is formed, the node joins, its copy of the root state follows.
+//! - [`hosting`]: replicas are started, taught their schema, brought up to date, and their logs cut.
+//! - [`requests`]: frames in, frames out; [`reads`] and [`writes`] do the work.
+
+pub mod bootstrap;
+pub mod hosting;
+pub mod identity;
+pub mod reads;
+pub mod requests;
+pub mod writes;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use stoa_env::{Clock, Disk, Entropy, TaskGroup, Transport};
+use stoa_protocol::map::NodeInfo;
+use stoa_protocol::{ClusterId, MapVersion, NodeId, PartitionId, ROOT_PARTITION};
+use stoa_raft::root::{RootMachine, RootState};
+use stoa_raft::wal::{Recovered, RecoveredGroup, Wal, WalIdentity, WalOptions};
+use stoa_raft::{NodeContext, PartitionMachine, PartitionView, Peers, RaftTiming, Replica, ReplicaEnvironment};
+use tokio::sync::watch;
+
+use identity::{Identity, IdentityError};
+
+/// What a node is told at its start.
+#[derive(Debug, Clone)]
+pub struct NodeOptions {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// This node's number.
+    pub node: NodeId,
+    /// Its zone.
+    pub zone: String,
+    /// Where others reach it.
+    pub advertise: SocketAddr,
+    /// The first members of the root group: three nodes in three zones.
+    pub root: Vec<RootMember>,
+    /// Partitions of the default set.
+    pub partitions: u32,
+    /// Nodes that must have joined before the default set is placed.
+    pub nodes_expected: u32,
+    /// Timing of replication.
+    pub timing: RaftTiming,
+    /// The log.
+    pub wal: WalOptions,
+    /// Bytes of one group's log after which a snapshot is taken.
+    pub snapshot_log_bytes: u64,
+    /// Bytes of rows, as the rows count them, that one partition takes; writes beyond are refused, reads go on.
+    pub partition_bytes_max: u64,
+}
+
+/// A first member of the root group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootMember {
+    /// Its number.
+    pub node: NodeId,
+    /// Its zone.
+    pub zone: String,
+    /// Where it listens.
+    pub addr: SocketAddr,
+}
+
+/// The outside world of a node.
+pub struct World<D, T> {
+    /// Its data directory.
+    pub disk: D,
+    /// The way to other processes.
+    pub transport: T,
+    /// Its clocks.
+    pub clock: Arc<dyn Clock>,
+    /// Its chance.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+/// Why a node does not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The data directory is of another node or cluster, or its identity is damaged.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The log cannot be opened.
+    #[error("the log cannot be opened: {0}")]
+    Wal(#[from] stoa_raft::wal::WalError),
+    /// Timing that contradicts itself.
+    #[error("the timing of replication does not hold together: {0}")]
+    Timing(#[from] stoa_raft::TimingError),
+    /// A file of the data directory cannot be read or written.
+    #[error("{doing}: {source}")]
+    Io {
+        /// What was being done.
+        doing: String,
+        /// What went wrong.
+        source: std::io::Error,
+    },
+    /// The log is gone, and the identity is not.
+    #[error(
+        "this data directory is that of node {node}, and its log is gone: what it promised is forgotten, so it must not \
+         come back as itself; bring the log back, or empty the directory and give the node a new number"
+    )]
+    LogGone {
+        /// The node.
+        node: NodeId,
+    },
+    /// The cluster refuses this node.
+    #[error("the cluster refuses this node: {0}")]
+    Refused(String),
+}
+
+/// One partition's replica on this node.
+pub struct Hosted<D: Disk> {
+    /// The replica.
+    pub replica: Arc<Replica<D, PartitionMachine>>,
+    /// The rows.
+    pub view: PartitionView,
+    /// The index of the barrier that it has to reach before it serves, once known.
+    pub(crate) barrier: Mutex<Option<stoa_protocol::LogIndex>>,
+}
+
+/// A node.
+pub struct Node<D: Disk, T: Transport> {
+    pub(crate) options: NodeOptions,
+    pub(crate) info: NodeInfo,
+    pub(crate) env: ReplicaEnvironment<D, T>,
+    pub(crate) root: RwLock<Option<Arc<Replica<D, RootMachine>>>>,
+    pub(crate) state: watch::Sender<Arc<RootState>>,
+    pub(crate) partitions: RwLock<BTreeMap<PartitionId, Arc<Hosted<D>>>>,
+    pub(crate) recovered: Mutex<BTreeMap<u64, RecoveredGroup>>,
+    pub(crate) failures: Mutex<BTreeMap<PartitionId, String>>,
+    pub(crate) fatal: watch::Sender<Option<String>>,
+    tasks: TaskGroup,
+}
+
+impl<D: Disk, T: Transport> Node<D, T> {
+    /// Opens the data directory, starts what it holds, and begins to find the others. The caller hands requests to
+    /// [`Node::handle_frame`](requests) and watches [`Node::wait_fatal`].
+    pub async fn start(options: NodeOptions, world: World<D, T>) -> Result<Arc<Self>, NodeError> {
+        options.timing.check()?;
+        let World { disk, transport, clock, entropy } = world;
+        let mine =
+            Identity { cluster: options.cluster, node: options.node, zone: options.zone.clone(), incarnation: 0 };
+        let (identity, existed) = Identity::load_or_create(&disk, mine, &*entropy).await?;
+        let wal_identity = WalIdentity { cluster: options.cluster.0, node: options.node.0 };
+        let wal_dir = PathBuf::from("wal");
+        if existed && disk.list(&wal_dir).await.map_or(true, |names| names.is_empty()) {
+            return Err(NodeError::LogGone { node: options.node });
+        }
+        let (wal, recovered) =
+            Wal::open(disk.clone(), wal_dir, wal_identity, options.wal.clone(), clock.clone()).await?;
+        // The identity is written after the log exists: a crash in between leaves a log that the next start adopts.
+        if !existed {
+            identity.write(&disk).await?;
+        }
+        let peers = Peers::new(transport, options.cluster);
+        options.root.iter().for_each(|member| peers.learn(member.node, member.addr));
+        let cached = bootstrap::load_state(&disk, options.cluster).await?;
+        cached.map.nodes.iter().for_each(|node| peers.learn(node.id, node.addr));
+        let env = ReplicaEnvironment {
+            disk,
+            snapshot_dir: PathBuf::from("snapshots"),
+            wal,
+            peers,
+            context: NodeContext { clock, entropy },
+            timing: options.timing,
+        };
+        let info = NodeInfo {
+            id: options.node,
+            zone: options.zone.clone(),
+            addr: options.advertise,
+            incarnation: identity.incarnation,
+        };
+        let node = Arc::new(Self {
+            failures: Mutex::new(suspicions(&recovered)),
+            recovered: Mutex::new(recovered.groups),
+            options,
+            info,
+            env,
+            root: RwLock::new(None),
+            state: watch::Sender::new(Arc::new(cached)),
+            partitions: RwLock::default(),
+            fatal: watch::Sender::new(None),
+            tasks: TaskGroup::new(),
+        });
+        if node.options.root.iter().any(|member| member.node == node.info.id) {
+            node.start_root().await?;
+        }
+        node.tasks.spawn("host partitions", hosting::host_partitions(Arc::downgrade(&node)));
+        node.tasks.spawn("keep house", hosting::keep_house(Arc::downgrade(&node)));
+        node.tasks.spawn("join", bootstrap::join(Arc::downgrade(&node)));
+        node.tasks.spawn("follow the root state", bootstrap::follow(Arc::downgrade(&node)));
+        Ok(node)
+    }
+
+    /// Who this node is.
+    pub fn info(&self) -> &NodeInfo {
+        &self.info
+    }
+
+    /// The node's copy of the root group's state.
+    pub fn state(&self) -> Arc<RootState> {
+        self.state.borrow().clone()
+    }
+
+    /// The version of the map that this node has.
+    pub fn map_version(&self) -> MapVersion {
+        self.state.borrow().map.version
+    }
+
+    /// The root group's replica on this node, if it hosts one.
+    pub fn root_replica(&self) -> Option<Arc<Replica<D, RootMachine>>> {
+        self.root.read().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    /// This node's replica of a partition.
+    pub fn hosted(&self, partition: PartitionId) -> Option<Arc<Hosted<D>>> {
+        self.partitions.read().unwrap_or_else(|e| e.into_inner()).get(&partition).cloned()
+    }
+
+    /// All replicas of partitions on this node.
+    pub fn all_hosted(&self) -> Vec<Arc<Hosted<D>>> {
+        self.partitions.read().unwrap_or_else(|e| e.into_inner()).values().cloned().collect()
+    }
+
+    /// Waits until the node cannot go on, and says why.
+    pub async fn wait_fatal(&self) -> String {
+        let mut watch = self.fatal.subscribe();
+        loop {
+            if let Some(why) = watch.borrow_and_update().clone() {
+                return why;
+            }
+            if watch.changed().await.is_err() {
+                return "the node has ended".into();
+            }
+        }
+    }
+
+    /// Ends the node: replicas first, then the log.
+    pub async fn shutdown(&self) {
+        self.tasks.abort_all();
+        for hosted in self.all_hosted() {
+            hosted.replica.shutdown().await;
+        }
+        if let Some(root) = self.root_replica() {
+            root.shutdown().await;
+        }
+        if let Err(error) = self.env.wal.close().await {
+            tracing::warn!(%error, "the log did not end cleanly");
+        }
+    }
+
+    pub(crate) fn fail(&self, why: String) {
+        tracing::error!(why, "the node cannot go on");
+        self.fatal.send_replace(Some(why));
+    }
+
+    pub(crate) fn take_recovered(&self, partition: PartitionId) -> RecoveredGroup {
+        let mut recovered = self.recovered.lock().unwrap_or_else(|e| e.into_inner());
+        recovered.remove(&partition.0).unwrap_or_default()
+    }
+
+    pub(crate) fn failure(&self, partition: PartitionId) -> Option<String> {
+        self.failures.lock().unwrap_or_else(|e| e.into_inner()).get(&partition).cloned()
+    }
+
+    pub(crate) fn set_failure(&self, partition: PartitionId, why: String) {
+        tracing::error!(partition = partition.0, why, "a replica does not start");
+        self.failures.lock().unwrap_or_else(|e| e.into_inner()).insert(partition, why);
+    }
+}
+
+/// Replicas that must not start, because the log lost or may have lost what they promised.
+fn suspicions(recovered: &Recovered) -> BTreeMap<PartitionId, String> {
+    let mut out: BTreeMap<PartitionId, String> = recovered
+        .suspect
+        .iter()
+        .map(|(group, suspicion)| {
+            (PartitionId(*group), format!("its log is damaged ({suspicion}); replace this replica"))
+        })
+        .collect();
+    if let Some(suspicion) = &recovered.unattributed {
+        // Any group that is not in the log any more may have been in the damaged part.
+        out.insert(PartitionId(0), format!("the log is damaged ({suspicion}), and groups may be missing from it"));
+    }
+    for (partition, why) in &out {
+        tracing::error!(partition = partition.0, why, "damage in the log");
+    }
+    out
+}
+
+/// How long anything between nodes may take unless a caller's deadline is shorter.
+pub(crate) const NODE_CALL_LIMIT: Duration = Duration::from_secs(2);
+
+/// How often loops look again when nothing told them to.
+pub(crate) const LOOP_PAUSE: Duration = Duration::from_millis(50);
+
+impl<D: Disk, T: Transport> Node<D, T> {
+    async fn start_root(self: &Arc<Self>) -> Result<(), NodeError> {
+        if let Some(why) = self.failure(ROOT_PARTITION) {
+            return Err(NodeError::Io { doing: "starting the root group".into(), source: std::io::Error::other(why) });
+        }
+        let (machine, mut watch) = RootMachine::new(self.options.cluster);
+        // A root replica's number is its node's incarnation, drawn at random with its data directory: a node whose data
+        // is gone can never speak as the replica it was.
+        let id = stoa_protocol::ReplicaId(self.info.incarnation);
+        let recovered = self.take_recovered(ROOT_PARTITION);
+        let replica = Replica::start(&self.env, ROOT_PARTITION, id, machine, recovered)
+            .await
+            .map_err(|source| NodeError::Io { doing: "starting the root group".into(), source })?;
+        *self.root.write().unwrap_or_else(|e| e.into_inner()) = Some(replica);
+        let node = Arc::downgrade(self);
+        self.tasks.spawn("copy the root state", async move {
+            loop {
+                let state = watch.borrow_and_update().clone();
+                let Some(node) = node.upgrade() else { return };
+                node.take_state(state).await;
+                drop(node);
+                if watch.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+        self.tasks.spawn("form the cluster", bootstrap::form(Arc::downgrade(self)));
+        Ok(())
+    }
+}

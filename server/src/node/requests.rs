@@ -1,0 +1,284 @@
+//! Frames in, frames out: who may ask what, and which part of the node answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use stoa_env::{Channel, Disk, Handler, PeerIdentity, Transport};
+use stoa_protocol::codec::Wire;
+use stoa_protocol::frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader, decode_frame, encode_frame};
+use stoa_protocol::limits::FRAME_BYTES_MAX;
+use stoa_protocol::message::{
+    ANSWER, ApplyRequest, BarrierRequest, Caller, DigestRequest, Empty, GroupRequest, HelloRequest, JoinRequest,
+    KIND_ERROR, Kind, NodeStatus, ReadRequest, SessionRequest, ViewRequest, WatchRequest, WriteRequest, decode_request,
+};
+use stoa_protocol::{ClusterId, ErrorBody, ErrorCode, ROOT_PARTITION};
+use stoa_raft::root::RootCommand;
+use stoa_raft::root::catalog::{find_group, find_view};
+use stoa_raft::root::command::Definitions;
+use stoa_raft::{RaftAnswer, RaftCall, open_envelope, open_message, seal};
+
+use super::Node;
+
+impl<D: Disk, T: Transport> Handler for Node<D, T> {
+    async fn handle(self: Arc<Self>, from: Arc<PeerIdentity>, _channel: Channel, request: Bytes) -> Bytes {
+        self.handle_frame(&from, request).await
+    }
+}
+
+impl<D: Disk, T: Transport> Node<D, T> {
+    /// Answers one frame. Bytes that are no frame get no answer.
+    pub async fn handle_frame(&self, from: &PeerIdentity, request: Bytes) -> Bytes {
+        let (header, body) = match decode_frame(&request) {
+            Ok(parts) => parts,
+            Err(FrameError::NotAFrame | FrameError::Damaged(_)) => return Bytes::new(),
+            Err(error) => {
+                let code = match error {
+                    FrameError::Version { .. } => ErrorCode::WrongVersion,
+                    _ => ErrorCode::BadRequest,
+                };
+                return self.error_frame(0, ErrorBody::new(code, error.to_string()));
+            }
+        };
+        match self.answer(from, &header, body).await {
+            Ok(answer) if answer.len() + FRAME_HEADER_BYTES > FRAME_BYTES_MAX => {
+                let message =
+                    format!("the answer of {} bytes is over the limit of a frame; ask for less", answer.len());
+                self.error_frame(header.request_id, ErrorBody::new(ErrorCode::TooLarge, message))
+            }
+            Ok(answer) => self.frame(header.kind | ANSWER, header.request_id, &answer),
+            Err(error) => self.error_frame(header.request_id, error),
+        }
+    }
+
+    fn error_frame(&self, request_id: u64, error: ErrorBody) -> Bytes {
+        let error = ErrorBody { map_version: self.map_version(), ..error };
+        self.frame(KIND_ERROR, request_id, &error.to_bytes())
+    }
+
+    fn frame(&self, kind: u16, request_id: u64, body: &[u8]) -> Bytes {
+        let header = FrameHeader {
+            kind,
+            request_id,
+            cluster: self.options.cluster,
+            map_version: self.map_version(),
+            remaining_us: 0,
+        };
+        encode_frame(&header, body)
+    }
+
+    async fn answer(&self, from: &PeerIdentity, header: &FrameHeader, body: Bytes) -> Result<Vec<u8>, ErrorBody> {
+        let Some(kind) = Kind::from_number(header.kind) else {
+            return Err(ErrorBody::new(ErrorCode::BadRequest, format!("there is no request of kind {}", header.kind)));
+        };
+        let first_contact = header.cluster == ClusterId(0) && matches!(kind, Kind::Map | Kind::Ping);
+        if header.cluster != self.options.cluster && !first_contact {
+            let message =
+                format!("the request is for cluster {}, and this is {}", header.cluster, self.options.cluster);
+            return Err(ErrorBody::new(ErrorCode::WrongCluster, message));
+        }
+        let limit = Duration::from_micros(header.remaining_us);
+        match kind {
+            Kind::Raft | Kind::Join | Kind::Watch | Kind::Barrier | Kind::Hello => {
+                let PeerIdentity::Node(id) = from else {
+                    return Err(ErrorBody::new(
+                        ErrorCode::Forbidden,
+                        format!("{kind:?} is for nodes of the cluster alone"),
+                    ));
+                };
+                self.answer_node(*id, kind, body, limit).await
+            }
+            _ => self.answer_client(from, kind, body, limit).await,
+        }
+    }
+
+    async fn answer_node(&self, from: u64, kind: Kind, body: Bytes, limit: Duration) -> Result<Vec<u8>, ErrorBody> {
+        match kind {
+            Kind::Raft => self.answer_raft(from, body).await,
+            Kind::Join => {
+                let (_, request) = decode_request::<JoinRequest>(&body)?;
+                if request.node.id.0 != from {
+                    let message = format!("node {from} cannot join as node {}", request.node.id);
+                    return Err(ErrorBody::new(ErrorCode::Forbidden, message));
+                }
+                self.take_join(&request, limit).await.map(|bytes| bytes.to_vec())
+            }
+            Kind::Watch => {
+                let (_, request) = decode_request::<WatchRequest>(&body)?;
+                Ok(self.watch_state(request, limit).await.to_vec())
+            }
+            Kind::Barrier => {
+                let (_, request) = decode_request::<BarrierRequest>(&body)?;
+                Ok(self.barriers(&request, limit).await.to_bytes())
+            }
+            _ => {
+                let (_, request) = decode_request::<HelloRequest>(&body)?;
+                Ok(self.hello(&request).to_bytes())
+            }
+        }
+    }
+
+    async fn answer_raft(&self, from: u64, body: Bytes) -> Result<Vec<u8>, ErrorBody> {
+        let (envelope, message) = open_envelope(&body)?;
+        let call: RaftCall = open_message(&message)?;
+        let back = stoa_raft::Envelope { to: envelope.from, from: envelope.to, partition: envelope.partition };
+        let refused = |why: String| {
+            tracing::debug!(from, partition = envelope.partition.0, why, "a Raft message was refused");
+            Ok(seal(&back, &RaftAnswer::Refused(why)))
+        };
+        // A message for another life of this replica must change nothing here.
+        let answer = if envelope.partition == ROOT_PARTITION {
+            match self.root_replica() {
+                Some(root) if root.id() == envelope.to => root.handle(call).await,
+                _ => return refused(format!("node {} has no root replica {}", self.info.id, envelope.to)),
+            }
+        } else {
+            match self.hosted(envelope.partition) {
+                Some(hosted) if hosted.replica.id() == envelope.to => hosted.replica.handle(call).await,
+                _ => return refused(format!("node {} has no replica {} of it", self.info.id, envelope.to)),
+            }
+        };
+        Ok(seal(&back, &answer))
+    }
+
+    async fn answer_client(
+        &self,
+        from: &PeerIdentity,
+        kind: Kind,
+        body: Bytes,
+        limit: Duration,
+    ) -> Result<Vec<u8>, ErrorBody> {
+        let check = |caller: &Caller| check_caller(from, caller);
+        let state = self.state();
+        match kind {
+            Kind::Ping => Ok(Vec::new()),
+            Kind::Map => {
+                let (caller, Empty) = decode_request(&body)?;
+                check(&caller)?;
+                if state.map.sets.is_empty() {
+                    let message = "the cluster has not been formed yet: its first members have not all met, or fewer nodes \
+                                   have joined than bootstrap.nodes says";
+                    return Err(ErrorBody { retry_after_ms: 100, ..ErrorBody::new(ErrorCode::NotFormed, message) });
+                }
+                Ok(state.map.to_bytes())
+            }
+            Kind::View => {
+                let (caller, request) = decode_request::<ViewRequest>(&body)?;
+                check(&caller)?;
+                find_view(&state, &request.project, &request.name, request.version).map(|answer| answer.to_bytes())
+            }
+            Kind::Group => {
+                let (caller, request) = decode_request::<GroupRequest>(&body)?;
+                check(&caller)?;
+                find_group(&state, &request.project, &request.name, request.version).map(Wire::to_bytes)
+            }
+            Kind::Read => {
+                let (caller, request) = decode_request::<ReadRequest>(&body)?;
+                check(&caller)?;
+                Ok(self.read(&request, limit).await.to_bytes())
+            }
+            Kind::Write => {
+                let (caller, request) = decode_request::<WriteRequest>(&body)?;
+                check(&caller)?;
+                self.write(request, limit).await.map(|answer| answer.to_bytes())
+            }
+            Kind::Session => {
+                let (caller, request) = decode_request::<SessionRequest>(&body)?;
+                check(&caller)?;
+                self.session(request, limit).await.map(|answer| answer.to_bytes())
+            }
+            Kind::Apply => {
+                let (caller, request) = decode_request::<ApplyRequest>(&body)?;
+                check(&caller)?;
+                self.define(request, limit).await
+            }
+            Kind::Status => {
+                let (caller, Empty) = decode_request(&body)?;
+                check(&caller)?;
+                Ok(self.status().to_bytes())
+            }
+            Kind::Digest => {
+                let (caller, request) = decode_request::<DigestRequest>(&body)?;
+                check(&caller)?;
+                match self.hosted(request.partition) {
+                    Some(hosted) => Ok(hosted.view.digest().to_bytes()),
+                    None => {
+                        let message =
+                            format!("node {} has no replica of partition {}", self.info.id, request.partition);
+                        Err(ErrorBody::new(ErrorCode::NotHere, message))
+                    }
+                }
+            }
+            Kind::Raft | Kind::Join | Kind::Watch | Kind::Barrier | Kind::Hello => {
+                unreachable!("answered before, with the proof that a node asks")
+            }
+        }
+    }
+
+    /// Takes definitions into the catalog, and answers once this node's copy has them.
+    async fn define(&self, request: ApplyRequest, limit: Duration) -> Result<Vec<u8>, ErrorBody> {
+        let command = RootCommand::Define(Definitions { definitions: request.definitions });
+        let answer = self.propose_to_root(command, limit).await.map_err(|error| match error.leader {
+            // A node without a root replica knows at least who has one.
+            None if error.code == ErrorCode::NotLeader => {
+                ErrorBody { leader: self.root_nodes().first().copied(), ..error }
+            }
+            _ => error,
+        })?;
+        Ok(answer.to_vec())
+    }
+
+    /// What this node knows of itself.
+    pub fn status(&self) -> NodeStatus {
+        let state = self.state();
+        let mut replicas = Vec::new();
+        if let Some(root) = self.root_replica() {
+            root.set_caught_up();
+            replicas.push(root.status());
+        }
+        for hosted in self.all_hosted() {
+            let reader = hosted.view.reader();
+            let mut status = hosted.replica.status();
+            status.rows = reader.rows();
+            status.bytes = reader.memory().total;
+            replicas.push(status);
+        }
+        for (partition, why) in self.failures.lock().unwrap_or_else(|e| e.into_inner()).iter() {
+            replicas.push(failed_status(*partition, why.clone()));
+        }
+        NodeStatus {
+            node: self.info.clone(),
+            build: env!("CARGO_PKG_VERSION").into(),
+            map_version: state.map.version,
+            cluster_version: state.cluster_version,
+            replicas,
+        }
+    }
+}
+
+fn failed_status(partition: stoa_protocol::PartitionId, trouble: String) -> stoa_protocol::message::ReplicaStatus {
+    let zero = stoa_protocol::LogIndex(0);
+    stoa_protocol::message::ReplicaStatus {
+        partition,
+        leader: None,
+        term: 0,
+        last: zero,
+        committed: zero,
+        applied: zero,
+        rows: 0,
+        bytes: 0,
+        trouble,
+    }
+}
+
+/// A caller speaks for itself; nodes may speak for anybody.
+fn check_caller(from: &PeerIdentity, caller: &Caller) -> Result<(), ErrorBody> {
+    match from {
+        PeerIdentity::Client(principal) if !caller.principal.is_empty() && caller.principal != *principal => {
+            let message =
+                format!("the certificate is {principal}'s, and the request says it is from {}", caller.principal);
+            Err(ErrorBody::new(ErrorCode::Forbidden, message))
+        }
+        _ => Ok(()),
+    }
+}
