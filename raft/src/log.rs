@@ -123,12 +123,12 @@ impl State {
     }
 
     fn last(&self) -> Option<LogId> {
-        self.entries.last_key_value().map(|(_, slot)| slot.entry.log_id.clone()).or_else(|| self.purged.clone())
+        self.entries.last_key_value().map(|(_, slot)| slot.entry.log_id).or(self.purged)
     }
 
     /// All invariants: indices without a gap, beginning after the purge point, terms never falling, bytes summed up.
     fn check(&self) {
-        let mut last = self.purged.clone();
+        let mut last = self.purged;
         let mut bytes = 0;
         for (index, slot) in &self.entries {
             assert_eq!(*index, slot.entry.log_id.index);
@@ -137,7 +137,7 @@ impl State {
                 assert!(slot.entry.log_id.leader_id >= last.leader_id, "terms fall at {index}");
             }
             bytes += u64::from(slot.bytes);
-            last = Some(slot.entry.log_id.clone());
+            last = Some(slot.entry.log_id);
         }
         assert_eq!(bytes, self.entry_bytes);
     }
@@ -195,7 +195,7 @@ impl RaftLogStorage<StoaTypes> for GroupLog {
 
     async fn get_log_state(&mut self) -> Result<LogState<StoaTypes>, io::Error> {
         let state = self.lock();
-        Ok(LogState { last_purged_log_id: state.purged.clone(), last_log_id: state.last() })
+        Ok(LogState { last_purged_log_id: state.purged, last_log_id: state.last() })
     }
 
     async fn get_log_reader(&mut self) -> Self::LogReader {
@@ -219,7 +219,7 @@ impl RaftLogStorage<StoaTypes> for GroupLog {
     async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
         let state = self.lock();
         // A committed id that rode ahead of the entries it covers says nothing about what is here.
-        Ok(state.committed.clone().min(state.last()))
+        Ok(state.committed.min(state.last()))
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<StoaTypes>) -> Result<(), io::Error>

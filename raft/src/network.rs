@@ -137,7 +137,7 @@ impl<T: Transport, D: Disk> RaftNetworkV2<StoaTypes> for ReplicaLink<T, D> {
         let fitting = entries_that_fit(&rpc.entries);
         let cut = fitting < rpc.entries.len();
         rpc.entries.truncate(fitting);
-        let last = rpc.entries.last().map(|entry| entry.log_id.clone());
+        let last = rpc.entries.last().map(|entry| entry.log_id);
         let channel = if rpc.entries.is_empty() { Channel::Liveness } else { Channel::Append };
         match self.call(channel, &RaftCall::Append(rpc), option.hard_ttl()).await? {
             RaftAnswer::Append(AppendEntriesResponse::Success) if cut => {

@@ -105,7 +105,7 @@ impl Machine for PartitionMachine {
 
     fn restore(&mut self, chunks: &mut dyn Iterator<Item = std::io::Result<Bytes>>) -> std::io::Result<()> {
         let chunks: Vec<Bytes> = chunks.collect::<Result<_, _>>()?;
-        let (partition, reader) = Partition::restore(self.options.clone(), chunks.into_iter())
+        let (partition, reader) = Partition::restore(self.options.clone(), chunks)
             .map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error.to_string()))?;
         self.partition = partition;
         self.view.shared.write().unwrap_or_else(|e| e.into_inner()).reader = reader;

@@ -430,7 +430,7 @@ async fn check_seam(
 ) -> std::io::Result<()> {
     use openraft::storage::RaftLogStorage;
     let purged = log.clone().get_log_state().await?.last_purged_log_id;
-    let covered = snapshot.and_then(|meta| meta.last_log_id.clone());
+    let covered = snapshot.and_then(|meta| meta.last_log_id);
     if purged > covered {
         let message = format!(
             "partition {partition}: the log begins after {purged:?}, and the newest snapshot ends at {covered:?}: entries \

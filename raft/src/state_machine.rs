@@ -35,7 +35,7 @@ impl<D: Disk, M: Machine> StateMachine<D, M> {
         let (mut applied, mut membership) = (None, StoredMembership::default());
         if let Some(handle) = &newest {
             restore(&mut machine, handle).await?;
-            applied = handle.meta.last_log_id.clone();
+            applied = handle.meta.last_log_id;
             membership = handle.meta.last_membership.clone();
         }
         Ok(Self { machine, snapshots, newest: Arc::new(Mutex::new(newest)), applied, membership })
@@ -65,7 +65,7 @@ impl<D: Disk, M: Machine> RaftStateMachine<StoaTypes> for StateMachine<D, M> {
     type SnapshotBuilder = SnapshotBuilder<D>;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
-        Ok((self.applied.clone(), self.membership.clone()))
+        Ok((self.applied, self.membership.clone()))
     }
 
     async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
@@ -88,7 +88,7 @@ impl<D: Disk, M: Machine> RaftStateMachine<StoaTypes> for StateMachine<D, M> {
                     Some(result.map_err(|_| io::Error::other(format!("applying entry {index} panicked")))?)
                 }
                 EntryPayload::Membership(membership) => {
-                    self.membership = StoredMembership::new(Some(entry.log_id.clone()), membership);
+                    self.membership = StoredMembership::new(Some(entry.log_id), membership);
                     self.machine.skip(index);
                     None
                 }
@@ -106,7 +106,7 @@ impl<D: Disk, M: Machine> RaftStateMachine<StoaTypes> for StateMachine<D, M> {
     }
 
     async fn get_snapshot_builder(&mut self) -> Self::SnapshotBuilder {
-        let meta = SnapshotMeta { last_log_id: self.applied.clone(), last_membership: self.membership.clone() };
+        let meta = SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() };
         SnapshotBuilder {
             chunks: Some(self.machine.snapshot()).into(),
             snapshots: self.snapshots.clone(),
@@ -118,7 +118,7 @@ impl<D: Disk, M: Machine> RaftStateMachine<StoaTypes> for StateMachine<D, M> {
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotHandle<D>) -> Result<(), io::Error> {
         let snapshot = self.snapshots.adopt(snapshot).await?;
         restore(&mut self.machine, &snapshot).await?;
-        self.applied = meta.last_log_id.clone();
+        self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         *self.newest.lock().expect("nothing panics while it holds a handle") = Some(snapshot);
         Ok(())
