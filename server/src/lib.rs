@@ -1,1 +1,5 @@
 //! (skeleton)
+
+pub mod config;
+pub mod definitions;
+pub mod load;
