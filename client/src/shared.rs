@@ -1,0 +1,188 @@
+//! What all handles of one client share: the transport, the map, what is known of the nodes.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use stoa_env::{BootTime, Clock, Entropy, Peer, Transport, TransportError};
+use stoa_protocol::message::{Caller, Kind};
+use stoa_protocol::{ClusterId, ClusterMap, MapVersion, NodeId, PartitionId, Wire};
+use tokio::sync::{Notify, watch};
+
+use crate::budget::HedgeBudget;
+use crate::error::CallError;
+use crate::exchange::{Ask, exchange};
+use crate::multi_get::World;
+use crate::peers::{PeerFailure, Peers};
+use crate::routes::Routes;
+
+pub(crate) struct Shared<T> {
+    pub(crate) transport: T,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) caller: Caller,
+    cluster: ClusterId,
+    zone: String,
+    salt: u64,
+    routes: watch::Sender<Arc<Routes>>,
+    nodes: Mutex<NodesState>,
+    leaders: Mutex<BTreeMap<PartitionId, NodeId>>,
+    next_request: AtomicU64,
+    map_wanted: AtomicU64,
+    pub(crate) map_wanted_signal: Notify,
+}
+
+#[derive(Default)]
+pub(crate) struct NodesState {
+    pub(crate) peers: Peers,
+    pub(crate) budget: HedgeBudget,
+}
+
+impl<T: Transport> Shared<T> {
+    pub(crate) fn new(
+        transport: T,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        caller: Caller,
+        zone: &str,
+        map: ClusterMap,
+    ) -> Self {
+        let salt = entropy.next_u64();
+        Self {
+            cluster: map.cluster,
+            routes: watch::Sender::new(Arc::new(Routes::new(map, zone, salt))),
+            next_request: AtomicU64::new(entropy.next_u64()),
+            zone: zone.to_owned(),
+            nodes: Mutex::default(),
+            leaders: Mutex::default(),
+            map_wanted: AtomicU64::new(0),
+            map_wanted_signal: Notify::new(),
+            transport,
+            clock,
+            entropy,
+            caller,
+            salt,
+        }
+    }
+
+    pub(crate) fn now(&self) -> BootTime {
+        self.clock.boot()
+    }
+
+    pub(crate) fn routes(&self) -> Arc<Routes> {
+        self.routes.borrow().clone()
+    }
+
+    /// A receiver that sees every map from now on.
+    pub(crate) fn watch_routes(&self) -> watch::Receiver<Arc<Routes>> {
+        self.routes.subscribe()
+    }
+
+    pub(crate) fn nodes(&self) -> MutexGuard<'_, NodesState> {
+        self.nodes.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Runs a step of a state machine on what is known of the nodes.
+    pub(crate) fn step<R>(&self, routes: &Routes, step: impl FnOnce(&mut World<'_>) -> R) -> R {
+        let random = self.entropy.next_u64();
+        let mut nodes = self.nodes();
+        let NodesState { peers, budget } = &mut *nodes;
+        step(&mut World { routes, peers, budget, random })
+    }
+
+    /// The bytes of a request: who asks, then what.
+    pub(crate) fn body<R: Wire>(&self, request: &R) -> Vec<u8> {
+        stoa_protocol::message::encode_request(&self.caller, request)
+    }
+
+    /// One request to one node, without a second try. Notes what the answer tells of the map; what it tells of the node
+    /// is the caller's to note.
+    pub(crate) async fn call(
+        &self,
+        to: Peer,
+        kind: Kind,
+        body: &[u8],
+        limit: Duration,
+    ) -> Result<(MapVersion, Bytes), CallError> {
+        let map_version = self.routes.borrow().map().version;
+        let request_id = self.next_request.fetch_add(1, Ordering::Relaxed);
+        let ask = Ask { kind, request_id, cluster: self.cluster, map_version };
+        let result = exchange(&self.transport, to, ask, body, limit).await;
+        let seen = match &result {
+            Ok((header, _)) => header.map_version,
+            Err(CallError::Refused { error, .. }) => error.map_version,
+            Err(_) => MapVersion(0),
+        };
+        if seen > map_version {
+            self.want_map(seen);
+        }
+        result.map(|(header, body)| (header.map_version, body))
+    }
+
+    /// As [`Shared::call`], and what came of it is noted for the node.
+    pub(crate) async fn call_node(
+        &self,
+        node: NodeId,
+        to: Peer,
+        kind: Kind,
+        body: &[u8],
+        limit: Duration,
+    ) -> Result<Bytes, CallError> {
+        let sent = self.now();
+        let result = self.call(to, kind, body, limit).await;
+        let now = self.now();
+        let mut nodes = self.nodes();
+        match &result {
+            Ok(_) | Err(CallError::Refused { .. }) => nodes.peers.on_heard(node, now),
+            Err(error) => {
+                if let Some(failure) = peer_failure(error) {
+                    nodes.peers.on_failure(node, sent, failure, now);
+                }
+            }
+        }
+        result.map(|(_, body)| body)
+    }
+
+    /// Asks the housekeeper for a map of at least this version.
+    pub(crate) fn want_map(&self, at_least: MapVersion) {
+        if self.map_wanted.fetch_max(at_least.0, Ordering::Relaxed) < at_least.0
+            || self.routes.borrow().map().version < at_least
+        {
+            self.map_wanted_signal.notify_one();
+        }
+    }
+
+    /// Whether somebody has seen, or needs, a newer map than there is.
+    pub(crate) fn map_is_wanted(&self) -> bool {
+        self.routes.borrow().map().version.0 < self.map_wanted.load(Ordering::Relaxed)
+    }
+
+    /// Takes a map, unless it is older than the present one or of another cluster.
+    pub(crate) fn take_map(&self, map: ClusterMap) {
+        if map.cluster != self.cluster || map.version <= self.routes.borrow().map().version {
+            return;
+        }
+        self.nodes().peers.retain(|node| map.node(node).is_some());
+        let known = |partition: PartitionId| map.partition(partition).is_some();
+        self.leaders().retain(|partition, node| known(*partition) && map.node(*node).is_some());
+        self.routes.send_replace(Arc::new(Routes::new(map, &self.zone, self.salt)));
+    }
+
+    /// The last known leader of each partition. Bounded by the partitions of the map.
+    pub(crate) fn leaders(&self) -> MutexGuard<'_, BTreeMap<PartitionId, NodeId>> {
+        self.leaders.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// What a failed call says of the node; `None` if nothing.
+pub(crate) fn peer_failure(error: &CallError) -> Option<PeerFailure> {
+    match error {
+        CallError::Transport(TransportError::TimedOut { .. }) => Some(PeerFailure::Silent),
+        CallError::Transport(TransportError::TooLarge { .. }) | CallError::TooLarge { .. } => None,
+        CallError::Transport(_) => Some(PeerFailure::Connection),
+        CallError::Frame { .. } | CallError::Unfit { .. } => Some(PeerFailure::Garbled),
+        CallError::Refused { .. } | CallError::WrongCluster { .. } => None,
+    }
+}
