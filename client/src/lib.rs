@@ -11,7 +11,8 @@
 //! | `peers.rs`, `latency.rs`, `budget.rs` | how nodes do: percentiles, ejection, the budget of hedges |
 //! | `routes.rs`, `leaders.rs`, `retry.rs` | nearest replicas; the search for a leader; pauses |
 //! | `exchange.rs`, `shared.rs`, `housekeeper.rs` | one frame and its answer; the client's state; pings and maps |
-//! | `client.rs`, `view.rs`, `answer.rs` | first contact; reads; their columns |
+//! | `client.rs`, `connect.rs` | first contact, over any transport; over QUIC |
+//! | `view.rs`, `answer.rs` | reads; their columns |
 //! | `writer.rs`, `group_writer.rs`, `admin.rs` | batches, many rows, administration |
 //!
 //! Start reading at [`Client`] and [`multi_get`].
@@ -47,6 +48,7 @@ mod admin;
 pub mod answer;
 pub mod budget;
 pub mod client;
+mod connect;
 mod distinct;
 pub mod error;
 mod exchange;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use stoa_env::{BootTime, Clock, Entropy, Peer, Transport, TransportError};
+use stoa_protocol::ids::ROOT_PARTITION;
 use stoa_protocol::message::{Caller, Kind};
 use stoa_protocol::{ClusterId, ClusterMap, MapVersion, NodeId, PartitionId, Wire};
 use tokio::sync::{Notify, watch};
@@ -161,13 +162,25 @@ impl<T: Transport> Shared<T> {
 
     /// Takes a map, unless it is older than the present one or of another cluster.
     pub(crate) fn take_map(&self, map: ClusterMap) {
-        if map.cluster != self.cluster || map.version <= self.routes.borrow().map().version {
+        if map.cluster != self.cluster {
             return;
         }
-        self.nodes().peers.retain(|node| map.node(node).is_some());
-        let known = |partition: PartitionId| map.partition(partition).is_some();
-        self.leaders().retain(|partition, node| known(*partition) && map.node(*node).is_some());
-        self.routes.send_replace(Arc::new(Routes::new(map, &self.zone, self.salt)));
+        let new = Arc::new(Routes::new(map, &self.zone, self.salt));
+        // Compared under the lock: two fetches may end in either order.
+        let taken = self.routes.send_if_modified(|present| {
+            let newer = new.map().version > present.map().version;
+            if newer {
+                *present = new.clone();
+            }
+            newer
+        });
+        if taken {
+            let map = new.map();
+            self.nodes().peers.retain(|node| map.node(node).is_some());
+            self.leaders().retain(|partition, node| {
+                (*partition == ROOT_PARTITION || !new.of(*partition).is_empty()) && map.node(*node).is_some()
+            });
+        }
     }
 
     /// The last known leader of each partition. Bounded by the partitions of the map.
