@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use stoa_protocol::position::PartitionPosition;
-use stoa_protocol::read::{ReadColumn, RowStatus, SectionAnswer};
+use stoa_protocol::read::RowStatus;
 use stoa_protocol::{FeatureType, LogIndex, Position, Value};
 
 use crate::multi_get::ReadStats;
 use crate::plan::ViewPlan;
+use crate::section_rows::SectionRows;
 use crate::split::Split;
 
 /// What became of one value.
@@ -33,7 +34,7 @@ pub enum ValueStatus {
 pub struct ViewAnswer {
     plan: Arc<ViewPlan>,
     split: Split,
-    sections: Vec<Option<SectionAnswer>>,
+    sections: Vec<Option<SectionRows>>,
     rows: usize,
     stats: ReadStats,
 }
@@ -49,7 +50,7 @@ impl ViewAnswer {
     pub(crate) fn new(
         plan: Arc<ViewPlan>,
         split: Split,
-        sections: Vec<Option<SectionAnswer>>,
+        sections: Vec<Option<SectionRows>>,
         rows: usize,
         stats: ReadStats,
     ) -> Self {
@@ -82,7 +83,7 @@ impl ViewAnswer {
     /// answer. Panics beyond the ends.
     pub fn event_time(&self, row: usize, group: usize) -> Option<i64> {
         let (section, at) = self.section(row, group)?;
-        (section.statuses[at] != RowStatus::NotFound).then(|| section.event_times[at])
+        (section.status(at) != RowStatus::NotFound).then(|| section.event_time(at))
     }
 
     /// Whether every section was answered: no value is `Unavailable`.
@@ -111,7 +112,7 @@ impl ViewAnswer {
         let mut places: BTreeMap<_, Option<LogIndex>> = BTreeMap::new();
         for (at, answer) in self.sections.iter().enumerate() {
             let asked = &self.split.sections[at];
-            let group = &self.plan.groups[self.split.group_of[at] as usize];
+            let group = &self.plan.groups[asked.group];
             let set = self.plan.entities[group.entity].set;
             let Some(answer) = answer else {
                 if whole {
@@ -138,7 +139,7 @@ impl ViewAnswer {
         position
     }
 
-    fn section(&self, row: usize, group: usize) -> Option<(&SectionAnswer, usize)> {
+    fn section(&self, row: usize, group: usize) -> Option<(&SectionRows, usize)> {
         assert!(row < self.rows, "row {row} of {}", self.rows);
         let (section, at) = self.split.place(&self.plan, group, row);
         self.sections[section].as_ref().map(|answer| (answer, at))
@@ -165,8 +166,8 @@ impl<'a> Column<'a> {
     /// What became of a row's value.
     pub fn status(&self, row: usize) -> ValueStatus {
         let Some((section, column, at)) = self.find(row) else { return ValueStatus::Unavailable };
-        match section.statuses[at] {
-            RowStatus::Found if column.is_present(at) => ValueStatus::Present,
+        match section.status(at) {
+            RowStatus::Found if section.value(column, at).is_some() => ValueStatus::Present,
             RowStatus::Found => ValueStatus::Null,
             RowStatus::NotFound => ValueStatus::NotFound,
             RowStatus::Expired => ValueStatus::Expired,
@@ -176,7 +177,7 @@ impl<'a> Column<'a> {
     /// The little-endian bytes of a row's value, if one is there.
     pub fn value(&self, row: usize) -> Option<&'a [u8]> {
         let (section, column, at) = self.find(row)?;
-        if section.statuses[at] == RowStatus::NotFound { None } else { column.value(at) }
+        if section.status(at) == RowStatus::NotFound { None } else { section.value(column, at) }
     }
 
     /// A Float32.
@@ -233,9 +234,9 @@ impl<'a> Column<'a> {
         if wanted(self.ty()) { self.value(row) } else { None }
     }
 
-    fn find(&self, row: usize) -> Option<(&'a SectionAnswer, &'a ReadColumn, usize)> {
+    fn find(&self, row: usize) -> Option<(&'a SectionRows, usize, usize)> {
         let plan = &self.answer.plan.columns[self.at];
         let (section, at) = self.answer.section(row, plan.group)?;
-        Some((section, &section.columns[plan.place], at))
+        Some((section, plan.place, at))
     }
 }

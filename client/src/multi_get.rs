@@ -24,13 +24,13 @@ use std::time::Duration;
 
 use stoa_env::BootTime;
 use stoa_protocol::limits::{FRAME_BYTES_MAX, READ_SECTIONS_MAX};
-use stoa_protocol::read::SectionAnswer;
 use stoa_protocol::{ErrorBody, ErrorClass, ErrorCode, MapVersion, NodeId, PartitionId};
 
 use crate::budget::HedgeBudget;
 use crate::peers::{PeerFailure, Peers};
 use crate::retry::jittered;
 use crate::routes::{Route, Routes};
+use crate::section_rows::SectionRows;
 use crate::split::SectionWeight;
 
 /// Requests that may carry one section: all three replicas, twice, and two to spare. Reads end soon; a partition that
@@ -141,7 +141,7 @@ struct Section {
 
 enum State {
     Open,
-    Answered(SectionAnswer),
+    Answered(SectionRows),
     /// Attempts are used up.
     GivenUp,
 }
@@ -198,7 +198,7 @@ impl MultiGet {
     pub fn on_answer(
         &mut self,
         request: usize,
-        results: Vec<Result<SectionAnswer, ErrorBody>>,
+        results: Vec<Result<SectionRows, ErrorBody>>,
         now: BootTime,
         world: &mut World<'_>,
     ) {
@@ -307,7 +307,7 @@ impl MultiGet {
         mut self,
         now: BootTime,
         world: &mut World<'_>,
-    ) -> Result<(Vec<Option<SectionAnswer>>, ReadStats), ErrorBody> {
+    ) -> Result<(Vec<Option<SectionRows>>, ReadStats), ErrorBody> {
         self.abandon(now, world.peers);
         if let Some(error) = self.rejection.take() {
             return Err(error);
@@ -356,7 +356,7 @@ impl MultiGet {
         Some(sections)
     }
 
-    fn answered(&mut self, at: usize, answer: SectionAnswer, now: BootTime, world: &mut World<'_>) {
+    fn answered(&mut self, at: usize, answer: SectionRows, now: BootTime, world: &mut World<'_>) {
         let section = &mut self.sections[at];
         match section.state {
             State::Answered(_) => return,
@@ -456,7 +456,11 @@ impl MultiGet {
             (failed, ejected, world.peers.is_unready(route.node, section.partition, now))
         };
         // `min_by_key` keeps the first of equals: the nearest.
-        let best = world.routes.of(section.partition).iter().filter(|route| !busy(route.node)).min_by_key(|r| worth(r));
+        let routes = world.routes.of(section.partition);
+        if section.asked.is_empty() && section.failed.is_empty() && world.peers.all_are_well() {
+            return routes.first().map(|route| (*route, true)); // nearly always
+        }
+        let best = routes.iter().filter(|route| !busy(route.node)).min_by_key(|r| worth(r));
         best.map(|route| (*route, !section.failed.contains(&route.node)))
     }
 

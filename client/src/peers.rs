@@ -152,6 +152,11 @@ impl Peers {
         self.peers.get(&node).is_some_and(|peer| peer.ejected.is_some())
     }
 
+    /// Whether no node is ejected and no replica is known to be unready.
+    pub fn all_are_well(&self) -> bool {
+        self.unready.is_empty() && self.peers.values().all(|peer| peer.ejected.is_none())
+    }
+
     /// A replica said that it cannot serve yet, or halted.
     pub fn on_unready(&mut self, node: NodeId, partition: PartitionId, now: BootTime) {
         self.unready.retain(|_, until| *until > now);

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use stoa_protocol::codec::{Wire, put_list};
 use stoa_protocol::key::{KeyBlock, encode_key, partition_hash};
-use stoa_protocol::read::{ReadSection, SectionAnswer};
 use stoa_protocol::value::check_value;
 use stoa_protocol::{ClusterMap, FeatureType, LogIndex, PartitionId, Position, Width};
 
@@ -12,6 +12,7 @@ use crate::distinct::Distinct;
 use crate::error::{ReadError, RowsError};
 use crate::plan::{EntityPlan, GroupPlan, ViewPlan, check_key_bytes, key_error};
 use crate::rows::Rows;
+use crate::section_rows::SectionRows;
 
 /// Key bytes of one section. A section must fit a request with room beside it; a quarter of a MiB is a thousand keys of
 /// two long strings.
@@ -28,15 +29,26 @@ const VARIABLE_BYTES_GUESS: usize = 32;
 #[derive(Debug)]
 pub struct Split {
     /// What is asked, one for each partition (or part of one) and group.
-    pub sections: Vec<ReadSection>,
-    /// Beside each section: what it weighs.
-    pub weights: Vec<SectionWeight>,
-    /// Beside each section: place of its group in the plan.
-    pub group_of: Vec<u32>,
+    pub sections: Vec<SectionPlan>,
     /// For each entity of the plan: where its keys are.
     pub entities: Vec<EntitySlots>,
     /// For each group of the plan: its first section; its chunks follow.
     pub first_section: Vec<u32>,
+}
+
+/// One section: one group's features for one chunk of an entity's keys.
+#[derive(Debug, Clone, Copy)]
+pub struct SectionPlan {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The answer must cover at least this index of the partition's log.
+    pub at_least: LogIndex,
+    /// Place of the group in the plan.
+    pub group: usize,
+    /// Place of the chunk among those of the group's entity.
+    pub chunk: usize,
+    /// What it weighs.
+    pub weight: SectionWeight,
 }
 
 /// What a section adds to a request and to its answer, in bytes, roughly.
@@ -55,9 +67,11 @@ pub struct EntitySlots {
     pub key_of_row: Vec<u32>,
     /// For each distinct key: its chunk, and its place there.
     pub place_of_key: Vec<(u32, u32)>,
+    chunks: Vec<Chunk>,
 }
 
 /// Keys of one partition, at most as many as one section may have.
+#[derive(Debug)]
 struct Chunk {
     partition: PartitionId,
     keys: KeyBlock,
@@ -71,8 +85,6 @@ impl Split {
         let keys = EncodedKeys::new(plan, rows, &columns)?;
         let mut split = Self {
             sections: Vec::new(),
-            weights: Vec::new(),
-            group_of: Vec::new(),
             entities: Vec::with_capacity(plan.entities.len()),
             first_section: vec![0; plan.groups.len()],
         };
@@ -80,10 +92,10 @@ impl Split {
             let groups: Vec<_> = plan.groups.iter().enumerate().filter(|(_, group)| group.entity == at).collect();
             let row_bytes = groups.iter().map(|(_, group)| answer_bytes_a_row(group)).max().unwrap_or(1);
             let keys_max = (SECTION_ANSWER_BYTES_MAX / row_bytes).max(1);
-            let (slots, chunks) = split_entity(plan, entity, rows.len(), &keys, map, keys_max)?;
+            let slots = split_entity(plan, entity, rows.len(), &keys, map, keys_max)?;
             for (place, group) in groups {
                 split.first_section[place] = split.sections.len() as u32;
-                split.push_group(place as u32, group, &chunks, at_least);
+                split.push_group(place, group, &slots.chunks, at_least);
             }
             split.entities.push(slots);
         }
@@ -97,25 +109,43 @@ impl Split {
         ((self.first_section[group] + chunk) as usize, at as usize)
     }
 
+    /// The keys that a section asks for.
+    pub fn keys_of(&self, plan: &ViewPlan, section: usize) -> &KeyBlock {
+        let SectionPlan { group, chunk, .. } = self.sections[section];
+        &self.entities[plan.groups[group].entity].chunks[chunk].keys
+    }
+
+    /// Appends the bytes of a section as a [`ReadSection`](stoa_protocol::read::ReadSection) has them. Sections of one
+    /// entity share their keys, so none is ever built.
+    pub fn put_section(&self, plan: &ViewPlan, section: usize, out: &mut Vec<u8>) {
+        let SectionPlan { partition, at_least, group, .. } = self.sections[section];
+        let group = &plan.groups[group];
+        partition.put(out);
+        group.id.put(out);
+        group.schema_version.put(out);
+        at_least.put(out);
+        put_list(&group.features, out);
+        self.keys_of(plan, section).put(out);
+    }
+
     /// Whether an answer is one to a section: same schema, as many rows and columns, of the same types.
-    pub fn fits(&self, plan: &ViewPlan, section: usize, answer: &SectionAnswer) -> Result<(), String> {
+    pub fn fits(&self, plan: &ViewPlan, section: usize, answer: &SectionRows) -> Result<(), String> {
         let asked = &self.sections[section];
-        let group = &plan.groups[self.group_of[section] as usize];
-        if answer.schema_version != asked.schema_version {
-            let (found, wanted) = (answer.schema_version, asked.schema_version);
+        let group = &plan.groups[asked.group];
+        if answer.schema_version != group.schema_version {
+            let (found, wanted) = (answer.schema_version, group.schema_version);
             return Err(format!("it is of schema {found} of {}, and schema {wanted} was asked", group.name));
         }
-        let rows = asked.keys.len();
-        if answer.statuses.len() != rows || answer.event_times.len() != rows {
-            return Err(format!("it has {} rows of {}, and {rows} were asked", answer.statuses.len(), group.name));
+        let rows = self.keys_of(plan, section).len();
+        if answer.rows() != rows {
+            return Err(format!("it has {} rows of {}, and {rows} were asked", answer.rows(), group.name));
         }
-        if !answer.columns.iter().map(|column| column.ty).eq(group.types.iter().copied()) {
+        if !answer.types().eq(group.types.iter().copied()) {
             return Err(format!("its columns of {} are not of the types asked", group.name));
         }
-        let checked = answer.columns.iter().filter(|column| has_wrong_bytes(column.ty));
-        for column in checked {
-            for value in (0..rows).filter_map(|row| column.value(row)) {
-                check_value(column.ty, value).map_err(|error| format!("a value of {}: {error}", group.name))?;
+        for (column, ty) in group.types.iter().enumerate().filter(|(_, ty)| has_wrong_bytes(**ty)) {
+            for value in (0..rows).filter_map(|row| answer.value(column, row)) {
+                check_value(*ty, value).map_err(|error| format!("a value of {}: {error}", group.name))?;
             }
         }
         if answer.applied < asked.at_least {
@@ -124,22 +154,15 @@ impl Split {
         Ok(())
     }
 
-    fn push_group(&mut self, place: u32, group: &GroupPlan, chunks: &[Chunk], at_least: Option<&Position>) {
+    fn push_group(&mut self, place: usize, group: &GroupPlan, chunks: &[Chunk], at_least: Option<&Position>) {
         let row_bytes = answer_bytes_a_row(group);
-        for chunk in chunks {
-            self.weights.push(SectionWeight {
+        for (at, chunk) in chunks.iter().enumerate() {
+            let weight = SectionWeight {
                 request_bytes: 64 + group.features.len() * 2 + chunk.keys.len() * 2 + chunk.key_bytes,
                 answer_bytes: 64 + group.features.len() * 4 + chunk.keys.len() * row_bytes,
-            });
-            self.group_of.push(place);
-            self.sections.push(ReadSection {
-                partition: chunk.partition,
-                group: group.id,
-                schema_version: group.schema_version,
-                at_least: at_least.map_or(LogIndex(0), |position| position.index_of(chunk.partition)),
-                features: group.features.clone(),
-                keys: chunk.keys.clone(),
-            });
+            };
+            let at_least = at_least.map_or(LogIndex(0), |position| position.index_of(chunk.partition));
+            self.sections.push(SectionPlan { partition: chunk.partition, at_least, group: place, chunk: at, weight });
         }
     }
 }
@@ -165,13 +188,13 @@ fn split_entity(
     keys: &EncodedKeys,
     map: &ClusterMap,
     keys_max: usize,
-) -> Result<(EntitySlots, Vec<Chunk>), ReadError> {
+) -> Result<EntitySlots, ReadError> {
     let bad = |what: String| ReadError::View { view: plan.name.clone(), what };
     let set = map.set(entity.set).ok_or_else(|| {
         bad(format!("its data lie in partition set {}, which map version {} lacks", entity.set, map.version))
     })?;
     let mut distinct = Distinct::new(rows);
-    let mut slots = EntitySlots { key_of_row: Vec::with_capacity(rows), place_of_key: Vec::new() };
+    let mut slots = EntitySlots { key_of_row: Vec::with_capacity(rows), place_of_key: Vec::new(), chunks: Vec::new() };
     let mut chunks: Vec<Chunk> = Vec::new();
     let mut open: BTreeMap<PartitionId, u32> = BTreeMap::new();
     let mut key = Vec::new();
@@ -209,7 +232,8 @@ fn split_entity(
         chunk.keys.push(&key);
         chunk.key_bytes += key.len();
     }
-    Ok((slots, chunks))
+    slots.chunks = chunks;
+    Ok(slots)
 }
 
 /// Canonical bytes of every value of the rows, each encoded and checked once, however many groups use it.
@@ -290,9 +314,9 @@ pub(crate) mod tests {
         let plan = ViewPlan::new(&shop()).unwrap();
         let rows = rows((0..100).map(|n| n % 40));
         let split = Split::new(&plan, &rows, &map_of(4), None).unwrap();
-        let asked = |group: u32| -> usize {
-            let of = split.group_of.iter().zip(&split.sections);
-            of.filter(|(g, _)| **g == group).map(|(_, section)| section.keys.len()).sum()
+        let asked = |group: usize| -> usize {
+            let of = (0..split.sections.len()).filter(|&at| split.sections[at].group == group);
+            of.map(|at| split.keys_of(&plan, at).len()).sum()
         };
         assert_eq!((asked(0), asked(1), asked(2), asked(3)), (1, 40, 40, 40));
         for (group, of) in plan.groups.iter().enumerate() {
@@ -304,9 +328,26 @@ pub(crate) mod tests {
                 let types: Vec<_> = entity.columns.iter().map(|&c| plan.keys[c].ty).collect();
                 let mut key = Vec::new();
                 encode_key(&types, &values, &mut key).unwrap();
-                assert_eq!(split.sections[section].keys.get(at), key);
-                assert_eq!(split.sections[section].group, of.id);
+                assert_eq!(split.keys_of(&plan, section).get(at), key);
+                assert_eq!(split.sections[section].group, group);
             }
+        }
+    }
+
+    #[test]
+    fn a_section_has_the_bytes_that_the_protocol_gives_it() {
+        let plan = ViewPlan::new(&shop()).unwrap();
+        let split = Split::new(&plan, &rows(0..50), &map_of(4), None).unwrap();
+        for at in 0..split.sections.len() {
+            let mut bytes = Vec::new();
+            split.put_section(&plan, at, &mut bytes);
+            let section = stoa_protocol::read::ReadSection::from_bytes(&bytes).unwrap();
+            assert_eq!(section.to_bytes(), bytes);
+            assert_eq!(section.keys, *split.keys_of(&plan, at));
+            assert_eq!(section.partition, split.sections[at].partition);
+            let group = &plan.groups[split.sections[at].group];
+            assert_eq!((section.group, section.schema_version), (group.id, group.schema_version));
+            assert_eq!(section.features, group.features);
         }
     }
 
@@ -362,8 +403,8 @@ pub(crate) mod tests {
             rows.push(&[long.clone(), "h".into(), long]).unwrap();
         }
         let split = Split::new(&plan, &rows, &map_of(1), None).unwrap();
-        assert!(split.weights.iter().all(|weight| weight.request_bytes < SECTION_KEY_BYTES_MAX + 8_192));
+        assert!(split.sections.iter().all(|section| section.weight.request_bytes < SECTION_KEY_BYTES_MAX + 8_192));
         let (section, at) = split.place(&plan, 3, 999);
-        assert!(split.sections[section].keys.get(at).starts_with(b"\x50999x"));
+        assert!(split.keys_of(&plan, section).get(at).starts_with(b"\x50999x"));
     }
 }

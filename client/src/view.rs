@@ -7,8 +7,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use stoa_env::{BootTime, Transport};
 use stoa_protocol::limits::{DEADLINE_US_MAX, READ_DEADLINE_US_DEFAULT};
-use stoa_protocol::message::{Kind, ReadAnswer};
-use stoa_protocol::read::{SectionAnswer, SectionResult};
+use stoa_protocol::message::Kind;
 use stoa_protocol::{ClusterMap, ErrorBody, ErrorCode, MapVersion, Position, Wire};
 
 use crate::answer::ViewAnswer;
@@ -18,6 +17,7 @@ use crate::multi_get::{Action, MultiGet, RequestFailure};
 use crate::plan::ViewPlan;
 use crate::routes::Routes;
 use crate::rows::Rows;
+use crate::section_rows::{SectionRows, parse_answer};
 use crate::shared::{Shared, peer_failure};
 use crate::split::Split;
 
@@ -49,7 +49,7 @@ impl<T: Transport> Clone for View<T> {
     }
 }
 
-type Outcome = (usize, Result<Vec<Result<SectionAnswer, ErrorBody>>, CallError>);
+type Outcome = (usize, Result<Vec<Result<SectionRows, ErrorBody>>, CallError>);
 
 impl<T: Transport> View<T> {
     pub(crate) fn new(inner: Arc<Inner<T>>, plan: ViewPlan) -> Self {
@@ -78,7 +78,7 @@ impl<T: Transport> View<T> {
             check_position(position, routes.map())?;
         }
         let split = Split::new(&self.plan, rows, routes.map(), options.at_least.as_ref())?;
-        let sections = split.sections.iter().zip(&split.weights).map(|(section, weight)| (section.partition, *weight));
+        let sections = split.sections.iter().map(|section| (section.partition, section.weight));
         let deadline = started.plus(options.deadline);
         let mut machine = MultiGet::new(sections, deadline);
         let mut in_flight = FuturesUnordered::new();
@@ -122,11 +122,11 @@ impl<T: Transport> View<T> {
 
     /// The bytes of a [`ReadRequest`](stoa_protocol::message::ReadRequest), without copying its sections first.
     fn body(&self, split: &Split, sections: &[u32]) -> Vec<u8> {
-        let bytes = sections.iter().map(|&at| split.weights[at as usize].request_bytes).sum::<usize>();
+        let bytes = sections.iter().map(|&at| split.sections[at as usize].weight.request_bytes).sum::<usize>();
         let mut body = Vec::with_capacity(bytes + 256);
         self.inner.shared.caller.put(&mut body);
         (sections.len() as u32).put(&mut body);
-        sections.iter().for_each(|&at| split.sections[at as usize].put(&mut body));
+        sections.iter().for_each(|&at| split.put_section(&self.plan, at as usize, &mut body));
         body
     }
 
@@ -145,23 +145,21 @@ impl<T: Transport> View<T> {
         let result = shared.call(to, Kind::Read, &body, limit).await;
         let results = result.and_then(|(_, body)| {
             let unfit = |what| CallError::Unfit { from: to.addr, what };
-            let answer = ReadAnswer::from_bytes(&body).map_err(|error| unfit(error.to_string()))?;
-            if answer.sections.len() != asked.len() {
-                return Err(unfit(format!("it has {} sections of {}", answer.sections.len(), asked.len())));
+            let answer = parse_answer(body).map_err(|error| unfit(error.to_string()))?;
+            if answer.len() != asked.len() {
+                return Err(unfit(format!("it has {} sections of {}", answer.len(), asked.len())));
             }
-            Ok(asked.iter().zip(answer.sections).map(|(&at, result)| self.judge(split, at, result)).collect())
+            Ok(asked.iter().zip(answer).map(|(&at, result)| self.judge(split, at, result)).collect())
         });
         (request, results)
     }
 
-    fn judge(&self, split: &Split, at: u32, result: SectionResult) -> Result<SectionAnswer, ErrorBody> {
-        match result {
-            SectionResult::Failed(error) => Err(error),
-            SectionResult::Rows(answer) => match split.fits(&self.plan, at as usize, &answer) {
-                Ok(()) => Ok(answer),
-                // Another replica may do better; this one is asked last for a while.
-                Err(what) => Err(ErrorBody::new(ErrorCode::NotReady, format!("the answer does not fit: {what}"))),
-            },
+    fn judge(&self, split: &Split, at: u32, result: Result<SectionRows, ErrorBody>) -> Result<SectionRows, ErrorBody> {
+        let answer = result?;
+        match split.fits(&self.plan, at as usize, &answer) {
+            Ok(()) => Ok(answer),
+            // Another replica may do better; this one is asked last for a while.
+            Err(what) => Err(ErrorBody::new(ErrorCode::NotReady, format!("the answer does not fit: {what}"))),
         }
     }
 }
@@ -171,7 +169,7 @@ fn take<T: Transport>(
     routes: &Routes,
     machine: &mut MultiGet,
     request: usize,
-    outcome: Result<Vec<Result<SectionAnswer, ErrorBody>>, CallError>,
+    outcome: Result<Vec<Result<SectionRows, ErrorBody>>, CallError>,
 ) {
     let now = shared.now();
     shared.step(routes, |world| match outcome {

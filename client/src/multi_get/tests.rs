@@ -1,11 +1,12 @@
 //! Scripts: a read over partitions 2, 3, … of three nodes, one in each zone; the client sits in zone a with node 1.
 
 use stoa_protocol::LogIndex;
-use stoa_protocol::read::RowStatus;
+use stoa_protocol::read::{RowStatus, SectionAnswer};
 
 use super::*;
 use crate::budget::HEDGE_BURST;
 use crate::peers::{HEDGE_DELAY, SILENCE_MIN};
+use crate::section_rows::tests::rows_of;
 use crate::split::tests::map_of;
 
 const A: NodeId = NodeId(1);
@@ -22,15 +23,15 @@ struct Script {
     maps_wanted: Vec<MapVersion>,
 }
 
-fn answer_of(index: u64) -> SectionAnswer {
-    SectionAnswer {
+fn answer_of(index: u64) -> SectionRows {
+    rows_of(SectionAnswer {
         schema_version: 1,
         applied: LogIndex(index),
         incarnation: 0,
         statuses: vec![RowStatus::Found],
         event_times: vec![0],
         columns: Vec::new(),
-    }
+    })
 }
 
 impl Script {
