@@ -6,5 +6,6 @@ pub mod certs;
 pub mod cli;
 pub mod config;
 pub mod definitions;
+pub mod demo;
 pub mod load;
 pub mod node;

@@ -2,8 +2,7 @@
 //!
 //! A file is opened against a group ([`SourceFile`]), which settles what each of its columns is and refuses what cannot
 //! fit; it is read in chunks of rows ([`Chunk`]), in which bad rows stand apart with their reasons; a [`Batcher`] turns
-//! rows into one row batch after the other for each partition. Nothing here knows a cluster or a clock: the time of the
-//! load is an option.
+//! rows into one row batch after the other for each partition; [`load`] sends them. The time of the load is an option.
 //!
 //! The same file, group, options and partition ranges give the same batches, byte for byte. That makes a load resumable:
 //! its batches are written under a session id ([`load_session_id`]) and numbered 1, 2, 3 … for each partition,
@@ -21,6 +20,7 @@ mod parquet_file;
 mod parquet_types;
 mod parquet_values;
 mod row;
+mod run;
 mod source;
 mod text;
 
@@ -29,4 +29,7 @@ pub use error::LoadError;
 pub use identity::{LoadIdentity, load_session_id};
 pub use options::{LoadOptions, UnknownColumns};
 pub use row::{BadRow, Chunk, LoadRow, ROW_BYTES_MAX};
+pub use run::{
+    Acknowledged, LoadFailure, LoadReport, LoadRequest, OnBad, Progress, Silent, default_name, file_time_us, load,
+};
 pub use source::{CHUNK_ROWS_MAX, Chunks, SourceFile};

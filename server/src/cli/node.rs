@@ -1,0 +1,119 @@
+//! `stoa node`: one process of a cluster.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use stoa_env::{Clock, Credentials, OsEntropy, QuicOptions, QuicTransport, RealClock, RealDisk};
+use stoa_raft::RaftTiming;
+use stoa_raft::wal::WalOptions;
+
+use crate::certs::ensure_local;
+use crate::config::{Config, TlsConfig};
+use crate::node::{Node, NodeOptions, RootMember, World};
+
+/// The clients that a local cluster's certificates are made for.
+pub const LOCAL_PRINCIPALS: [&str; 2] = ["admin", "app"];
+
+/// How long an orderly end may take before the process ends anyhow; everything acknowledged is durable.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
+
+/// Runs a node until it is told to stop (SIGTERM, SIGINT) or cannot go on.
+#[derive(Debug, Args)]
+pub struct NodeCommand {
+    /// The node's configuration.
+    #[arg(long)]
+    config: PathBuf,
+}
+
+impl NodeCommand {
+    /// Runs the node.
+    pub fn run(self) -> anyhow::Result<u8> {
+        let config = Config::load(&self.config)?;
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        if let Some(threads) = config.threads {
+            builder.worker_threads(usize::from(threads));
+        }
+        builder.enable_all().build()?.block_on(run(config))
+    }
+}
+
+async fn run(config: Config) -> anyhow::Result<u8> {
+    let now = RealClock.wall();
+    let credentials = match &config.tls {
+        TlsConfig::Dir { dir, create: true } => {
+            let local = ensure_local(dir, Some(config.node.0), &LOCAL_PRINCIPALS, now)?;
+            let files = local.node.context("a node's certificate was asked for")?;
+            Credentials::from_pem_files(&local.ca, &files.cert, &files.key, now)?
+        }
+        TlsConfig::Dir { dir, create: false } => {
+            let file = |name: String| dir.join(name);
+            Credentials::from_pem_files(
+                &file("ca.pem".into()),
+                &file(format!("node-{}.pem", config.node)),
+                &file(format!("node-{}.key", config.node)),
+                now,
+            )?
+        }
+        TlsConfig::Files { ca, cert, key } => Credentials::from_pem_files(ca, cert, key, now)?,
+    };
+    // The port first: a second process on the same data directory fails here, before it touches a file.
+    let transport = QuicTransport::bind(config.listen, credentials, QuicOptions::default())?;
+    let disk = RealDisk::new(&config.data_dir)
+        .with_context(|| format!("opening the data directory {}", config.data_dir.display()))?;
+    let world = World { disk, transport: transport.clone(), clock: Arc::new(RealClock), entropy: Arc::new(OsEntropy) };
+    let node = Node::start(options(&config), world).await?;
+    transport.serve(node.clone());
+    tracing::info!(node = config.node.0, zone = config.zone, listen = %config.listen, "the node serves");
+    let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let fatal = tokio::select! {
+        biased;
+        why = node.wait_fatal() => Some(why),
+        _ = term.recv() => None,
+        _ = tokio::signal::ctrl_c() => None,
+    };
+    if tokio::time::timeout(SHUTDOWN_LIMIT, node.shutdown()).await.is_err() {
+        tracing::warn!("the node did not end in order within {SHUTDOWN_LIMIT:?}");
+    }
+    transport.close().await;
+    match fatal {
+        Some(why) => anyhow::bail!(why),
+        None => Ok(0),
+    }
+}
+
+fn options(config: &Config) -> NodeOptions {
+    let ms = Duration::from_millis;
+    NodeOptions {
+        cluster: config.cluster,
+        node: config.node,
+        zone: config.zone.clone(),
+        advertise: config.advertise,
+        root: config.root.iter().map(|m| RootMember { node: m.node, zone: m.zone.clone(), addr: m.addr }).collect(),
+        partitions: config.bootstrap.partitions as u32,
+        nodes_expected: config.bootstrap.nodes as u32,
+        timing: RaftTiming {
+            heartbeat: ms(config.raft.heartbeat_ms),
+            election_min: ms(config.raft.election_ms_min),
+            election_max: ms(config.raft.election_ms_max),
+            zone_delay_max: ms(config.raft.zone_delay_ms_max),
+            fsync_max: ms(config.raft.fsync_ms_max),
+            clock_drift_ppm: config.raft.clock_drift_ppm_max as u32,
+        },
+        wal: WalOptions {
+            segment_bytes: config.log.segment_mib << 20,
+            max_live_bytes: config.log.live_mib_max << 20,
+            ..WalOptions::default()
+        },
+        snapshot_log_bytes: SNAPSHOT_LOG_BYTES,
+        partition_bytes_max: PARTITION_BYTES_MAX,
+    }
+}
+
+/// One group's log after which a snapshot is taken: replaying it takes about a second.
+const SNAPSHOT_LOG_BYTES: u64 = 32 << 20;
+
+/// Logical bytes of one partition: 2^32 row numbers would be exhausted near it by the smallest rows.
+const PARTITION_BYTES_MAX: u64 = 64 << 30;
