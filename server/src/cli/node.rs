@@ -61,8 +61,9 @@ async fn run(config: Config) -> anyhow::Result<u8> {
     };
     // The port first: a second process on the same data directory fails here, before it touches a file.
     let transport = QuicTransport::bind(config.listen, credentials, QuicOptions::default())?;
-    let disk = RealDisk::new(&config.data_dir)
-        .with_context(|| format!("opening the data directory {}", config.data_dir.display()))?;
+    let opening = || format!("opening the data directory {}", config.data_dir.display());
+    std::fs::create_dir_all(&config.data_dir).with_context(opening)?;
+    let disk = RealDisk::new(&config.data_dir).with_context(opening)?;
     let world = World { disk, transport: transport.clone(), clock: Arc::new(RealClock), entropy: Arc::new(OsEntropy) };
     let node = Node::start(options(&config), world).await?;
     transport.serve(node.clone());
