@@ -1,10 +1,203 @@
-//! (in the making)
-/// x
-#[derive(Debug, clap::Args)]
-pub struct DemoCommand {}
+//! `stoa demo`: what Stoa is for, in half a minute. A cluster of three zones with two nodes each, as real processes with
+//! real sockets, certificates and files; real retail features; a ranking service's requests on a schedule that does not
+//! wait for answers; one zone killed half way; and at the end the proof that nothing was lost and nothing was wrong.
+
+mod cluster;
+mod report;
+mod truth;
+mod workload;
+mod writers;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use stoa_client::Client;
+use stoa_env::{Clock, QuicTransport, RealClock};
+use stoa_protocol::{ClusterMap, PartitionId};
+
+use crate::definitions::load_definitions;
+use crate::load::{LoadRequest, OnBad, Silent, UnknownColumns, load};
+use cluster::LocalCluster;
+use report::Report;
+use truth::Truth;
+use workload::{Phases, Workload};
+use writers::Writers;
+
+/// The groups of the demo and their files, in the order in which they are loaded.
+const GROUPS: [(&str, &str); 5] = [
+    ("customers/household_profile@1", "household_profile.parquet"),
+    ("shop/household_activity@1", "household_activity.parquet"),
+    ("shop/product_catalog@1", "product_catalog.parquet"),
+    ("shop/product_activity@1", "product_activity.parquet"),
+    ("shop/product_store_promo@1", "product_store_promo.parquet"),
+];
+/// The view that the workload reads.
+const VIEW: &str = "shop/rank_products@1";
+/// The zone that is lost.
+const LOST_ZONE: &str = "a";
+/// How long forming the cluster may take.
+const FORM_LIMIT: Duration = Duration::from_secs(60);
+/// How long all replicas may take to be equal after the run.
+const SETTLE_LIMIT: Duration = Duration::from_secs(60);
+
+/// Shows what Stoa is for.
+#[derive(Debug, Args)]
+pub struct DemoCommand {
+    /// How long the ranking workload runs; the zone is killed half way.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(12..=3_600))]
+    seconds: u64,
+    /// Requests a second, on a schedule that does not wait for answers.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=20_000))]
+    rate: u64,
+    /// Partitions of the cluster.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=256))]
+    partitions: u64,
+    /// The directory with the demo's catalog and data.
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// Print one JSON object instead of the table.
+    #[arg(long)]
+    json: bool,
+    /// Keep the cluster's files, and say where they are.
+    #[arg(long)]
+    keep: bool,
+}
+
 impl DemoCommand {
-    /// x
+    /// Runs the demo; exit status 1 if a read failed, a value differed or digests differ.
     pub async fn run(self) -> anyhow::Result<u8> {
-        Ok(0)
+        let data = find_data(self.data.as_deref())?;
+        let mut cluster = LocalCluster::start(self.partitions, FORM_LIMIT, self.keep).await?;
+        let result = self.run_on(&mut cluster, &data).await;
+        if result.is_err() {
+            eprintln!("{}", cluster.last_words());
+        }
+        cluster.stop().await;
+        let report = result?;
+        match self.json {
+            true => println!("{}", report.json()),
+            false => println!("{}", report.table()),
+        }
+        Ok(u8::from(!report.holds()))
+    }
+
+    async fn run_on(&self, cluster: &mut LocalCluster, data: &Path) -> anyhow::Result<Report> {
+        let mut clients = Vec::new();
+        for zone in cluster::ZONES {
+            clients.push(cluster.client(zone).await?);
+        }
+        let admin = clients[0].clone();
+        let map = admin.map();
+        say(&format!(
+            "{} nodes in {} zones formed a cluster of {} partitions, each with a voter in every zone",
+            map.nodes.len(),
+            cluster::ZONES.len(),
+            map.sets.iter().map(|set| set.partitions.len()).sum::<usize>()
+        ));
+        let mut report = Report::new(self.rate, self.seconds);
+        admin.apply(load_definitions(&data.join("shop.yaml"))?, Duration::from_secs(10)).await?;
+        self.load_all(&admin, data, &mut report).await?;
+        let truth = Arc::new(Truth::read(&admin, data).await?);
+        let start = RealClock.boot();
+        let half = Duration::from_secs(self.seconds) / 2;
+        // The zone is away for at least the five seconds that are judged by themselves.
+        let away = (Duration::from_secs(self.seconds) / 4).max(Duration::from_millis(5_500));
+        let phases = Phases { start, loss: start.plus(half), back: start.plus(half + away) };
+        let writers = Writers::start(&clients, truth.clone()).await?;
+        let workload = Workload::start(&clients, truth.clone(), phases, self.rate, self.seconds).await?;
+        say(&format!(
+            "{} requests/s: one household and 100 candidate products each, {} features a row",
+            self.rate,
+            truth.features()
+        ));
+        sleep_until(phases.loss).await;
+        say(&format!("zone {LOST_ZONE} is gone: kill -9 of its processes"));
+        cluster.kill_zone(LOST_ZONE).await?;
+        let killed = RealClock.boot();
+        sleep_until(phases.back).await;
+        say(&format!("zone {LOST_ZONE} starts again"));
+        cluster.start_zone(LOST_ZONE)?;
+        workload.finish(&mut report).await?;
+        writers.finish(killed, &mut report).await;
+        settle(&admin, &map, &mut report).await;
+        Ok(report)
+    }
+
+    async fn load_all(&self, client: &Client<QuicTransport>, data: &Path, report: &mut Report) -> anyhow::Result<()> {
+        let start = RealClock.boot();
+        for (group, file) in GROUPS {
+            let request = LoadRequest {
+                group: group.into(),
+                file: data.join("data").join(file),
+                name: "demo".into(),
+                on_bad: OnBad::Abort,
+                unknown_columns: UnknownColumns::Refuse,
+                rows_per_batch: 1_000,
+                at_us: RealClock.wall().0,
+            };
+            let loaded = load(client, &request, Arc::new(Silent)).await.with_context(|| format!("loading {file}"))?;
+            report.rows_loaded += loaded.rows_acknowledged;
+        }
+        report.load_seconds = RealClock.boot().since(start).as_secs_f64();
+        say(&format!("{} rows loaded, {:.0} rows/s", report.rows_loaded, report.rows_per_s()));
+        Ok(())
+    }
+}
+
+/// Waits until all three replicas of every partition have equal digests at equal positions.
+async fn settle(client: &Client<QuicTransport>, map: &ClusterMap, report: &mut Report) {
+    let start = RealClock.boot();
+    let mut open: Vec<PartitionId> = map.sets.iter().flat_map(|set| &set.partitions).map(|p| p.id).collect();
+    report.partitions = open.len();
+    let limit = Duration::from_secs(2);
+    while !open.is_empty() && RealClock.boot().since(start) < SETTLE_LIMIT {
+        let mut still = Vec::new();
+        for id in open {
+            let replicas = map.partition(id).map(|p| p.replicas.clone()).unwrap_or_default();
+            let mut digests = Vec::new();
+            for replica in &replicas {
+                digests.push(client.digest(replica.node, id, limit).await.ok());
+            }
+            let equal = digests.iter().all(|d| d.is_some() && *d == digests[0]);
+            match equal {
+                true => report.digests.push((id, digests[0].clone().expect("all of them are there"))),
+                false => still.push(id),
+            }
+        }
+        open = still;
+        if !open.is_empty() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    report.digests_open = open;
+    report.settled_ms = RealClock.boot().since(start).as_millis() as u64;
+}
+
+async fn sleep_until(when: stoa_env::BootTime) {
+    tokio::time::sleep(when.since(RealClock.boot())).await;
+}
+
+fn say(text: &str) {
+    eprintln!("{text}");
+}
+
+/// The demo's directory: as given, in the current directory, or beside the build directory that the program lies in.
+fn find_data(given: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let mut places: Vec<PathBuf> = Vec::new();
+    match given {
+        Some(dir) => places.push(dir.to_owned()),
+        None => {
+            places.push("demo".into());
+            if let Ok(exe) = std::env::current_exe() {
+                places.extend(exe.ancestors().skip(1).take(4).map(|dir| dir.join("demo")));
+            }
+        }
+    }
+    match places.iter().find(|dir| dir.join("shop.yaml").is_file()) {
+        Some(dir) => Ok(dir.clone()),
+        None => bail!("shop.yaml is in none of {places:?}; name the demo's directory with --data"),
     }
 }

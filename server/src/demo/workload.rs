@@ -1,0 +1,177 @@
+//! The ranking service: requests leave on schedule whatever happens to earlier ones, and each is measured from the moment
+//! at which it should have left.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use stoa_client::{Client, ReadOptions, Rows, ValueStatus, View};
+use stoa_env::{BootTime, Clock, Entropy, OsEntropy, QuicTransport, RealClock, spawn};
+use tokio::sync::mpsc;
+
+use super::VIEW;
+use super::report::{PhaseReport, Report};
+use super::truth::{Request, Truth};
+
+/// Candidate products of a request.
+const CANDIDATES: usize = 100;
+/// When the answer must be there, from the call.
+const DEADLINE: Duration = Duration::from_millis(200);
+/// One answer in this many is compared with the files, value by value.
+const CHECK_EVERY: u64 = 10;
+/// The window after the loss that is judged by itself.
+const LOSS_WINDOW: Duration = Duration::from_secs(5);
+/// What complete answers are counted against in it.
+const GOOD: Duration = Duration::from_millis(10);
+/// Requests under way at once; beyond it the schedule waits, and the waiting counts as latency.
+const IN_FLIGHT_MAX: usize = 4_096;
+
+/// When what happens.
+#[derive(Debug, Clone, Copy)]
+pub struct Phases {
+    /// The first request.
+    pub start: BootTime,
+    /// The zone is killed.
+    pub loss: BootTime,
+    /// The zone starts again.
+    pub back: BootTime,
+}
+
+struct Outcome {
+    scheduled: BootTime,
+    latency: Duration,
+    failure: Option<String>,
+    checked: u64,
+    wrong: u64,
+    hedges: u32,
+}
+
+/// The requests under way.
+pub struct Workload {
+    outcomes: mpsc::Receiver<Outcome>,
+    phases: Phases,
+}
+
+impl Workload {
+    /// Begins to send.
+    pub async fn start(
+        clients: &[Client<QuicTransport>],
+        truth: Arc<Truth>,
+        phases: Phases,
+        rate: u64,
+        seconds: u64,
+    ) -> anyhow::Result<Self> {
+        let mut views = Vec::new();
+        for client in clients {
+            views.push(client.view(VIEW).await?);
+        }
+        let (tick, mut ticks) = mpsc::channel::<(u64, BootTime)>(IN_FLIGHT_MAX);
+        // A thread of its own keeps time: tokio's timers are no finer than a millisecond.
+        std::thread::spawn(move || {
+            for number in 0..rate * seconds {
+                let due = phases.start.plus(Duration::from_nanos(number * 1_000_000_000 / rate));
+                std::thread::sleep(due.since(RealClock.boot()));
+                if tick.blocking_send((number, due)).is_err() {
+                    return;
+                }
+            }
+        });
+        let (done, outcomes) = mpsc::channel(IN_FLIGHT_MAX);
+        spawn("demo workload", async move {
+            while let Some((number, due)) = ticks.recv().await {
+                let view = views[number as usize % views.len()].clone();
+                let (truth, done) = (truth.clone(), done.clone());
+                spawn("demo request", async move {
+                    let outcome = one(&view, &truth, number, due).await;
+                    // Nobody listens any more only when the demo is being given up.
+                    let _ = done.send(outcome).await;
+                });
+            }
+        });
+        Ok(Self { outcomes, phases })
+    }
+
+    /// Waits for the last answer and adds everything up.
+    pub async fn finish(mut self, report: &mut Report) -> anyhow::Result<()> {
+        let mut whole = histogram();
+        let mut phases = [histogram(), histogram(), histogram()];
+        let (mut window, mut good) = (0u64, 0u64);
+        while let Some(outcome) = self.outcomes.recv().await {
+            let micros = outcome.latency.as_micros().clamp(1, 60_000_000) as u64;
+            let at =
+                usize::from(outcome.scheduled >= self.phases.loss) + usize::from(outcome.scheduled >= self.phases.back);
+            whole.record(micros)?;
+            phases[at].record(micros)?;
+            report.reads_total += 1;
+            report.values_checked += outcome.checked;
+            report.values_wrong += outcome.wrong;
+            report.hedges += u64::from(outcome.hedges);
+            if at > 0 && outcome.scheduled.since(self.phases.loss) < LOSS_WINDOW {
+                window += 1;
+                good += u64::from(outcome.failure.is_none() && outcome.latency <= GOOD);
+            }
+            if let Some(why) = outcome.failure {
+                report.reads_failed += 1;
+                if report.failures.len() < 10 {
+                    let at = outcome.scheduled.since(self.phases.start);
+                    report.failures.push(format!("at {:.3} s: {why}", at.as_secs_f64()));
+                }
+            }
+        }
+        report.whole = PhaseReport::of(&whole);
+        report.phases = phases.each_ref().map(PhaseReport::of);
+        report.good_share = if window == 0 { 0.0 } else { good as f64 / window as f64 };
+        Ok(())
+    }
+}
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 60_000_000, 3).expect("the bounds are constants that fit")
+}
+
+async fn one(view: &View<QuicTransport>, truth: &Truth, number: u64, scheduled: BootTime) -> Outcome {
+    let request = truth.request(|| OsEntropy.next_u64(), CANDIDATES);
+    let mut outcome = Outcome { scheduled, latency: Duration::ZERO, failure: None, checked: 0, wrong: 0, hedges: 0 };
+    let rows = match rows(&request) {
+        Ok(rows) => rows,
+        Err(error) => {
+            outcome.failure = Some(error.to_string());
+            return outcome;
+        }
+    };
+    let called = RealClock.boot();
+    let answer = view.get(&rows, &ReadOptions { deadline: DEADLINE, at_least: None }).await;
+    let ended = RealClock.boot();
+    outcome.latency = ended.since(scheduled);
+    match answer {
+        Err(error) => outcome.failure = Some(error.to_string()),
+        Ok(answer) => {
+            outcome.hedges = answer.stats().hedges as u32;
+            let unavailable = answer
+                .columns()
+                .map(|column| (0..answer.rows()).filter(|row| column.status(*row) == ValueStatus::Unavailable).count())
+                .sum::<usize>();
+            if unavailable > 0 {
+                outcome.failure =
+                    Some(format!("{unavailable} values were unavailable after {:?}", ended.since(called)));
+            } else if ended.since(called) > DEADLINE {
+                outcome.failure = Some(format!("the answer came after {:?}, beyond its deadline", ended.since(called)));
+            }
+            if number.is_multiple_of(CHECK_EVERY) && unavailable == 0 {
+                match truth.compare(&request, &answer) {
+                    Ok((checked, wrong)) => (outcome.checked, outcome.wrong) = (checked, wrong),
+                    Err(error) => outcome.failure = Some(error.to_string()),
+                }
+            }
+        }
+    }
+    outcome
+}
+
+fn rows(request: &Request) -> Result<Rows, stoa_client::RowsError> {
+    let mut rows = Rows::new(&["household_id", "product_id", "store_id"]);
+    for product in &request.products {
+        rows.push(&[request.household.into(), (*product).into(), request.store.into()])?;
+    }
+    Ok(rows)
+}

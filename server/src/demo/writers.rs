@@ -1,0 +1,105 @@
+//! Writes go on during the whole demo, one stream for each partition: rows of the products' activity are written again
+//! with the values of the file and the present time. They show when each partition takes writes after the loss.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use stoa_client::{Client, OnLostAnswer, WriteOptions};
+use stoa_env::{BootTime, Clock, QuicTransport, RealClock, spawn};
+use stoa_protocol::key::{key_prefix, partition_hash};
+use stoa_protocol::{FeatureGroup, PartitionId, RowBatchBuilder, Value};
+use tokio::task::JoinHandle;
+
+use super::report::Report;
+use super::truth::Truth;
+
+/// Rows that each stream writes again and again.
+const ROWS: usize = 10;
+/// Between two writes of a stream.
+const PAUSE: Duration = Duration::from_millis(100);
+
+type Acks = Vec<(BootTime, BootTime)>;
+
+/// The streams.
+pub struct Writers {
+    stop: Arc<AtomicBool>,
+    streams: Vec<JoinHandle<Option<(Acks, u64)>>>,
+}
+
+impl Writers {
+    /// Begins to write, from clients of all zones in turn.
+    pub async fn start(clients: &[Client<QuicTransport>], truth: Arc<Truth>) -> anyhow::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (group, rows) = truth.written();
+        let map = clients[0].map();
+        let set = map.set(group.set).ok_or_else(|| anyhow::anyhow!("the map has no set {}", group.set))?;
+        let types = group.entity.key_types();
+        let mut parts: BTreeMap<PartitionId, Vec<(Vec<u8>, Vec<Value>)>> = BTreeMap::new();
+        for (key, values) in rows {
+            let prefix = key_prefix(&types, key, usize::from(group.entity.partition_by))?;
+            let Some(partition) = set.partition_of(partition_hash(prefix)) else { continue };
+            let part = parts.entry(partition.id).or_default();
+            if part.len() < ROWS {
+                part.push((key.to_vec(), values.to_vec()));
+            }
+        }
+        let streams = parts
+            .into_iter()
+            .enumerate()
+            .map(|(at, (partition, rows))| {
+                let client = clients[at % clients.len()].clone();
+                spawn("demo writer", write(client, group.clone(), partition, rows, stop.clone()))
+            })
+            .collect();
+        Ok(Self { stop, streams })
+    }
+
+    /// Ends the streams; the time until writes resumed is that of the partition that took longest.
+    pub async fn finish(self, killed: BootTime, report: &mut Report) {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut resumed = Some(Duration::ZERO);
+        for stream in self.streams {
+            let Ok(Some((acks, failures))) = stream.await else {
+                resumed = None;
+                continue;
+            };
+            report.writes_acknowledged += acks.len() as u64;
+            report.writes_failed += failures;
+            let first = acks.iter().find(|(sent, _)| *sent >= killed).map(|(_, acked)| acked.since(killed));
+            resumed = match (resumed, first) {
+                (Some(worst), Some(first)) => Some(worst.max(first)),
+                _ => None,
+            };
+        }
+        report.writes_resumed_ms = resumed.map(|d| d.as_millis() as u64);
+    }
+}
+
+async fn write(
+    client: Client<QuicTransport>,
+    group: FeatureGroup,
+    partition: PartitionId,
+    rows: Vec<(Vec<u8>, Vec<Value>)>,
+    stop: Arc<AtomicBool>,
+) -> (Acks, u64) {
+    let features: Vec<u16> = (0..group.features.len() as u16).collect();
+    let (mut acks, mut failures) = (Vec::new(), 0);
+    while !stop.load(Ordering::Relaxed) {
+        let mut builder = RowBatchBuilder::new(&group, &features);
+        let now_us = RealClock.wall().0;
+        for (key, values) in &rows {
+            builder.upsert(key, now_us, 0, values).expect("the values were loaded before, so they fit");
+        }
+        let Some(batch) = builder.finish() else { return (acks, failures) };
+        let options = WriteOptions { on_lost_answer: OnLostAnswer::Resend, ..WriteOptions::default() };
+        let sent = RealClock.boot();
+        match client.write(partition, &batch, &options).await {
+            Ok(_) => acks.push((sent, RealClock.boot())),
+            Err(_) => failures += 1,
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    (acks, failures)
+}
