@@ -109,7 +109,9 @@ impl<T: Transport> Shared<T> {
     ) -> Result<(MapVersion, Bytes), CallError> {
         let map_version = self.routes.borrow().map().version;
         let request_id = self.next_request.fetch_add(1, Ordering::Relaxed);
-        let ask = Ask { kind, request_id, cluster: self.cluster, map_version };
+        // The newest version this client has heard of: a node that is behind it waits, rather than deny what was defined.
+        let heard = MapVersion(map_version.0.max(self.map_wanted.load(Ordering::Relaxed)));
+        let ask = Ask { kind, request_id, cluster: self.cluster, map_version: heard };
         let result = exchange(&self.transport, to, ask, body, limit).await;
         let seen = match &result {
             Ok((header, _)) => header.map_version,

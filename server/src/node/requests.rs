@@ -12,7 +12,7 @@ use stoa_protocol::message::{
     ANSWER, ApplyRequest, BarrierRequest, Caller, DigestRequest, Empty, GroupRequest, HelloRequest, JoinRequest,
     KIND_ERROR, Kind, NodeStatus, ReadRequest, SessionRequest, ViewRequest, WatchRequest, WriteRequest, decode_request,
 };
-use stoa_protocol::{ClusterId, ErrorBody, ErrorCode, ROOT_PARTITION};
+use stoa_protocol::{ClusterId, ErrorBody, ErrorCode, MapVersion, ROOT_PARTITION};
 use stoa_raft::root::RootCommand;
 use stoa_raft::root::catalog::{find_group, find_view};
 use stoa_raft::root::command::Definitions;
@@ -88,7 +88,29 @@ impl<D: Disk, T: Transport> Node<D, T> {
                 };
                 self.answer_node(*id, kind, body, limit).await
             }
+            Kind::Map | Kind::View | Kind::Group => {
+                self.wait_version(header.map_version, limit).await?;
+                self.answer_client(from, kind, body, limit).await
+            }
             _ => self.answer_client(from, kind, body, limit).await,
+        }
+    }
+
+    /// Waits until this node's copy of the catalog is as new as what the caller has heard of: what one node has accepted,
+    /// another must not deny.
+    async fn wait_version(&self, version: MapVersion, limit: Duration) -> Result<(), ErrorBody> {
+        let mut watch = self.state.subscribe();
+        let waited = tokio::time::timeout(limit, watch.wait_for(|state| state.map.version >= version)).await;
+        match waited {
+            Ok(Ok(_)) => Ok(()),
+            _ => {
+                let message = format!(
+                    "node {} has version {} of the catalog, and the caller has heard of {version}",
+                    self.info.id,
+                    self.map_version()
+                );
+                Err(ErrorBody::new(ErrorCode::NotReady, message))
+            }
         }
     }
 
