@@ -67,7 +67,7 @@ impl LocalCluster {
         for member in &self.members {
             let text = format!(
                 "cluster: {{name: demo, id: \"{cluster}\"}}\nnode: {}\nzone: {}\nlisten: \"{}\"\ndata_dir: node-{}\n\
-                 tls: {{dir: certs, create: true}}\nroot:\n{root}bootstrap: {{partitions: {partitions}, nodes: {}}}\n",
+                 tls: {{dir: certs, create: true}}\nthreads: 1\nroot:\n{root}bootstrap: {{partitions: {partitions}, nodes: {}}}\n",
                 member.node,
                 member.zone,
                 member.addr,
