@@ -31,7 +31,7 @@ impl<T: Transport> Client<T> {
             failed("the definition", failure.last, waited, failure.attempts)
         })?;
         // What the caller does next may need the map that goes with the definitions.
-        shared.want_map(answer.version);
+        shared.hear_of_map(answer.version);
         Ok(answer)
     }
 

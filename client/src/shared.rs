@@ -32,6 +32,7 @@ pub(crate) struct Shared<T> {
     leaders: Mutex<BTreeMap<PartitionId, NodeId>>,
     next_request: AtomicU64,
     map_wanted: AtomicU64,
+    map_heard: AtomicU64,
     pub(crate) map_wanted_signal: Notify,
 }
 
@@ -59,6 +60,7 @@ impl<T: Transport> Shared<T> {
             nodes: Mutex::default(),
             leaders: Mutex::default(),
             map_wanted: AtomicU64::new(0),
+            map_heard: AtomicU64::new(0),
             map_wanted_signal: Notify::new(),
             transport,
             clock,
@@ -110,7 +112,7 @@ impl<T: Transport> Shared<T> {
         let map_version = self.routes.borrow().map().version;
         let request_id = self.next_request.fetch_add(1, Ordering::Relaxed);
         // The newest version this client has heard of: a node that is behind it waits, rather than deny what was defined.
-        let heard = MapVersion(map_version.0.max(self.map_wanted.load(Ordering::Relaxed)));
+        let heard = MapVersion(map_version.0.max(self.map_heard.load(Ordering::Relaxed)));
         let ask = Ask { kind, request_id, cluster: self.cluster, map_version: heard };
         let result = exchange(&self.transport, to, ask, body, limit).await;
         let seen = match &result {
@@ -119,7 +121,7 @@ impl<T: Transport> Shared<T> {
             Err(_) => MapVersion(0),
         };
         if seen > map_version {
-            self.want_map(seen);
+            self.hear_of_map(seen);
         }
         result.map(|(header, body)| (header.map_version, body))
     }
@@ -148,7 +150,13 @@ impl<T: Transport> Shared<T> {
         result.map(|(_, body)| body)
     }
 
-    /// Asks the housekeeper for a map of at least this version.
+    /// Notes a version that exists: nodes that are behind it must wait, and the housekeeper fetches it.
+    pub(crate) fn hear_of_map(&self, version: MapVersion) {
+        self.map_heard.fetch_max(version.0, Ordering::Relaxed);
+        self.want_map(version);
+    }
+
+    /// Asks for a map of at least this version, which may not exist yet.
     pub(crate) fn want_map(&self, at_least: MapVersion) {
         if self.map_wanted.fetch_max(at_least.0, Ordering::Relaxed) < at_least.0
             || self.routes.borrow().map().version < at_least
