@@ -146,7 +146,7 @@ async fn one(view: &View<QuicTransport>, truth: &Truth, number: u64, scheduled: 
     match answer {
         Err(error) => outcome.failure = Some(error.to_string()),
         Ok(answer) => {
-            outcome.hedges = answer.stats().hedges as u32;
+            outcome.hedges = answer.stats().hedges;
             let unavailable = answer
                 .columns()
                 .map(|column| (0..answer.rows()).filter(|row| column.status(*row) == ValueStatus::Unavailable).count())

@@ -21,6 +21,8 @@ const ROWS: usize = 10;
 const PAUSE: Duration = Duration::from_millis(100);
 
 type Acks = Vec<(BootTime, BootTime)>;
+/// A row's key and values.
+type KeyAndValues = (Vec<u8>, Vec<Value>);
 
 /// The streams.
 pub struct Writers {
@@ -36,7 +38,7 @@ impl Writers {
         let map = clients[0].map();
         let set = map.set(group.set).ok_or_else(|| anyhow::anyhow!("the map has no set {}", group.set))?;
         let types = group.entity.key_types();
-        let mut parts: BTreeMap<PartitionId, Vec<(Vec<u8>, Vec<Value>)>> = BTreeMap::new();
+        let mut parts: BTreeMap<PartitionId, Vec<KeyAndValues>> = BTreeMap::new();
         for (key, values) in rows {
             let prefix = key_prefix(&types, key, usize::from(group.entity.partition_by))?;
             let Some(partition) = set.partition_of(partition_hash(prefix)) else { continue };
@@ -81,7 +83,7 @@ async fn write(
     client: Client<QuicTransport>,
     group: FeatureGroup,
     partition: PartitionId,
-    rows: Vec<(Vec<u8>, Vec<Value>)>,
+    rows: Vec<KeyAndValues>,
     stop: Arc<AtomicBool>,
 ) -> (Acks, u64) {
     let features: Vec<u16> = (0..group.features.len() as u16).collect();
