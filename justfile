@@ -22,6 +22,10 @@ test:
 sim SEED:
     cargo run --release -p stoa-sim -- run {{SEED}}
 
+# What one partition in memory costs.
+bench:
+    cargo run --release -p stoa-bench -- store
+
 # The main job.
 demo:
     cargo run --release -- demo

@@ -1,0 +1,107 @@
+//! Rows made from a seed, so that millions of them need no file and every value that is read can be checked.
+
+use stoa_protocol::key::{KeyBlock, encode_key};
+use stoa_protocol::read::ReadSection;
+use stoa_protocol::{
+    FeatureGroup, FeatureGroupId, FeatureType, KeyType, LogIndex, PartitionId, RowBatch, RowBatchBuilder, Value,
+};
+
+/// A group of `Float32` features under one integer key.
+pub struct Floats {
+    /// Its definition.
+    pub group: FeatureGroup,
+}
+
+impl Floats {
+    /// A group of this many features.
+    pub fn new(features: usize) -> Self {
+        let names: Vec<String> = (0..features).map(|at| format!("f{at}")).collect();
+        let features: Vec<_> = names.iter().map(|name| (name.as_str(), FeatureType::Float32)).collect();
+        Self { group: FeatureGroup::simple(1, "rows", &[("id", KeyType::Int64)], &features) }
+    }
+
+    /// The number of features.
+    pub fn features(&self) -> usize {
+        self.group.features.len()
+    }
+
+    /// A batch of whole rows of version `version`, which is their event time, too.
+    pub fn batch(&self, ids: impl Iterator<Item = u64>, version: i64) -> RowBatch {
+        let features: Vec<u16> = (0..self.features() as u16).collect();
+        let mut builder = RowBatchBuilder::new(&self.group, &features);
+        for id in ids {
+            let values: Vec<Value> = features.iter().map(|&at| Value::Float32(value(id, at, version))).collect();
+            builder.upsert(&key(id), version, 0, &values).expect("the values are of the group's types");
+        }
+        builder.finish().expect("a batch of the benchmark has rows")
+    }
+
+    /// A section that asks for the first `features` features of these rows.
+    pub fn section(&self, ids: &[u64], features: usize) -> ReadSection {
+        let mut keys = KeyBlock::new();
+        ids.iter().for_each(|id| keys.push(&key(*id)));
+        ReadSection {
+            partition: PartitionId(2),
+            group: FeatureGroupId(1),
+            schema_version: 1,
+            at_least: LogIndex(0),
+            features: (0..features as u16).collect(),
+            keys,
+        }
+    }
+}
+
+/// What feature `at` of row `id` is in version `version`.
+pub fn value(id: u64, at: u16, version: i64) -> f32 {
+    (mix(id ^ u64::from(at) << 48 ^ (version as u64) << 32) >> 40) as f32
+}
+
+fn key(id: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    // Spread over the whole range of integers, as ids of a real catalogue are.
+    encode_key(&[KeyType::Int64], &[(mix(id) as i64).into()], &mut out).expect("an integer key always fits");
+    out
+}
+
+/// A bijection of 64 bits that looks like chance (the finaliser of SplitMix64, Steele, Lea and Flood 2014).
+fn mix(x: u64) -> u64 {
+    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ x >> 31
+}
+
+/// Numbers below a bound, the same in every run.
+pub struct Picks {
+    state: u64,
+    below: u64,
+}
+
+impl Picks {
+    /// Numbers below `below`, by `seed`.
+    pub fn new(seed: u64, below: u64) -> Self {
+        Self { state: seed, below }
+    }
+
+    /// As many as are wanted, all different from each other.
+    pub fn distinct(&mut self, count: usize) -> Vec<u64> {
+        assert!(count as u64 <= self.below, "{count} different numbers below {} are asked for", self.below);
+        let mut out = Vec::with_capacity(count);
+        while out.len() < count {
+            let next = self.next().expect("picks never end");
+            if !out.contains(&next) {
+                out.push(next);
+            }
+        }
+        out
+    }
+}
+
+impl Iterator for Picks {
+    type Item = u64;
+
+    fn next(&mut self) -> Option<u64> {
+        self.state = self.state.wrapping_add(1);
+        Some(mix(self.state) % self.below)
+    }
+}
