@@ -8,4 +8,5 @@ pub mod config;
 pub mod definitions;
 pub mod demo;
 pub mod load;
+pub mod local_cluster;
 pub mod node;

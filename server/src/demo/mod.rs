@@ -2,7 +2,6 @@
 //! real sockets, certificates and files; real retail features; a ranking service's requests on a schedule that does not
 //! wait for answers; one zone killed half way; and at the end the proof that nothing was lost and nothing was wrong.
 
-mod cluster;
 mod report;
 mod truth;
 mod workload;
@@ -20,7 +19,7 @@ use stoa_protocol::{ClusterMap, PartitionId};
 
 use crate::definitions::load_definitions;
 use crate::load::{LoadRequest, OnBad, Silent, UnknownColumns, load};
-use cluster::LocalCluster;
+use crate::local_cluster::{Files, LocalCluster, LocalClusterOptions, ZONES};
 use report::Report;
 use truth::Truth;
 use workload::{Phases, Workload};
@@ -70,7 +69,7 @@ impl DemoCommand {
     /// Runs the demo; exit status 1 if a read failed, a value differed or digests differ.
     pub async fn run(self) -> anyhow::Result<u8> {
         let data = find_data(self.data.as_deref())?;
-        let mut cluster = LocalCluster::start(self.partitions, FORM_LIMIT, self.keep).await?;
+        let mut cluster = LocalCluster::start(self.cluster()?, FORM_LIMIT).await?;
         let result = self.run_on(&mut cluster, &data).await;
         if result.is_err() {
             eprintln!("{}", cluster.last_words());
@@ -84,9 +83,18 @@ impl DemoCommand {
         Ok(u8::from(!report.holds()))
     }
 
+    fn cluster(&self) -> anyhow::Result<LocalClusterOptions> {
+        Ok(LocalClusterOptions {
+            nodes_per_zone: 2,
+            partitions: self.partitions,
+            files: if self.keep { Files::Keep } else { Files::Remove },
+            ..LocalClusterOptions::new("demo", std::env::current_exe()?)
+        })
+    }
+
     async fn run_on(&self, cluster: &mut LocalCluster, data: &Path) -> anyhow::Result<Report> {
         let mut clients = Vec::new();
-        for zone in cluster::ZONES {
+        for zone in ZONES {
             clients.push(cluster.client(zone).await?);
         }
         let admin = clients[0].clone();
@@ -94,7 +102,7 @@ impl DemoCommand {
         say(&format!(
             "{} nodes in {} zones formed a cluster of {} partitions, each with a voter in every zone",
             map.nodes.len(),
-            cluster::ZONES.len(),
+            ZONES.len(),
             map.sets.iter().map(|set| set.partitions.len()).sum::<usize>()
         ));
         let mut report = Report::new(self.rate, self.seconds);

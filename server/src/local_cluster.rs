@@ -1,4 +1,5 @@
-//! A cluster of real processes on this machine: three zones, two nodes each.
+//! A cluster of real processes on this machine, with sockets, certificates and files of their own: what the demo shows
+//! and what tests and measurements run against.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -11,16 +12,62 @@ use stoa_env::{Clock, Credentials, Entropy, OsEntropy, QuicTransport, RealClock}
 use stoa_protocol::ClusterId;
 use tokio::process::{Child, Command};
 
-use super::LOST_ZONE;
-
-/// The zones.
+/// Three zones, which is what a cluster needs.
 pub const ZONES: [&str; 3] = ["a", "b", "c"];
-/// Nodes of each zone. Nothing counts on this number.
-const NODES_PER_ZONE: usize = 2;
+/// The root group begins with one node in each of so many zones.
+const ROOT_MEMBERS: usize = 3;
+/// Lines of each node's log that [`LocalCluster::last_words`] shows.
+const LAST_LINES: usize = 5;
+
+/// What a cluster is made of.
+#[derive(Debug, Clone)]
+pub struct LocalClusterOptions {
+    /// The cluster's name; its directory carries it too.
+    pub name: String,
+    /// The program that has the subcommand `node`.
+    pub program: PathBuf,
+    /// The zones, three or more.
+    pub zones: Vec<String>,
+    /// Nodes of each zone.
+    pub nodes_per_zone: usize,
+    /// Partitions of the default set.
+    pub partitions: u64,
+    /// Further lines of each node's configuration.
+    pub config: String,
+    /// The project that clients ask for.
+    pub project: String,
+    /// What becomes of the files at the end.
+    pub files: Files,
+}
+
+impl LocalClusterOptions {
+    /// One node in each of [`ZONES`], each with one thread, 8 partitions, files removed.
+    pub fn new(name: &str, program: impl Into<PathBuf>) -> Self {
+        Self {
+            name: name.to_owned(),
+            program: program.into(),
+            zones: ZONES.map(str::to_owned).to_vec(),
+            nodes_per_zone: 1,
+            partitions: 8,
+            config: "threads: 1\n".to_owned(),
+            project: "shop".to_owned(),
+            files: Files::Remove,
+        }
+    }
+}
+
+/// What becomes of a cluster's files when it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Files {
+    /// They go.
+    Remove,
+    /// They stay, and standard error says where.
+    Keep,
+}
 
 struct Member {
     node: u64,
-    zone: &'static str,
+    zone: String,
     addr: SocketAddr,
     config: PathBuf,
     log: PathBuf,
@@ -29,26 +76,27 @@ struct Member {
 
 /// The processes and their directory.
 pub struct LocalCluster {
+    options: LocalClusterOptions,
     dir: tempfile::TempDir,
     members: Vec<Member>,
 }
 
 impl LocalCluster {
     /// Starts all nodes and waits until a client finds the partitions.
-    pub async fn start(partitions: u64, limit: Duration, keep: bool) -> anyhow::Result<Self> {
-        let mut dir = tempfile::Builder::new().prefix("stoa-demo-").tempdir()?;
-        dir.disable_cleanup(keep);
-        if keep {
+    pub async fn start(options: LocalClusterOptions, limit: Duration) -> anyhow::Result<Self> {
+        let mut dir = tempfile::Builder::new().prefix(&format!("stoa-{}-", options.name)).tempdir()?;
+        if options.files == Files::Keep {
+            dir.disable_cleanup(true);
             eprintln!("the cluster's files are in {}", dir.path().display());
         }
-        let mut cluster = Self { members: members(dir.path())?, dir };
-        cluster.write_configs(ClusterId(OsEntropy.next_u128()), partitions)?;
+        let mut cluster = Self { members: members(dir.path(), &options)?, dir, options };
+        cluster.write_configs(ClusterId(OsEntropy.next_u128()))?;
         for at in 0..cluster.members.len() {
             cluster.spawn(at)?;
         }
         let start = RealClock.boot();
         loop {
-            match cluster.client(LOST_ZONE).await {
+            match cluster.client(&cluster.options.zones[0]).await {
                 Ok(_) => return Ok(cluster),
                 Err(error) if RealClock.boot().since(start) > limit => {
                     return Err(
@@ -60,21 +108,19 @@ impl LocalCluster {
         }
     }
 
-    fn write_configs(&self, cluster: ClusterId, partitions: u64) -> anyhow::Result<()> {
-        let root = self.members.iter().take(ZONES.len());
+    fn write_configs(&self, cluster: ClusterId) -> anyhow::Result<()> {
+        let LocalClusterOptions { name, partitions, config, .. } = &self.options;
+        let root = self.members.iter().take(ROOT_MEMBERS);
         let root: String =
             root.map(|m| format!("  - {{node: {}, zone: {}, addr: \"{}\"}}\n", m.node, m.zone, m.addr)).collect();
-        for member in &self.members {
+        for Member { node, zone, addr, config: file, .. } in &self.members {
             let text = format!(
-                "cluster: {{name: demo, id: \"{cluster}\"}}\nnode: {}\nzone: {}\nlisten: \"{}\"\ndata_dir: node-{}\n\
-                 tls: {{dir: certs, create: true}}\nthreads: 1\nroot:\n{root}bootstrap: {{partitions: {partitions}, nodes: {}}}\n",
-                member.node,
-                member.zone,
-                member.addr,
-                member.node,
+                "cluster: {{name: {name}, id: \"{cluster}\"}}\nnode: {node}\nzone: {zone}\nlisten: \"{addr}\"\n\
+                 data_dir: node-{node}\ntls: {{dir: certs, create: true}}\nroot:\n{root}\
+                 bootstrap: {{partitions: {partitions}, nodes: {}}}\n{config}",
                 self.members.len()
             );
-            std::fs::write(&member.config, text)?;
+            std::fs::write(file, text)?;
         }
         Ok(())
     }
@@ -82,7 +128,7 @@ impl LocalCluster {
     fn spawn(&mut self, at: usize) -> anyhow::Result<()> {
         let member = &mut self.members[at];
         let log = std::fs::File::options().create(true).append(true).open(&member.log)?;
-        let process = Command::new(std::env::current_exe()?)
+        let process = Command::new(&self.options.program)
             .arg("node")
             .arg("--config")
             .arg(&member.config)
@@ -106,7 +152,7 @@ impl LocalCluster {
             RealClock.wall(),
         )?;
         let seeds = self.members.iter().map(|member| member.addr).collect();
-        Ok(Client::connect(seeds, zone, "shop", credentials).await?)
+        Ok(Client::connect(seeds, zone, &self.options.project, credentials).await?)
     }
 
     /// Kills all processes of a zone with signal 9.
@@ -140,7 +186,7 @@ impl LocalCluster {
         let mut out = String::new();
         for member in &self.members {
             let text = std::fs::read_to_string(&member.log).unwrap_or_default();
-            let lines: Vec<&str> = text.lines().rev().take(5).collect();
+            let lines: Vec<&str> = text.lines().rev().take(LAST_LINES).collect();
             out += &format!("--- node {} in zone {}\n", member.node, member.zone);
             lines.iter().rev().for_each(|line| out += &format!("{line}\n"));
         }
@@ -158,9 +204,9 @@ impl LocalCluster {
     }
 }
 
-fn members(dir: &Path) -> anyhow::Result<Vec<Member>> {
+fn members(dir: &Path, options: &LocalClusterOptions) -> anyhow::Result<Vec<Member>> {
     // All sockets are held until all have a port, so that no port is given twice.
-    let sockets: Vec<UdpSocket> = (0..ZONES.len() * NODES_PER_ZONE)
+    let sockets: Vec<UdpSocket> = (0..options.zones.len() * options.nodes_per_zone)
         .map(|_| UdpSocket::bind("127.0.0.1:0"))
         .collect::<Result<_, _>>()
         .context("finding free ports")?;
@@ -168,7 +214,7 @@ fn members(dir: &Path) -> anyhow::Result<Vec<Member>> {
         let node = at as u64 + 1;
         Ok(Member {
             node,
-            zone: ZONES[at % ZONES.len()],
+            zone: options.zones[at % options.zones.len()].clone(),
             addr: socket.local_addr()?,
             config: dir.join(format!("node-{node}.yaml")),
             log: dir.join(format!("node-{node}.log")),
