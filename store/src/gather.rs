@@ -92,8 +92,9 @@ impl<'a> Gather<'a> {
                         event_times[first + at] = i64::from_le_bytes(*bytes);
                     }
                 }
+                let mut validity = ValidityByte::default();
                 for (place, column) in self.places.iter().zip(&mut columns) {
-                    self.spread(place, column, first, rows, scratch);
+                    self.spread(place, column, first, rows, scratch, &mut validity);
                 }
                 let variable = columns.iter().filter(|column| !column.ends.is_empty());
                 check_answer_bytes(variable.map(|column| column.values.len()).sum())?;
@@ -179,15 +180,25 @@ impl<'a> Gather<'a> {
     }
 
     /// Fills a column of the answer for the keys from `first` on.
-    fn spread(&self, place: &FeaturePlace, column: &mut ReadColumn, first: usize, rows: &[u32], scratch: &[u8]) {
+    fn spread(
+        &self,
+        place: &FeaturePlace,
+        column: &mut ReadColumn,
+        first: usize,
+        rows: &[u32],
+        scratch: &[u8],
+        validity: &mut ValidityByte,
+    ) {
         let lane = |number: usize| {
             let copy = self.copies[number];
             (&scratch[copy.start..copy.start + copy.bytes * rows.len()], copy.bytes)
         };
-        let (validity, stride) = lane(place.validity_lane);
+        let (flags, stride) = lane(place.validity_lane);
+        let bits = validity.of(place, first, flags, stride);
         let out = &mut column.validity[first / 8..];
-        for (at, row) in validity.chunks_exact(stride).enumerate() {
-            out[at / 8] |= u8::from(row[place.validity_byte] & place.validity_mask != 0) << (at % 8);
+        let bit = place.validity_mask.trailing_zeros();
+        for (out, eight) in out.iter_mut().zip(&bits[..rows.len().div_ceil(8)]) {
+            *out = (eight >> (bit * 8)) as u8;
         }
         if place.variable {
             let (values, stride) = lane(place.lane);
@@ -228,6 +239,42 @@ impl<'a> Gather<'a> {
     }
 }
 
+/// The validity of eight neighbouring features for the rows of a chunk, turned so that each feature has its bits side by
+/// side, as the answer wants them. Features are mostly asked for in the order in which they lie, so the last byte that
+/// was turned is nearly always the next one that is wanted.
+#[derive(Default)]
+struct ValidityByte {
+    of: Option<(usize, usize, usize)>,
+    /// For each eight rows: byte n has the bits of feature n, the first row lowest.
+    turned: [u64; CHUNK_KEYS / 8],
+}
+
+impl ValidityByte {
+    fn of(&mut self, place: &FeaturePlace, first: usize, flags: &[u8], stride: usize) -> &[u64] {
+        let wanted = (place.validity_lane, place.validity_byte, first);
+        if self.of != Some(wanted) {
+            self.of = Some(wanted);
+            for (turned, eight) in self.turned.iter_mut().zip(flags.chunks(stride * 8)) {
+                let bytes = eight.chunks_exact(stride).map(|row| u64::from(row[place.validity_byte]));
+                *turned = transpose(bytes.enumerate().fold(0, |all, (at, byte)| all | byte << (at * 8)));
+            }
+        }
+        &self.turned
+    }
+}
+
+/// Turns eight bytes of eight bits: bit `i` of byte `j` becomes bit `j` of byte `i` (Warren, Hacker's Delight, 7-3).
+#[inline]
+fn transpose(x: u64) -> u64 {
+    let swap = |x: u64, shift: u32, mask: u64| {
+        let t = (x ^ x >> shift) & mask;
+        x ^ t ^ t << shift
+    };
+    let x = swap(x, 7, 0x00aa_00aa_00aa_00aa);
+    let x = swap(x, 14, 0x0000_cccc_0000_cccc);
+    swap(x, 28, 0x0000_0000_f0f0_f0f0)
+}
+
 /// Whether a feature has a lane of its own, which is copied straight into the answer.
 fn is_alone(place: &FeaturePlace) -> bool {
     !place.variable && place.width > SHARED_VALUE_BYTES_MAX
@@ -240,5 +287,18 @@ fn spread_fixed<const W: usize>(values: &[u8], stride: usize, offset: usize, out
     for (row, out) in values.chunks_exact(stride).zip(out) {
         let value = row[offset..].first_chunk::<W>().expect("the copy reaches to the end of every wanted value");
         *out = *value;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bit_of_a_byte_becomes_that_byte_of_a_bit() {
+        for (i, j) in (0..8).flat_map(|i| (0..8).map(move |j| (i, j))) {
+            assert_eq!(transpose(1 << (8 * j + i)), 1 << (8 * i + j), "bit {i} of byte {j}");
+        }
+        assert_eq!(transpose(u64::MAX), u64::MAX);
     }
 }
