@@ -96,6 +96,8 @@ codes! {
     SessionGap = 3012,
     /// The node's identity is not the one the cluster knows.
     WrongIdentity = 3013,
+    /// A batch of a writer session has the number of another one that was applied.
+    SessionConflict = 3014,
     /// The replica halted after a fault that must not be passed over.
     Halted = 4001,
     /// The node's log has failed; the node must be restarted.

@@ -13,7 +13,7 @@ use crate::group_writer::GroupWriter;
 use crate::lanes::{Dead, Epochs};
 use crate::memory::MemoryReport;
 use crate::reader::PartitionReader;
-use crate::sessions::{Sessions, StepVerdict};
+use crate::sessions::{Sessions, StepVerdict, content_hash};
 use crate::shared::Shared;
 use crate::space::Space;
 use crate::{Command, Outcome, SnapshotSource, StoreOptions};
@@ -194,6 +194,11 @@ impl Partition {
     }
 
     fn write(&mut self, index: LogIndex, step: Option<SessionStep>, batch: &RowBatch) -> Outcome {
+        // Before anything else: a step that was applied stays applied, whatever has become of the schema since.
+        let content = step.map_or(0, |_| content_hash(batch));
+        if let Some(outcome) = step.and_then(|step| self.settled(step, content)) {
+            return outcome;
+        }
         let Some(writer) = self.groups.get_mut(&batch.group()) else {
             let message = format!("the partition knows no feature group {}", batch.group());
             return Outcome::Refused(ErrorBody::new(ErrorCode::SchemaMismatch, message));
@@ -201,33 +206,41 @@ impl Partition {
         if let Err(error) = fits(batch, &writer.group.definition, &writer.group.key_types) {
             return Outcome::Refused(error);
         }
-        let incarnation = self.shared.incarnation;
-        match step.map(|step| (step, self.sessions.verdict(step))) {
-            Some((_, StepVerdict::Repeated(index))) => {
-                return Outcome::Wrote(WriteAnswer {
-                    index,
-                    incarnation,
-                    applied: 0,
-                    older: Vec::new(),
-                    repeated: true,
-                });
-            }
-            Some((step, StepVerdict::Gap(last))) => {
-                let message = format!(
-                    "batch {} of writer session {:032x}: the last one applied was {last} (0: none, or forgotten), so \
-                     the next one is {}",
-                    step.sequence,
-                    step.session,
-                    last.saturating_add(1)
-                );
-                return Outcome::Refused(ErrorBody::new(ErrorCode::SessionGap, message));
-            }
-            Some((step, StepVerdict::Next)) => self.sessions.record(step, index),
-            None => {}
+        if let Some(step) = step {
+            self.sessions.record(step, index, content);
         }
         let older = writer.apply(&mut self.space, batch, self.time_us);
         let applied = (batch.rows() - older.len()) as u32;
-        Outcome::Wrote(WriteAnswer { index, incarnation, applied, older, repeated: false })
+        Outcome::Wrote(WriteAnswer { index, incarnation: self.shared.incarnation, applied, older, repeated: false })
+    }
+
+    /// The outcome of a step that is not the next one of its session.
+    fn settled(&self, step: SessionStep, content: u64) -> Option<Outcome> {
+        let SessionStep { session, sequence } = step;
+        let (code, message) = match self.sessions.verdict(step, content) {
+            StepVerdict::Next => return None,
+            StepVerdict::Repeated(index) => {
+                let incarnation = self.shared.incarnation;
+                let answer = WriteAnswer { index, incarnation, applied: 0, older: Vec::new(), repeated: true };
+                return Some(Outcome::Wrote(answer));
+            }
+            StepVerdict::Gap(last) => (
+                ErrorCode::SessionGap,
+                format!(
+                    "batch {sequence} of writer session {session:032x}: the last one applied was {last} (0: none, or \
+                     forgotten), so the next one is {}",
+                    last.saturating_add(1)
+                ),
+            ),
+            StepVerdict::Other => (
+                ErrorCode::SessionConflict,
+                format!(
+                    "batch {sequence} of writer session {session:032x} was applied with other rows: two writers use one \
+                     session, or a number was given twice; write these rows in a session of their own"
+                ),
+            ),
+        };
+        Some(Outcome::Refused(ErrorBody::new(code, message)))
     }
 
     /// Takes back what no reader can be looking at.

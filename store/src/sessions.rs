@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use stoa_protocol::limits::WRITER_SESSIONS_MAX;
 use stoa_protocol::message::{SessionAnswer, SessionStep};
-use stoa_protocol::{DecodeError, LogIndex, Reader, Wire};
-use xxhash_rust::xxh3::xxh3_128;
+use stoa_protocol::{DecodeError, LogIndex, Reader, RowBatch, Wire};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 /// What a step of a session asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,14 +14,30 @@ pub(crate) enum StepVerdict {
     Next,
     /// It was applied before; the last one of its session stands at this index.
     Repeated(LogIndex),
+    /// Another batch has its number, and was applied: to answer that this one was would lose it.
+    Other,
     /// Steps before it are missing; this was the last one.
     Gap(u64),
+}
+
+/// The last step of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct LastStep {
+    sequence: u64,
+    index: LogIndex,
+    /// Of the batch's bytes, so that a number that was given to two batches is found out.
+    content: u64,
+}
+
+/// What tells a batch from another one under the same number.
+pub(crate) fn content_hash(batch: &RowBatch) -> u64 {
+    xxh3_64(batch.bytes())
 }
 
 /// At most [`WRITER_SESSIONS_MAX`] sessions; the one whose last applied batch is oldest in the log is forgotten first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Sessions {
-    last: BTreeMap<u128, SessionAnswer>,
+    last: BTreeMap<u128, LastStep>,
     /// By the index of the last batch. An entry of the log belongs to one session.
     by_index: BTreeMap<LogIndex, u128>,
     digest: u128,
@@ -30,14 +46,20 @@ pub(crate) struct Sessions {
 impl Sessions {
     /// How far a session has come.
     pub fn answer(&self, session: u128) -> SessionAnswer {
-        self.last.get(&session).copied().unwrap_or(SessionAnswer { last: 0, index: LogIndex(0) })
+        let none = SessionAnswer { last: 0, index: LogIndex(0) };
+        self.last.get(&session).map_or(none, |step| SessionAnswer { last: step.sequence, index: step.index })
     }
 
-    /// What a step asks for.
-    pub fn verdict(&self, step: SessionStep) -> StepVerdict {
+    /// What a step with a batch of this content asks for. Of earlier batches than the last the content is not known: a
+    /// writer has one batch under way at a time, so they can only be late repetitions.
+    pub fn verdict(&self, step: SessionStep, content: u64) -> StepVerdict {
         let SessionAnswer { last, index } = self.answer(step.session);
         if step.sequence != 0 && step.sequence <= last {
-            StepVerdict::Repeated(index)
+            let known = self.last.get(&step.session).map(|last| last.content);
+            match step.sequence == last && known != Some(content) {
+                true => StepVerdict::Other,
+                false => StepVerdict::Repeated(index),
+            }
         } else if Some(step.sequence) == last.checked_add(1) {
             StepVerdict::Next
         } else {
@@ -46,13 +68,13 @@ impl Sessions {
     }
 
     /// Records a step that was applied.
-    pub fn record(&mut self, step: SessionStep, index: LogIndex) {
+    pub fn record(&mut self, step: SessionStep, index: LogIndex, content: u64) {
         self.forget(step.session);
         if self.last.len() == WRITER_SESSIONS_MAX {
             let (_, &oldest) = self.by_index.first_key_value().expect("there are sessions");
             self.forget(oldest);
         }
-        let entry = SessionAnswer { last: step.sequence, index };
+        let entry = LastStep { sequence: step.sequence, index, content };
         self.digest = self.digest.wrapping_add(entry_digest(step.session, entry));
         self.last.insert(step.session, entry);
         assert!(self.by_index.insert(index, step.session).is_none(), "an entry of the log is applied once");
@@ -80,7 +102,7 @@ impl Sessions {
     }
 }
 
-/// A count, then session, last sequence and index of each, by session.
+/// A count, then session, last sequence, index and content hash of each, by session.
 impl Wire for Sessions {
     fn put(&self, out: &mut Vec<u8>) {
         (self.last.len() as u32).put(out);
@@ -88,32 +110,33 @@ impl Wire for Sessions {
     }
 
     fn get(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let count = input.count(32, "writer sessions")?;
+        let count = input.count(40, "writer sessions")?;
         if count > WRITER_SESSIONS_MAX {
             return Err(DecodeError::invalid("writer sessions", count, format!("up to {WRITER_SESSIONS_MAX}")));
         }
         let mut sessions = Self::default();
         for _ in 0..count {
             let step = SessionStep::get(input)?;
-            let index = LogIndex::get(input)?;
+            let (index, content) = (LogIndex::get(input)?, u64::get(input)?);
             let after_last = sessions.last.last_key_value().is_none_or(|(last, _)| *last < step.session);
             if !after_last || sessions.by_index.contains_key(&index) {
                 return Err(DecodeError::invalid("a writer session", step.session, "ascending, with its own index"));
             }
-            sessions.record(step, index);
+            sessions.record(step, index, content);
         }
         Ok(sessions)
     }
 }
 
-fn put_entry(session: u128, entry: SessionAnswer, out: &mut Vec<u8>) {
+fn put_entry(session: u128, entry: LastStep, out: &mut Vec<u8>) {
     session.put(out);
-    entry.last.put(out);
+    entry.sequence.put(out);
     entry.index.put(out);
+    entry.content.put(out);
 }
 
-fn entry_digest(session: u128, entry: SessionAnswer) -> u128 {
-    let mut bytes = Vec::with_capacity(32);
+fn entry_digest(session: u128, entry: LastStep) -> u128 {
+    let mut bytes = Vec::with_capacity(40);
     put_entry(session, entry, &mut bytes);
     xxh3_128(&bytes)
 }
@@ -127,17 +150,19 @@ mod tests {
         let mut sessions = Sessions::default();
         let step = |session, sequence| SessionStep { session, sequence };
         for at in 0..WRITER_SESSIONS_MAX as u64 {
-            sessions.record(step(u128::from(at), 1), LogIndex(at + 1));
+            sessions.record(step(u128::from(at), 1), LogIndex(at + 1), 7);
         }
-        sessions.record(step(0, 2), LogIndex(5_000));
-        sessions.record(step(u128::MAX, 1), LogIndex(5_001));
+        sessions.record(step(0, 2), LogIndex(5_000), 8);
+        sessions.record(step(u128::MAX, 1), LogIndex(5_001), 9);
         sessions.check();
         assert_eq!(sessions.answer(0), SessionAnswer { last: 2, index: LogIndex(5_000) });
         assert_eq!(sessions.answer(1).last, 0, "session 1 was the oldest");
-        assert_eq!(sessions.verdict(step(0, 2)), StepVerdict::Repeated(LogIndex(5_000)));
-        assert_eq!(sessions.verdict(step(0, 3)), StepVerdict::Next);
-        assert_eq!(sessions.verdict(step(0, 4)), StepVerdict::Gap(2));
-        assert_eq!(sessions.verdict(step(1, 0)), StepVerdict::Gap(0));
+        assert_eq!(sessions.verdict(step(0, 2), 8), StepVerdict::Repeated(LogIndex(5_000)));
+        assert_eq!(sessions.verdict(step(0, 2), 7), StepVerdict::Other, "the number was given to another batch");
+        assert_eq!(sessions.verdict(step(0, 1), 9), StepVerdict::Repeated(LogIndex(5_000)));
+        assert_eq!(sessions.verdict(step(0, 3), 8), StepVerdict::Next);
+        assert_eq!(sessions.verdict(step(0, 4), 8), StepVerdict::Gap(2));
+        assert_eq!(sessions.verdict(step(1, 0), 8), StepVerdict::Gap(0));
         assert_eq!(Sessions::from_bytes(&sessions.to_bytes()).unwrap(), sessions);
     }
 }

@@ -30,7 +30,8 @@ struct ModelRow {
 struct Model {
     time_us: i64,
     rows: BTreeMap<(u64, i64), ModelRow>,
-    sessions: BTreeMap<u128, u64>,
+    /// The last step of each session, and the bytes of its batch.
+    sessions: BTreeMap<u128, (u64, Vec<u8>)>,
 }
 
 impl Model {
@@ -215,10 +216,15 @@ impl Bench {
         let stamp_us = self.model.time_us.max(0) + stamp_by;
         let step = step.map(|(session, sequence)| SessionStep { session, sequence });
         let batch = batch(&definition, &features, &filled);
+        let bytes = batch.bytes().to_vec();
         let outcome = self.apply(&Command::Write { stamp_us, step, batch });
         self.model.time_us = stamp_us;
         if let Some(step) = step {
-            let last = self.model.sessions.entry(step.session).or_default();
+            let (last, content) = self.model.sessions.entry(step.session).or_default();
+            if step.sequence > 0 && step.sequence == *last && bytes != *content {
+                assert!(matches!(outcome, Outcome::Refused(e) if e.code == ErrorCode::SessionConflict));
+                return;
+            }
             if step.sequence > 0 && step.sequence <= *last {
                 assert!(matches!(outcome, Outcome::Wrote(answer) if answer.repeated && answer.applied == 0));
                 return;
@@ -227,7 +233,7 @@ impl Bench {
                 assert!(matches!(outcome, Outcome::Refused(e) if e.code == ErrorCode::SessionGap));
                 return;
             }
-            *last += 1;
+            (*last, *content) = (*last + 1, bytes);
         }
         let outcomes: Vec<_> = filled.iter().map(|row| self.model.write(id, row)).collect();
         let older: Vec<u32> =
@@ -257,7 +263,7 @@ impl Bench {
                 assert_eq!(answer.applied, LogIndex(self.index));
                 self.compare(*id, definition, &features, &answer);
             }
-            for (session, last) in &self.model.sessions {
+            for (session, (last, _)) in &self.model.sessions {
                 assert_eq!(partition.session(*session).last, *last);
             }
         }
