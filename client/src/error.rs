@@ -332,6 +332,20 @@ pub enum WriteError {
         /// What the last attempt met.
         last: Box<CallError>,
     },
+    /// An earlier attempt of this batch of a writer session may have been carried out, and now it is refused. Its number
+    /// stays taken: write the same again, or go on in a new session.
+    #[error(
+        "batch {sequence} of the writer session in partition {partition} may have been written by an earlier attempt, and \
+         now: {last}; write again, or go on in a new session"
+    )]
+    StepUnsettled {
+        /// The partition.
+        partition: PartitionId,
+        /// The batch's number.
+        sequence: u64,
+        /// What the last attempt met.
+        last: Box<WriteError>,
+    },
     /// The batch may have been carried out, or may yet be.
     #[error(
         "whether the write happened is not known after {waited:?}: {last}; with a writer session it may be sent again \
@@ -352,13 +366,14 @@ impl WriteError {
             Self::NoPartition { .. } | Self::Skipped { .. } => ErrorClass::Retry,
             Self::NotTaken { .. } | Self::OutcomeUnknown { .. } => ErrorClass::Retry,
             Self::Rejected(error) => error.class(),
+            Self::StepUnsettled { last, .. } => last.class(),
             Self::Rows(_) | Self::Deadline { .. } | Self::Name(_) => ErrorClass::Reject,
         }
     }
 
     /// Whether the batch may have been, or may yet be, applied.
     pub fn may_have_happened(&self) -> bool {
-        matches!(self, Self::OutcomeUnknown { .. })
+        matches!(self, Self::OutcomeUnknown { .. } | Self::StepUnsettled { .. })
     }
 }
 

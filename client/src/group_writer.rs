@@ -4,7 +4,7 @@
 //! partitions go side by side, up to [`PARTITIONS_IN_FLIGHT_MAX`].
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
@@ -52,7 +52,9 @@ pub struct WriterOptions {
     /// For each batch, as [`WriteOptions::deadline`].
     pub deadline: Duration,
     /// A writer session for exactly-once: a number that no other writer uses. Its steps begin at 1; a writer that
-    /// continues a session asks each partition how far it has come.
+    /// continues a session asks each partition how far it has come. It must write the same batches again from there: a
+    /// batch of the former writer may still be on its way, and a number that two batches were given is refused with
+    /// [`ErrorCode::SessionConflict`](stoa_protocol::ErrorCode::SessionConflict). Other rows take a new session.
     pub session: Option<u128>,
     /// As [`WriteOptions::on_lost_answer`].
     pub on_lost_answer: OnLostAnswer,
@@ -65,21 +67,26 @@ impl Default for WriterOptions {
     }
 }
 
-/// Writes rows of one group. With a session, use one writer at a time for it.
+/// Writes rows of one group. With a session, use one writer at a time for it; calls of one writer may go side by side.
 pub struct GroupWriter<T: Transport> {
     group: Group<T>,
     features: Vec<u16>,
     types: Vec<KeyType>,
     options: WriterOptions,
-    /// Each partition's place in the session.
-    steps: Mutex<BTreeMap<PartitionId, SessionPlace>>,
+    /// Each partition's place in the session; `None` until the partition was asked. A place is locked for as long as
+    /// batches of its partition are under way, so that calls side by side take turns. As many as the map has partitions.
+    steps: Mutex<BTreeMap<PartitionId, Place>>,
 }
+
+type Place = Arc<tokio::sync::Mutex<Option<SessionPlace>>>;
 
 #[derive(Debug, Clone, Default)]
 struct SessionPlace {
     /// The last sequence known to be applied.
     last: u64,
-    /// A batch of sequence `last + 1` whose outcome is not known: nothing else may take its number.
+    /// A batch of sequence `last + 1` that was sent and whose outcome is not known. It keeps the number until a leader
+    /// says that it was applied: even if it is refused later, an earlier attempt may have been carried out, or may lie
+    /// in the network still, and whatever took the number then would be acknowledged and lost.
     unsettled: Option<RowBatch>,
 }
 
@@ -202,13 +209,37 @@ impl<T: Transport> GroupWriter<T> {
     }
 
     async fn write_partition(&self, partition: PartitionId, jobs: Vec<Job>) -> Vec<BatchResult> {
+        let Some(session) = self.options.session else { return self.write_all(partition, jobs.into(), None).await };
+        let place =
+            self.steps.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).entry(partition).or_default().clone();
+        let mut place = place.lock().await;
         let mut queue: VecDeque<Job> = jobs.into();
-        let mut results = Vec::with_capacity(queue.len());
-        if let Err(error) = self.prepare(partition, &mut queue).await {
-            return fail_all(partition, queue, error);
+        let known = match place.take() {
+            Some(known) => known,
+            None => match self.group.client.session(partition, session, self.options.deadline).await {
+                Ok(answer) => SessionPlace { last: answer.last, unsettled: None },
+                Err(error) => return fail_all(partition, queue, error),
+            },
+        };
+        if let Some(batch) = known.unsettled.clone() {
+            queue.push_front(Job { rows: Vec::new(), batch });
         }
+        self.write_all(partition, queue, Some((session, place.insert(known)))).await
+    }
+
+    /// Writes one batch after the other, up to the first that fails.
+    async fn write_all(
+        &self,
+        partition: PartitionId,
+        mut queue: VecDeque<Job>,
+        mut session: Option<(u128, &mut SessionPlace)>,
+    ) -> Vec<BatchResult> {
+        let mut results = Vec::with_capacity(queue.len());
         while let Some(job) = queue.pop_front() {
-            let result = self.write_one(partition, &job.batch).await;
+            let result = match &mut session {
+                Some((session, place)) => self.write_step(partition, &job.batch, *session, place).await,
+                None => self.write_one(partition, &job.batch, None).await,
+            };
             let failed = result.is_err();
             results.push(BatchResult { partition, rows: job.rows, result });
             if failed {
@@ -223,51 +254,43 @@ impl<T: Transport> GroupWriter<T> {
         results
     }
 
-    /// Learns the partition's place in the session, and puts a batch whose outcome is open first.
-    async fn prepare(&self, partition: PartitionId, queue: &mut VecDeque<Job>) -> Result<(), WriteError> {
-        let Some(session) = self.options.session else { return Ok(()) };
-        let known = self.steps().get(&partition).cloned();
-        let place = match known {
-            Some(place) => place,
-            None => {
-                let answer = self.group.client.session(partition, session, self.options.deadline).await?;
-                let place = SessionPlace { last: answer.last, unsettled: None };
-                self.steps().insert(partition, place.clone());
-                place
+    /// Writes the next batch of a session.
+    async fn write_step(
+        &self,
+        partition: PartitionId,
+        batch: &RowBatch,
+        session: u128,
+        place: &mut SessionPlace,
+    ) -> Result<WriteAnswer, WriteError> {
+        let step = SessionStep { session, sequence: place.last + 1 };
+        let sent_before = place.unsettled.is_some();
+        // Noted before it is sent: if this future is dropped, the number is not given to another batch.
+        place.unsettled = Some(batch.clone());
+        let result = self.write_one(partition, batch, Some(step)).await;
+        match result {
+            Ok(answer) => {
+                *place = SessionPlace { last: step.sequence, unsettled: None };
+                Ok(answer)
             }
-        };
-        if let Some(batch) = place.unsettled {
-            queue.push_front(Job { rows: Vec::new(), batch });
-        }
-        Ok(())
-    }
-
-    async fn write_one(&self, partition: PartitionId, batch: &RowBatch) -> Result<WriteAnswer, WriteError> {
-        let step = self.options.session.map(|session| {
-            let last = self.steps().get(&partition).map_or(0, |place| place.last);
-            SessionStep { session, sequence: last + 1 }
-        });
-        let options =
-            WriteOptions { deadline: self.options.deadline, step, on_lost_answer: self.options.on_lost_answer };
-        if step.is_some() {
-            // Noted before it is sent: if this future is dropped, the number is not given to another batch.
-            self.steps().entry(partition).or_default().unsettled = Some(batch.clone());
-        }
-        let result = self.group.client.write(partition, batch, &options).await;
-        if let Some(step) = step {
-            let mut steps = self.steps();
-            let place = steps.entry(partition).or_default();
-            match &result {
-                Ok(_) => *place = SessionPlace { last: step.sequence, unsettled: None },
-                Err(error) if error.may_have_happened() => {}
-                Err(_) => place.unsettled = None,
+            Err(error) if error.may_have_happened() => Err(error),
+            Err(error) if sent_before => {
+                Err(WriteError::StepUnsettled { partition, sequence: step.sequence, last: Box::new(error) })
+            }
+            Err(error) => {
+                place.unsettled = None;
+                Err(error)
             }
         }
-        result
     }
 
-    fn steps(&self) -> std::sync::MutexGuard<'_, BTreeMap<PartitionId, SessionPlace>> {
-        self.steps.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    async fn write_one(
+        &self,
+        partition: PartitionId,
+        batch: &RowBatch,
+        step: Option<SessionStep>,
+    ) -> Result<WriteAnswer, WriteError> {
+        let WriterOptions { deadline, on_lost_answer, .. } = self.options;
+        self.group.client.write(partition, batch, &WriteOptions { deadline, step, on_lost_answer }).await
     }
 }
 

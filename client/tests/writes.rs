@@ -154,6 +154,62 @@ async fn a_session_writer_settles_an_open_batch_before_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_open_batch_keeps_its_number_when_it_is_refused_later() {
+    for refusal in [ErrorCode::NoQuorum, ErrorCode::SchemaMismatch] {
+        let cluster = Cluster::new();
+        let group = cluster.client().await.group("test/product@1").await.unwrap();
+        let options = WriterOptions { session: Some(4), deadline: Duration::from_secs(1), ..WriterOptions::default() };
+        let writer = group.writer(&["p_name", "p_units"], options).unwrap();
+        writer.write_rows(&[row(1, 1)]).await.unwrap();
+        (1..=3).for_each(|node| cluster.set(node, Mood::Deaf));
+        let results = writer.write_rows(&[row(1, 2)]).await.unwrap();
+        assert!(results[0].result.as_ref().unwrap_err().may_have_happened());
+        (1..=3).for_each(|node| cluster.set(node, Mood::Refusing(refusal)));
+        let results = writer.write_rows(&[row(1, 3)]).await.unwrap();
+        let error = results[0].result.as_ref().unwrap_err();
+        assert!(matches!(error, WriteError::StepUnsettled { sequence: 2, .. }), "{error}");
+        assert!(error.may_have_happened());
+        (1..=3).for_each(|node| cluster.set(node, Mood::Well));
+        let results = writer.write_rows(&[row(1, 4)]).await.unwrap();
+        assert_eq!(results.len(), 2, "the open one, again, and the new one");
+        assert!(!results[1].result.as_ref().unwrap().repeated, "its number was given to another batch");
+        assert_eq!(cluster.state().rows[&(FeatureGroupId(11), key(1))], 4, "an acknowledged row is lost");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_dropped_leaves_its_number_taken() {
+    let cluster = Cluster::new();
+    let group = cluster.client().await.group("test/product@1").await.unwrap();
+    let writer = group.writer(&["p_name", "p_units"], WriterOptions { session: Some(4), ..WriterOptions::default() });
+    let writer = writer.unwrap();
+    writer.write_rows(&[row(1, 1)]).await.unwrap();
+    (1..=3).for_each(|node| cluster.set(node, Mood::Deaf));
+    let dropped = tokio::time::timeout(Duration::from_millis(50), writer.write_rows(&[row(1, 2)])).await;
+    assert!(dropped.is_err());
+    (1..=3).for_each(|node| cluster.set(node, Mood::Well));
+    let results = writer.write_rows(&[row(1, 3)]).await.unwrap();
+    assert!(results[0].rows.is_empty() && results[0].result.as_ref().unwrap().repeated, "{results:?}");
+    assert_eq!(cluster.state().rows[&(FeatureGroupId(11), key(1))], 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_of_one_writer_side_by_side_take_turns() {
+    let cluster = Cluster::new();
+    let group = cluster.client().await.group("test/product@1").await.unwrap();
+    let writer = group.writer(&["p_name", "p_units"], WriterOptions { session: Some(4), ..WriterOptions::default() });
+    let writer = writer.unwrap();
+    let rows = [[row(1, 10)], [row(1, 20)], [row(1, 30)]];
+    let results = tokio::join!(writer.write_rows(&rows[0]), writer.write_rows(&rows[1]), writer.write_rows(&rows[2]));
+    for results in [results.0, results.1, results.2] {
+        let results = results.unwrap();
+        assert_eq!(results.len(), 1, "a batch that is under way is not sent by another call");
+        assert!(!results[0].result.as_ref().unwrap().repeated, "two batches were given one number");
+    }
+    assert_eq!(cluster.state().batches, 3);
+}
+
+#[tokio::test(start_paused = true)]
 async fn definitions_go_to_the_root_leader_and_their_map_is_fetched() {
     let cluster = Cluster::new();
     let client = cluster.client().await;
