@@ -111,6 +111,10 @@ impl LoadCommand {
                 let text = LoadFailure::Write { partition, sequence, error, report: report.clone() }.to_string();
                 (*report, Some(text))
             }
+            Err(LoadFailure::Broken { what, report }) => {
+                let text = LoadFailure::Broken { what, report: report.clone() }.to_string();
+                (*report, Some(text))
+            }
             Err(error) => return Err(error.into()),
         };
         match self.json {
@@ -136,13 +140,14 @@ fn print(report: &LoadReport, seconds: f64) {
         println!("columns not read: {}", report.ignored_columns.join(", "));
     }
     println!(
-        "{} rows read, {} acknowledged, {} bad, {} older than what was there; {:.1} s, {:.0} rows/s",
+        "{} rows read, {} acknowledged ({} before this run), {} bad, {} older than what was there; {:.1} s, {:.0} rows/s",
         report.rows_read,
         report.rows_acknowledged,
+        report.rows_before,
         report.rows_bad,
         report.rows_older,
         seconds,
-        report.rows_acknowledged as f64 / seconds.max(1e-9)
+        report.rows_written() as f64 / seconds.max(1e-9)
     );
     for (partition, done) in &report.acknowledged {
         println!(
@@ -159,7 +164,8 @@ fn json(report: &LoadReport, seconds: f64, error: Option<&str>) -> serde_json::V
         "rows_bad": report.rows_bad,
         "rows_older": report.rows_older,
         "seconds": seconds,
-        "rows_per_s": report.rows_acknowledged as f64 / seconds.max(1e-9),
+        "rows_before": report.rows_before,
+        "rows_per_s": report.rows_written() as f64 / seconds.max(1e-9),
         "bad": report.bad.iter().map(|b| serde_json::json!({"line": b.line, "reason": b.reason})).collect::<Vec<_>>(),
         "acknowledged": report.acknowledged.iter().map(|(p, a)| (p.to_string(), serde_json::json!(a)))
             .collect::<serde_json::Map<_, _>>(),

@@ -95,6 +95,13 @@ pub struct LoadReport {
     pub acknowledged: BTreeMap<PartitionId, Acknowledged>,
 }
 
+impl LoadReport {
+    /// Rows that this run has written.
+    pub fn rows_written(&self) -> u64 {
+        self.rows_acknowledged - self.rows_before
+    }
+}
+
 /// Why a load ended early. What was acknowledged stays; the same load may be run again.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadFailure {
@@ -118,6 +125,14 @@ pub enum LoadFailure {
         sequence: u64,
         /// Why.
         error: String,
+        /// What was acknowledged until then.
+        report: Box<LoadReport>,
+    },
+    /// The load itself broke down, which is a fault of the program.
+    #[error("the load broke down: {what} ended before its work was done. Run the same load again to go on from there")]
+    Broken {
+        /// Which part of it.
+        what: String,
         /// What was acknowledged until then.
         report: Box<LoadReport>,
     },
@@ -175,12 +190,49 @@ pub async fn load<T: Transport>(
     let batcher = Batcher::new(&definition, &source.features(), &set, request.rows_per_batch)?;
     let mut batches = read_batches(source.clone(), batcher);
     let mut lanes = Lanes::new(client.clone(), session, progress, source.rows_total());
-    let mut failure = None;
+    let read = feed(&mut batches, &mut report, async |batch| lanes.send(batch).await).await;
+    // Ends the reader if it is still at it.
+    drop(batches);
+    let failed = lanes.finish(&mut report).await;
+    match (failed, read) {
+        (Some(LaneFailure::Write { partition, sequence, error }), _) => {
+            Err(LoadFailure::Write { partition, sequence, error: error.to_string(), report: Box::new(report) })
+        }
+        (Some(LaneFailure::Broken { partition }), _) => {
+            Err(LoadFailure::Broken { what: format!("the writer of partition {partition}"), report: Box::new(report) })
+        }
+        (None, Fed::Failed(error)) => Err(error.into()),
+        (None, Fed::Stopped) => {
+            Err(LoadFailure::Broken { what: "the reader of the file".into(), report: Box::new(report) })
+        }
+        (None, Fed::Whole) => Ok(report),
+    }
+}
+
+/// How the feeding of a file to its partitions ended.
+#[derive(Debug)]
+enum Fed {
+    /// With the end of the file.
+    Whole,
+    /// The file cannot be read any further.
+    Failed(LoadError),
+    /// Before its end: a partition took no more, or the reader died.
+    Stopped,
+}
+
+/// Hands on what the reader reads. Only the reader's own word says that the file was read to its end: a reader that has
+/// died is silent, too.
+async fn feed(
+    batches: &mut mpsc::Receiver<Result<Read, LoadError>>,
+    report: &mut LoadReport,
+    mut send: impl AsyncFnMut(ReadyBatch) -> bool,
+) -> Fed {
     while let Some(item) = batches.recv().await {
         match item {
+            Ok(Read::End) => return Fed::Whole,
             Ok(Read::Batch(batch)) => {
-                if !lanes.send(batch).await {
-                    break;
+                if !send(batch).await {
+                    return Fed::Stopped;
                 }
             }
             Ok(Read::Rows { read, bad, first_bad }) => {
@@ -189,22 +241,10 @@ pub async fn load<T: Transport>(
                 let room = BAD_ROWS_SHOWN.saturating_sub(report.bad.len());
                 report.bad.extend(first_bad.into_iter().take(room));
             }
-            Err(error) => {
-                failure = Some(error);
-                break;
-            }
+            Err(error) => return Fed::Failed(error),
         }
     }
-    // Ends the reader if it is still at it.
-    drop(batches);
-    let failed = lanes.finish(&mut report).await;
-    match (failed, failure) {
-        (Some((partition, sequence, error)), _) => {
-            Err(LoadFailure::Write { partition, sequence, error: error.to_string(), report: Box::new(report) })
-        }
-        (None, Some(error)) => Err(error.into()),
-        (None, None) => Ok(report),
-    }
+    Fed::Stopped
 }
 
 fn check_all(source: &SourceFile, progress: &dyn Progress, report: &mut LoadReport) -> Result<(), LoadError> {
@@ -221,7 +261,13 @@ fn check_all(source: &SourceFile, progress: &dyn Progress, report: &mut LoadRepo
 
 enum Read {
     Batch(ReadyBatch),
-    Rows { read: u64, bad: u64, first_bad: Vec<BadRow> },
+    Rows {
+        read: u64,
+        bad: u64,
+        first_bad: Vec<BadRow>,
+    },
+    /// The last item of a file that was read to its end.
+    End,
 }
 
 /// Reads the file on a thread of its own: decoding blocks, and the runtime's threads carry the network.
@@ -256,11 +302,38 @@ fn read_batches(source: Arc<SourceFile>, mut batcher: Batcher) -> mpsc::Receiver
                 return;
             }
         }
+        // Nobody listens any more only if a partition has failed, which is what the load then reports.
+        let _nobody_listens = send.blocking_send(Ok(Read::End));
     });
     receive
 }
 
-type LaneResult = (PartitionId, Acknowledged, u64, Option<(u64, WriteError)>);
+/// What a lane has to tell at its end.
+#[derive(Default)]
+struct LaneResult {
+    acknowledged: Acknowledged,
+    /// Rows of batches that an earlier run had written.
+    rows_before: u64,
+    rows_older: u64,
+    failed: Option<(u64, WriteError)>,
+}
+
+/// A lane at work; `None` if it panicked.
+type LaneTask = tokio::task::JoinHandle<Option<LaneResult>>;
+
+/// How a lane failed.
+#[derive(Debug)]
+enum LaneFailure {
+    Write {
+        partition: PartitionId,
+        sequence: u64,
+        error: WriteError,
+    },
+    /// Its task panicked, so nobody knows how far it came.
+    Broken {
+        partition: PartitionId,
+    },
+}
 
 /// One writer for each partition: batches of a partition go in order, partitions side by side.
 struct Lanes<T: Transport> {
@@ -270,7 +343,7 @@ struct Lanes<T: Transport> {
     total: Option<u64>,
     rows_done: Arc<AtomicU64>,
     lanes: BTreeMap<PartitionId, mpsc::Sender<ReadyBatch>>,
-    tasks: Vec<tokio::task::JoinHandle<Option<LaneResult>>>,
+    tasks: Vec<(PartitionId, LaneTask)>,
 }
 
 impl<T: Transport> Lanes<T> {
@@ -292,27 +365,37 @@ impl<T: Transport> Lanes<T> {
                     let sum = done.fetch_add(rows, Ordering::Relaxed) + rows;
                     progress.acknowledged(sum, total);
                 };
-                self.tasks.push(spawn("load a partition", write_lane(client, partition, session, receive, told)));
+                let lane = spawn("load a partition", write_lane(client, partition, session, receive, told));
+                self.tasks.push((partition, lane));
                 self.lanes.entry(partition).or_insert(send)
             }
         };
         lane.send(batch).await.is_ok()
     }
 
-    async fn finish(self, report: &mut LoadReport) -> Option<(PartitionId, u64, WriteError)> {
+    async fn finish(self, report: &mut LoadReport) -> Option<LaneFailure> {
         drop(self.lanes);
-        let mut failed = None;
-        for task in self.tasks {
-            let Ok(Some((partition, acknowledged, older, failure))) = task.await else { continue };
-            report.rows_acknowledged += acknowledged.rows;
-            report.rows_older += older;
-            report.acknowledged.insert(partition, acknowledged);
-            if let Some((sequence, error)) = failure {
-                failed.get_or_insert((partition, sequence, error));
-            }
-        }
-        failed
+        add_up(self.tasks, report).await
     }
+}
+
+/// Waits for all lanes and adds up what they tell; the first failure.
+async fn add_up(tasks: Vec<(PartitionId, LaneTask)>, report: &mut LoadReport) -> Option<LaneFailure> {
+    let mut failed = None;
+    for (partition, task) in tasks {
+        let Ok(Some(lane)) = task.await else {
+            failed.get_or_insert(LaneFailure::Broken { partition });
+            continue;
+        };
+        report.rows_acknowledged += lane.acknowledged.rows;
+        report.rows_before += lane.rows_before;
+        report.rows_older += lane.rows_older;
+        report.acknowledged.insert(partition, lane.acknowledged);
+        if let Some((sequence, error)) = lane.failed {
+            failed.get_or_insert(LaneFailure::Write { partition, sequence, error });
+        }
+    }
+    failed
 }
 
 async fn write_lane<T: Transport>(
@@ -322,27 +405,28 @@ async fn write_lane<T: Transport>(
     mut batches: mpsc::Receiver<ReadyBatch>,
     told: impl Fn(u64),
 ) -> LaneResult {
-    let mut acknowledged = Acknowledged::default();
-    let mut older = 0;
+    let mut lane = LaneResult::default();
     let before = match client.session(partition, session, BATCH_DEADLINE).await {
         Ok(answer) => answer.last,
-        Err(error) => return (partition, acknowledged, older, Some((1, error))),
+        Err(error) => return LaneResult { failed: Some((1, error)), ..lane },
     };
     while let Some(ReadyBatch { sequence, lines, batch, .. }) = batches.recv().await {
+        let rows = batch.rows() as u64;
         if sequence > before {
             let step = Some(SessionStep { session, sequence });
             let options = WriteOptions { deadline: BATCH_DEADLINE, step, ..WriteOptions::default() };
             match client.write(partition, &batch, &options).await {
-                Ok(answer) => older += answer.older.len() as u64,
-                Err(error) => return (partition, acknowledged, older, Some((sequence, error))),
+                Ok(answer) => lane.rows_older += answer.older.len() as u64,
+                Err(error) => return LaneResult { failed: Some((sequence, error)), ..lane },
             }
         } else {
-            acknowledged.batches_before += 1;
+            lane.acknowledged.batches_before += 1;
+            lane.rows_before += rows;
         }
-        note(&mut acknowledged, sequence, &lines, batch.rows() as u64);
-        told(batch.rows() as u64);
+        note(&mut lane.acknowledged, sequence, &lines, rows);
+        told(rows);
     }
-    (partition, acknowledged, older, None)
+    lane
 }
 
 fn note(acknowledged: &mut Acknowledged, sequence: u64, lines: &RangeInclusive<u64>, rows: u64) {
@@ -366,4 +450,45 @@ pub fn file_time_us(file: &Path, now_us: i64) -> i64 {
 pub fn default_name(file: &Path, group: &FeatureGroup) -> String {
     let file = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     format!("{}:{file}", group.full_name())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stoa_protocol::map::{PartitionInfo, PartitionSet};
+    use stoa_protocol::{FeatureType, KeyType, PartitionSetId};
+
+    #[tokio::test]
+    async fn a_file_is_read_to_its_end_or_the_load_has_failed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("rows.csv");
+        std::fs::write(&file, "id,x\n1,10\n2,20\n3,oops\n").unwrap();
+        let group = FeatureGroup::simple(1, "g", &[("id", KeyType::Int64)], &[("x", FeatureType::Int64)]);
+        let partitions = vec![PartitionInfo { id: PartitionId(2), first_hash: 0, replicas: Vec::new() }];
+        let set = PartitionSet { id: PartitionSetId(1), name: "shared".into(), incarnation: 0, partitions };
+        let source = Arc::new(SourceFile::open(&file, &group, LoadOptions::new(0)).unwrap());
+        let batcher = Batcher::new(&group, &source.features(), &set, 1).unwrap();
+        let (mut report, mut rows) = (LoadReport::default(), 0);
+        let mut batches = read_batches(source, batcher);
+        let fed = feed(&mut batches, &mut report, async |batch| {
+            rows += batch.batch.rows();
+            true
+        });
+        assert!(matches!(fed.await, Fed::Whole));
+        assert_eq!((rows, report.rows_read, report.rows_bad), (2, 3, 1));
+
+        let (send, mut receive) = mpsc::channel(1);
+        send.send(Ok(Read::Rows { read: 1, bad: 0, first_bad: Vec::new() })).await.unwrap();
+        drop(send);
+        let fed = feed(&mut receive, &mut report, async |_| true).await;
+        assert!(matches!(fed, Fed::Stopped), "a reader that died is taken for the end of the file: {fed:?}");
+    }
+
+    #[tokio::test]
+    async fn a_lane_that_died_fails_the_load() {
+        let died = spawn("a lane that dies", async { panic!("planted") });
+        let mut report = LoadReport::default();
+        let failed = add_up(vec![(PartitionId(7), died)], &mut report).await;
+        assert!(matches!(failed, Some(LaneFailure::Broken { partition: PartitionId(7) })));
+    }
 }
