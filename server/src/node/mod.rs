@@ -24,7 +24,9 @@ use stoa_protocol::map::NodeInfo;
 use stoa_protocol::{ClusterId, MapVersion, NodeId, PartitionId, ROOT_PARTITION};
 use stoa_raft::root::{RootMachine, RootState};
 use stoa_raft::wal::{Recovered, RecoveredGroup, Wal, WalIdentity, WalOptions};
-use stoa_raft::{NodeContext, PartitionMachine, PartitionView, Peers, RaftTiming, Replica, ReplicaEnvironment};
+use stoa_raft::{
+    NodeBudget, NodeContext, PartitionMachine, PartitionView, Peers, RaftTiming, Replica, ReplicaEnvironment,
+};
 use tokio::sync::watch;
 
 use identity::{Identity, IdentityError};
@@ -168,6 +170,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
             peers,
             context: NodeContext { clock, entropy },
             timing: options.timing,
+            budget: NodeBudget::default(),
         };
         let info = NodeInfo {
             id: options.node,
