@@ -18,6 +18,7 @@ mod peers;
 mod replica;
 pub mod root;
 mod runtime;
+mod seam;
 mod snapshots;
 mod state_machine;
 #[cfg(test)]

@@ -18,8 +18,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 use openraft::EntryPayload;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
-use stoa_protocol::PartitionId;
+use stoa_protocol::{PartitionId, ReplicaId};
 
+use crate::seam::Ends;
 use crate::types::{
     Entry, LogId, StoaTypes, Vote, decode_entry, decode_log_id, decode_vote, encode_entry, encode_log_id, encode_vote,
 };
@@ -121,16 +122,49 @@ impl GroupLog {
         self.lock().bytes_after(index)
     }
 
-    /// Whether this replica has ever written anything: a vote or an entry.
-    pub fn is_untouched(&self) -> bool {
+    /// Whether this replica has never written anything but its first vote.
+    pub fn is_untouched(&self, id: ReplicaId) -> bool {
         let state = self.lock();
-        state.vote.is_none() && state.last().is_none()
+        state.vote.is_none_or(|vote| vote == first_vote(id)) && state.last().is_none()
+    }
+
+    /// What a start is judged by.
+    pub(crate) fn ends(&self, covered: Option<LogId>) -> Ends {
+        let state = self.lock();
+        let at = |place: Option<LogId>| place.and_then(|id| state.entries.get(&id.index)).map(|slot| slot.entry.log_id);
+        Ends {
+            vote: state.vote,
+            purged: state.purged,
+            first: state.entries.first_key_value().map(|(_, slot)| slot.entry.log_id),
+            last: state.last(),
+            committed: state.committed,
+            at_snapshot: at(covered),
+            at_committed: at(state.committed),
+        }
+    }
+
+    /// Saves the vote that a replica begins with; Raft takes it for none.
+    pub(crate) async fn save_first_vote(&mut self, id: ReplicaId) -> io::Result<()> {
+        self.save_vote(&first_vote(id)).await
+    }
+
+    /// Empties the log; it begins after `covered`.
+    pub(crate) async fn restart_after(&mut self, covered: LogId) -> io::Result<()> {
+        let keep = self.lock().purged.map(|purged| purged.index);
+        self.lock().remove(..);
+        self.wal.truncate_after(self.partition.0, keep).await.map_err(io::Error::other)?;
+        self.purge(covered).await
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic while the lock is held would leave entries and bytes at odds: go down loudly instead.
         self.state.lock().expect("no code panics while it holds a group's log")
     }
+}
+
+/// Term 0, for itself, not granted: what openraft assumes where there is no vote.
+fn first_vote(id: ReplicaId) -> Vote {
+    Vote::new(0, id.0)
 }
 
 impl State {

@@ -31,6 +31,7 @@ use crate::network::GroupNetwork;
 use crate::options::RaftTiming;
 use crate::peers::Peers;
 use crate::runtime::NodeContext;
+use crate::seam::check_seam;
 use crate::snapshots::SnapshotStore;
 use crate::state_machine::StateMachine;
 use crate::transfer::{Announcement, Incoming};
@@ -86,9 +87,10 @@ impl<D: Disk, M: Machine> Replica<D, M> {
     ) -> std::io::Result<Arc<Self>> {
         let (snapshots, newest) =
             SnapshotStore::open(env.disk.clone(), Path::new(&env.snapshot_dir), partition).await?;
-        let log = GroupLog::new(partition, env.wal.clone(), recovered)?;
-        check_seam(partition, &log, newest.as_ref().map(|handle| &handle.meta)).await?;
-        let untouched = log.is_untouched() && newest.is_none();
+        let mut log = GroupLog::new(partition, env.wal.clone(), recovered)?;
+        let covered = newest.as_ref().map(|handle| &handle.meta);
+        check_seam(&env.disk, snapshots.dir(), partition, id, &mut log, covered).await?;
+        let untouched = log.is_untouched(id) && newest.is_none();
         let machine = StateMachine::open(machine, snapshots.clone(), newest).await?;
         let network = GroupNetwork::<T, D>::new(env.peers.clone(), partition, id);
         let config = env.timing.openraft_config(partition).validate().map_err(std::io::Error::other)?;
@@ -437,25 +439,6 @@ impl<D: Disk, M: Machine> Replica<D, M> {
             tracing::warn!(partition = self.partition.0, %error, "a replica ended with an error");
         }
     }
-}
-
-/// The snapshot must reach the log: a gap between them would lose acknowledged entries silently.
-async fn check_seam(
-    partition: PartitionId,
-    log: &GroupLog,
-    snapshot: Option<&crate::types::SnapshotMeta>,
-) -> std::io::Result<()> {
-    use openraft::storage::RaftLogStorage;
-    let purged = log.clone().get_log_state().await?.last_purged_log_id;
-    let covered = snapshot.and_then(|meta| meta.last_log_id);
-    if purged > covered {
-        let message = format!(
-            "partition {partition}: the log begins after {purged:?}, and the newest snapshot ends at {covered:?}: entries \
-             are missing; replace this replica"
-        );
-        return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, message));
-    }
-    Ok(())
 }
 
 async fn campaign_after_silence<D: Disk, M: Machine>(

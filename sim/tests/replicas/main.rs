@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use harness::*;
+use stoa_env::Disk;
 use stoa_protocol::ErrorCode;
 use stoa_raft::wal::WalOptions;
 use stoa_sim::disk::SimDisk;
@@ -331,4 +332,55 @@ fn a_crash_at_any_step_of_replacing_a_snapshot_leaves_one_that_starts() {
         });
     }
     assert!((5..55).contains(&replaced), "crashes before and after the step that counts: {replaced}");
+}
+
+#[test]
+fn a_replica_whose_log_is_lost_or_of_another_life_does_not_start() {
+    let (disks, net) = (disks(1), Net::default());
+    life(async {
+        let all = group(&disks, &net, &wal_options()).await;
+        for n in 0..50 {
+            write(&all[0].1, n.to_string()).await;
+        }
+    });
+    let lost = |with_snapshot: bool| {
+        let disk = disks[0].copy();
+        life(async {
+            if with_snapshot {
+                let (_process, member) = start(&disk, &net, 1, wal_options()).await.unwrap();
+                until("a leader", || member.leads()).await;
+                applied(&member, 50).await;
+                cut(&member).await;
+            }
+            let (process, recovered) = Process::open(&disk, &net, 1, wal_options()).await;
+            assert!(recovered.groups.contains_key(&GROUP.0));
+            process.wal.forget(GROUP.0).await.unwrap();
+            process.wal.close().await.unwrap();
+        });
+        life(async { start(&disk, &net, 1, wal_options()).await.err().unwrap().to_string() })
+    };
+    for with_snapshot in [false, true] {
+        let refused = lost(with_snapshot);
+        assert!(refused.contains("the log knows nothing of it"), "{refused}");
+    }
+    let other = life(async {
+        let (process, recovered) = Process::open(&disks[0].copy(), &net, 1, wal_options()).await;
+        process.start(2, recovered).await.err().unwrap().to_string()
+    });
+    assert!(other.contains("these are the files of replica 1"), "{other}");
+
+    let disk = disks[0].copy();
+    life(async {
+        let (_process, member) = start(&disk, &net, 1, wal_options()).await.unwrap();
+        until("a leader", || member.leads()).await;
+        applied(&member, 50).await;
+        cut(&member).await;
+        drop(member);
+        for name in disk.paths().into_iter().filter(|path| path.starts_with("snapshots") && path.ends_with("manifest"))
+        {
+            disk.remove(name.parent().unwrap()).await.unwrap();
+        }
+    });
+    let gone = life(async { start(&disk, &net, 1, wal_options()).await.err().unwrap().to_string() });
+    assert!(gone.contains("the log begins after") || gone.contains("its log begins after"), "{gone}");
 }
