@@ -19,7 +19,7 @@ use crate::snapshots::ChunkInfo;
 use crate::types::{Command, StoaTypes, Vote};
 
 /// Rises with every change of the calls, of openraft's types in them, or of the envelope.
-pub const ENVELOPE_VERSION: u16 = 1;
+pub const ENVELOPE_VERSION: u16 = 2;
 
 /// Who means whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,10 +43,12 @@ pub enum RaftCall {
     PreVote(VoteRequest<StoaTypes>),
     /// Hands leadership over.
     Transfer(TransferLeaderRequest<StoaTypes>),
-    /// Begins a snapshot; a transfer that was under way is dropped.
+    /// Begins a snapshot, or goes on with it after an interruption; a transfer of another is dropped.
     SnapshotBegin {
         /// Names the transfer in the calls that follow.
         transfer: u64,
+        /// The sender's vote.
+        vote: Vote,
         /// The bytes of its meta data.
         meta: Vec<u8>,
         /// Its chunks.
@@ -80,11 +82,16 @@ pub enum RaftAnswer {
     /// To [`RaftCall::Transfer`].
     Transfer(TransferLeaderResponse<StoaTypes>),
     /// To [`RaftCall::SnapshotBegin`] and [`RaftCall::SnapshotChunk`].
-    SnapshotGoOn,
-    /// To [`RaftCall::SnapshotEnd`].
+    SnapshotGoOn {
+        /// The chunk that is wanted next.
+        next: u32,
+    },
+    /// To [`RaftCall::SnapshotEnd`], or earlier: the snapshot is applied, or the sender deposed.
     SnapshotInstalled(SnapshotResponse<StoaTypes>),
     /// The call was not carried out, and why.
     Refused(String),
+    /// To [`RaftCall::Append`]: the node's log has no room at the moment, and why. Nothing was taken; ask again soon.
+    NoRoom(String),
 }
 
 fn config() -> impl bincode::config::Config {
@@ -134,7 +141,7 @@ mod tests {
         let envelope = Envelope { partition: PartitionId(7), to: ReplicaId(2), from: ReplicaId(1) };
         let entry = Entry {
             log_id: log_id(2, 5),
-            payload: openraft::EntryPayload::Normal(Command(Bytes::from_static(b"rows"))),
+            payload: openraft::EntryPayload::Normal(Command::new(Bytes::from_static(b"rows"))),
         };
         let call = RaftCall::Append(AppendEntriesRequest {
             vote: Vote::new_committed(2, 1),

@@ -7,6 +7,7 @@
 //! Start reading at [`replica`] (what openraft is wrapped in, and why), then [`wal`] (what is believed after a crash),
 //! then [`root`] (what the cluster knows of itself).
 
+mod budget;
 mod envelope;
 mod log;
 mod machine;
@@ -17,19 +18,22 @@ mod peers;
 mod replica;
 pub mod root;
 mod runtime;
+mod seam;
 mod snapshots;
 mod state_machine;
 #[cfg(test)]
 mod storage_suite;
+mod transfer;
 mod types;
 pub mod wal;
 
+pub use budget::{NodeBudget, PROPOSALS_MAX};
 pub use envelope::{Envelope, RaftAnswer, RaftCall, open_envelope, open_message, seal};
 pub use log::{GroupLog, LogSize};
 pub use machine::Machine;
 pub use options::{RaftTiming, TimingError};
 pub use partition::{PartitionMachine, PartitionView};
 pub use peers::{CallError, Peers};
-pub use replica::{PROPOSALS_MAX, Replica, ReplicaEnvironment};
+pub use replica::{Replica, ReplicaEnvironment};
 pub use runtime::NodeContext;
 pub use types::Reply;

@@ -4,6 +4,10 @@
 //! Order: `append` puts the entries into memory and into the log's queue and returns, so they can be read at once; the
 //! callback fires after the log's fdatasync. A vote is durable when `save_vote` returns. All of them go through the
 //! log's one queue, so nothing overtakes (openraft's io_ordering).
+//!
+//! An error here is fatal to openraft's core, so nothing here may fail for reasons that pass. What can be refused for want
+//! of room (a proposal, an append of another replica's) is refused before openraft sees it, by `Replica`; what comes
+//! here is taken.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -12,18 +16,26 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
+use openraft::EntryPayload;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
-use stoa_protocol::PartitionId;
+use stoa_protocol::{PartitionId, ReplicaId};
 
+use crate::seam::Ends;
 use crate::types::{
     Entry, LogId, StoaTypes, Vote, decode_entry, decode_log_id, decode_vote, encode_entry, encode_log_id, encode_vote,
 };
-use crate::wal::{RecoveredGroup, Wal};
+use crate::wal::{RecoveredGroup, Room, Wal, WalError};
 
 /// Most bytes of entries handed to replication at once: half a frame, so that an append fits one with room to spare.
 pub const REPLICATION_BYTES_MAX: usize = stoa_protocol::limits::FRAME_BYTES_MAX / 2;
 
-const _: () = assert!(stoa_protocol::limits::BATCH_BYTES_MAX < REPLICATION_BYTES_MAX, "one entry must always fit");
+/// Most bytes of one command: an entry must fit one append to a follower with what stands around it, or the group could
+/// never replicate it and would stand still.
+pub const COMMAND_BYTES_MAX: usize = REPLICATION_BYTES_MAX - 4096;
+
+const _: () =
+    assert!(stoa_protocol::limits::BATCH_BYTES_MAX + 4096 < COMMAND_BYTES_MAX, "a row batch must fit an entry");
+const _: () = assert!(COMMAND_BYTES_MAX + 4096 < crate::wal::PAYLOAD_BYTES_MAX, "an entry must fit a frame of the log");
 
 /// A group's log; clones share it.
 #[derive(Clone)]
@@ -37,6 +49,8 @@ pub struct GroupLog {
 struct State {
     entries: BTreeMap<u64, Slot>,
     entry_bytes: u64,
+    /// Where the bytes of the next entry begin if there is none.
+    purged_bytes: u64,
     vote: Option<Vote>,
     committed: Option<LogId>,
     purged: Option<LogId>,
@@ -45,6 +59,14 @@ struct State {
 struct Slot {
     entry: Entry,
     bytes: u32,
+    /// Bytes of all entries before this one, since this log was opened.
+    before: u64,
+}
+
+impl Slot {
+    fn end(&self) -> u64 {
+        self.before + u64::from(self.bytes)
+    }
 }
 
 /// How much a group's log holds.
@@ -77,9 +99,11 @@ impl GroupLog {
         }
         for (index, bytes) in recovered.entries {
             let entry = decode_entry(index, &bytes).map_err(|e| bad(&format!("entry {index}"), &e))?;
+            if state.entries.last_key_value().is_some_and(|(last, _)| last + 1 != index) {
+                return Err(bad(&format!("entry {index}"), &"entries before it are missing"));
+            }
             state.insert(entry, bytes.len());
         }
-        state.check();
         Ok(Self { partition, wal, state: Arc::new(Mutex::new(state)) })
     }
 
@@ -93,10 +117,43 @@ impl GroupLog {
         }
     }
 
-    /// Whether this replica has ever written anything: a vote or an entry.
-    pub fn is_untouched(&self) -> bool {
+    /// Bytes of the entries after `index`, or of all.
+    pub fn bytes_after(&self, index: Option<u64>) -> u64 {
+        self.lock().bytes_after(index)
+    }
+
+    /// Whether this replica has never written anything but its first vote.
+    pub fn is_untouched(&self, id: ReplicaId) -> bool {
         let state = self.lock();
-        state.vote.is_none() && state.last().is_none()
+        state.vote.is_none_or(|vote| vote == first_vote(id)) && state.last().is_none()
+    }
+
+    /// What a start is judged by.
+    pub(crate) fn ends(&self, covered: Option<LogId>) -> Ends {
+        let state = self.lock();
+        let at = |place: Option<LogId>| place.and_then(|id| state.entries.get(&id.index)).map(|slot| slot.entry.log_id);
+        Ends {
+            vote: state.vote,
+            purged: state.purged,
+            first: state.entries.first_key_value().map(|(_, slot)| slot.entry.log_id),
+            last: state.last(),
+            committed: state.committed,
+            at_snapshot: at(covered),
+            at_committed: at(state.committed),
+        }
+    }
+
+    /// Saves the vote that a replica begins with; Raft takes it for none.
+    pub(crate) async fn save_first_vote(&mut self, id: ReplicaId) -> io::Result<()> {
+        self.save_vote(&first_vote(id)).await
+    }
+
+    /// Empties the log; it begins after `covered`.
+    pub(crate) async fn restart_after(&mut self, covered: LogId) -> io::Result<()> {
+        let keep = self.lock().purged.map(|purged| purged.index);
+        self.lock().remove(..);
+        self.wal.truncate_after(self.partition.0, keep).await.map_err(io::Error::other)?;
+        self.purge(covered).await
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -105,13 +162,26 @@ impl GroupLog {
     }
 }
 
+/// Term 0, for itself, not granted: what openraft assumes where there is no vote.
+fn first_vote(id: ReplicaId) -> Vote {
+    Vote::new(0, id.0)
+}
+
 impl State {
     fn insert(&mut self, entry: Entry, bytes: usize) {
         let index = entry.log_id.index;
+        assert!(self.entries.last_key_value().is_none_or(|(last, _)| *last < index), "entries come in their order");
+        let before = self.entries.last_key_value().map_or(self.purged_bytes, |(_, slot)| slot.end());
         self.entry_bytes += bytes as u64;
-        if let Some(old) = self.entries.insert(index, Slot { entry, bytes: bytes as u32 }) {
-            self.entry_bytes -= u64::from(old.bytes);
-        }
+        self.entries.insert(index, Slot { entry, bytes: bytes as u32, before });
+    }
+
+    /// Bytes of the entries after `index`.
+    fn bytes_after(&self, index: Option<u64>) -> u64 {
+        let from = index.map_or(0, |index| index + 1);
+        let first = self.entries.range(from..).next().map(|(_, slot)| slot.before);
+        let end = self.entries.last_key_value().map_or(0, |(_, slot)| slot.end());
+        first.map_or(0, |before| end - before)
     }
 
     fn remove(&mut self, indices: impl RangeBounds<u64>) {
@@ -119,6 +189,7 @@ impl State {
         for index in gone {
             let slot = self.entries.remove(&index).expect("the index was just listed");
             self.entry_bytes -= u64::from(slot.bytes);
+            self.purged_bytes = self.purged_bytes.max(slot.end());
         }
     }
 
@@ -127,6 +198,7 @@ impl State {
     }
 
     /// All invariants: indices without a gap, beginning after the purge point, terms never falling, bytes summed up.
+    #[cfg(test)]
     fn check(&self) {
         let mut last = self.purged;
         let mut bytes = 0;
@@ -136,6 +208,7 @@ impl State {
                 assert_eq!(*index, last.index + 1, "the log has a gap after {}", last.index);
                 assert!(slot.entry.log_id.leader_id >= last.leader_id, "terms fall at {index}");
             }
+            assert_eq!(slot.before, self.entries[self.entries.keys().next().expect("there is one")].before + bytes);
             bytes += u64::from(slot.bytes);
             last = Some(slot.entry.log_id);
         }
@@ -244,16 +317,23 @@ impl RaftLogStorage<StoaTypes> for GroupLog {
             let keep = index.checked_sub(1);
             self.wal.truncate_after(self.partition.0, keep).await.map_err(io::Error::other)?;
         }
+        // The room that was taken before openraft saw the entries is given back when they are durable.
+        let mut rooms: Vec<Arc<Room>> = Vec::new();
         {
             let mut state = self.lock();
-            for entry in entries {
+            for mut entry in entries {
+                if let EntryPayload::Normal(command) = &mut entry.payload {
+                    rooms.extend(command.take_room());
+                }
                 let bytes = encode_entry(&entry);
                 batch.push((entry.log_id.index, bytes.clone()));
                 state.insert(entry, bytes.len());
             }
         }
-        let done =
-            move |result: Result<(), crate::wal::WalError>| callback.io_completed(result.map_err(io::Error::other));
+        let done = move |result: Result<(), WalError>| {
+            drop(rooms);
+            callback.io_completed(result.map_err(io::Error::other));
+        };
         self.wal.append(self.partition.0, batch, done).map_err(io::Error::other)
     }
 
@@ -275,5 +355,43 @@ impl RaftLogStorage<StoaTypes> for GroupLog {
             state.purged = Some(log_id);
         }
         self.wal.purge(self.partition.0, upto, id).await.map_err(io::Error::other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Command, log_id};
+
+    fn entry(index: u64, bytes: usize) -> Entry {
+        let payload = EntryPayload::Normal(Command::new(vec![0; bytes].into()));
+        Entry { log_id: log_id(1, index), payload }
+    }
+
+    #[test]
+    fn the_bytes_after_any_place_are_known_through_appends_cuts_and_purges() {
+        let mut state = State::default();
+        let check = |state: &State| {
+            state.check();
+            for from in 0..30 {
+                let slots = state.entries.range(from + 1..).map(|(_, slot)| u64::from(slot.bytes));
+                assert_eq!(state.bytes_after(Some(from)), slots.sum::<u64>(), "after {from}");
+            }
+            assert_eq!(state.bytes_after(None), state.entry_bytes);
+        };
+        (0..20).for_each(|index| state.insert(entry(index, 0), index as usize * 10));
+        check(&state);
+        state.remove(15..);
+        (15..25).for_each(|index| state.insert(entry(index, 0), 7));
+        check(&state);
+        state.remove(..=10);
+        state.purged = Some(log_id(1, 10));
+        check(&state);
+        state.remove(..);
+        state.purged = Some(log_id(1, 24));
+        check(&state);
+        state.insert(entry(25, 0), 3);
+        check(&state);
+        assert_eq!(state.bytes_after(Some(24)), 3);
     }
 }

@@ -1,7 +1,24 @@
-//! openraft's calls to other replicas. Each ends by its limit; an append is cut to what one frame holds and answered as a
-//! partial success; a lost call is a network error, not an unreachable peer, since that would begin a back-off of 200 ms.
+//! openraft's calls to other replicas. Each ends by its limit; a lost call is a network error, not an unreachable peer,
+//! since that would begin a back-off of 200 ms.
+//!
+//! **How long an append may take.** openraft gives every append one heartbeat interval (100 ms), which 4 MiB of entries do
+//! not meet on a slow link or a busy device; sent again whole they would miss it again, for ever. So appends that carry
+//! entries have a limit of their own, and a size that follows what goes through:
+//! - Heartbeats keep openraft's limit. They go by a connection and by tasks of their own, and they alone keep the lease:
+//!   a slow append delays no election and no lease.
+//! - An append has the heartbeat interval and the time that its bytes take at [`APPEND_RATE_MIN`]. A lost call of few
+//!   bytes is still noticed within about a heartbeat; nothing waits on it but this follower's own replication, which
+//!   openraft cancels if leadership ends.
+//! - Its bytes are at most a window, which begins small, doubles with each success and halves with each failure, down to
+//!   one entry. So a link that is slower than the rate moves one entry at a time, as long as that fits its limit: an
+//!   entry of 2 MiB needs 1 MiB/s.
+//!
+//! What does not fit the window is answered as a partial success, after which openraft sends the rest.
 
 use std::future::Future;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError};
@@ -12,6 +29,7 @@ use openraft::raft::{
 };
 use openraft::{EntryPayload, Snapshot};
 use stoa_env::{Channel, Disk, Transport};
+use stoa_protocol::limits::DEADLINE_US_MAX;
 use stoa_protocol::message::Kind;
 use stoa_protocol::{NodeId, PartitionId, ReplicaId};
 
@@ -21,16 +39,48 @@ use crate::peers::Peers;
 use crate::snapshots::SnapshotHandle;
 use crate::types::{Command, Entry, Member, StoaTypes, Vote, encode_snapshot_meta};
 
-/// How long one chunk of a snapshot may take, the install at its end included: a peer that is slower than 4 MiB in this
-/// time cannot keep up with the log either.
+/// How long one chunk of a snapshot may take: a peer that is slower than 4 MiB in this time cannot keep up with the log
+/// either.
 pub const SNAPSHOT_CHUNK_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long the install at the end may take before the sender asks anew; the receiver goes on with it meanwhile.
+const SNAPSHOT_INSTALL_LIMIT: Duration = Duration::from_micros(DEADLINE_US_MAX);
+
+/// How often one chunk is sent before the transfer is given up, and with it, if the leader has a newer snapshot by then,
+/// all that has been sent.
+const CHUNK_ATTEMPTS: u32 = 8;
+
+/// The pause before a chunk is sent again; it doubles with each attempt, to some 6 s.
+const CHUNK_PAUSE: Duration = Duration::from_millis(50);
+
+/// The pause before entries are sent again to a node whose log has no room.
+const NO_ROOM_PAUSE: Duration = Duration::from_millis(20);
+
+/// The slowest link that replication is made for, in bytes a second: it moves the largest row batch in 2 s.
+pub const APPEND_RATE_MIN: usize = 1 << 20;
+
+/// The window of a new link: at the slowest rate it is sent in a quarter of a second.
+const WINDOW_BYTES_FIRST: usize = 256 << 10;
+
+/// The smallest window.
+const WINDOW_BYTES_MIN: usize = 16 << 10;
+
+const _: () = assert!(WINDOW_BYTES_MIN <= WINDOW_BYTES_FIRST && WINDOW_BYTES_FIRST <= REPLICATION_BYTES_MAX);
 
 /// Makes the ways to the other replicas of one group.
 pub struct GroupNetwork<T, D> {
-    pub(crate) peers: Peers<T>,
-    pub(crate) partition: PartitionId,
-    pub(crate) from: ReplicaId,
-    pub(crate) disk: std::marker::PhantomData<D>,
+    peers: Peers<T>,
+    partition: PartitionId,
+    from: ReplicaId,
+    transfers: Arc<AtomicU64>,
+    disk: PhantomData<D>,
+}
+
+impl<T: Transport, D: Disk> GroupNetwork<T, D> {
+    /// The ways from the replica `from`.
+    pub fn new(peers: Peers<T>, partition: PartitionId, from: ReplicaId) -> Self {
+        Self { peers, partition, from, transfers: Arc::default(), disk: PhantomData }
+    }
 }
 
 /// The way to one replica.
@@ -38,8 +88,42 @@ pub struct ReplicaLink<T, D> {
     peers: Peers<T>,
     envelope: Envelope,
     node: NodeId,
-    transfers: u64,
-    disk: std::marker::PhantomData<D>,
+    /// Numbers the transfers of this replica.
+    transfers: Arc<AtomicU64>,
+    window: Window,
+    disk: PhantomData<D>,
+}
+
+/// How many bytes of entries are sent at once.
+#[derive(Debug, Clone, Copy)]
+struct Window(usize);
+
+impl Window {
+    fn grow(&mut self) {
+        self.0 = (self.0 * 2).min(REPLICATION_BYTES_MAX);
+    }
+
+    fn shrink(&mut self) {
+        self.0 = (self.0 / 2).max(WINDOW_BYTES_MIN);
+    }
+
+    /// How many of the entries it lets through: at least one, since every entry fits a frame by itself.
+    fn fitting(self, entries: &[Entry]) -> (usize, usize) {
+        let (mut count, mut bytes) = (0, 0);
+        for entry in entries {
+            let more = entry_bytes(entry);
+            if count > 0 && bytes + more > self.0 {
+                break;
+            }
+            (count, bytes) = (count + 1, bytes + more);
+        }
+        (count, bytes)
+    }
+}
+
+/// How long an append of so many bytes of entries may take.
+fn append_limit(heartbeat: Duration, bytes: usize) -> Duration {
+    heartbeat + Duration::from_secs(1) * bytes as u32 / APPEND_RATE_MIN as u32
 }
 
 impl<T: Transport, D: Disk> RaftNetworkFactory<StoaTypes> for GroupNetwork<T, D> {
@@ -50,8 +134,9 @@ impl<T: Transport, D: Disk> RaftNetworkFactory<StoaTypes> for GroupNetwork<T, D>
             peers: self.peers.clone(),
             envelope: Envelope { partition: self.partition, to: ReplicaId(target), from: self.from },
             node: member.node(),
-            transfers: 0,
-            disk: self.disk,
+            transfers: self.transfers.clone(),
+            window: Window(WINDOW_BYTES_FIRST),
+            disk: PhantomData,
         }
     }
 }
@@ -87,43 +172,81 @@ impl<T: Transport, D: Disk> ReplicaLink<T, D> {
         vote: Vote,
         handle: SnapshotHandle<D>,
     ) -> Result<SnapshotResponse<StoaTypes>, NetworkError<StoaTypes>> {
-        self.transfers += 1;
-        // Unique among the transfers of this leader to this replica; a new `begin` drops the one before.
-        let transfer = vote.leader_id.term << 20 | (self.transfers & 0xfffff);
-        let begin = RaftCall::SnapshotBegin {
-            transfer,
-            meta: encode_snapshot_meta(&handle.meta),
-            chunks: handle.chunks.to_vec(),
+        // Unique among the transfers of this leader, whose term is its alone.
+        let transfer = vote.leader_id.term << 20 | (self.transfers.fetch_add(1, Ordering::Relaxed) & 0xfffff);
+        let meta = encode_snapshot_meta(&handle.meta);
+        let begin = RaftCall::SnapshotBegin { transfer, vote, meta, chunks: handle.chunks.to_vec() };
+        let mut next = match self.call_again(&begin).await? {
+            RaftAnswer::SnapshotGoOn { next } => next as usize,
+            RaftAnswer::SnapshotInstalled(answer) => return Ok(answer),
+            other => return Err(lost(format!("an answer that does not fit: {other:?}"))),
         };
-        self.call(Channel::Snapshot, &begin, SNAPSHOT_CHUNK_LIMIT).await?;
-        for number in 0..handle.chunks.len() {
-            let chunk = handle.read_chunk(number).await.map_err(lost)?;
-            let call = RaftCall::SnapshotChunk { transfer, number: number as u32, chunk: Command(chunk) };
-            self.call(Channel::Snapshot, &call, SNAPSHOT_CHUNK_LIMIT).await?;
+        while next < handle.chunks.len() {
+            let chunk = Command::new(handle.read_chunk(next).await.map_err(lost)?);
+            let call = RaftCall::SnapshotChunk { transfer, number: next as u32, chunk };
+            self.call_again(&call).await?;
+            next += 1;
         }
-        match self.call(Channel::Snapshot, &RaftCall::SnapshotEnd { transfer, vote }, SNAPSHOT_CHUNK_LIMIT).await? {
+        match self.call(Channel::Snapshot, &RaftCall::SnapshotEnd { transfer, vote }, SNAPSHOT_INSTALL_LIMIT).await? {
             RaftAnswer::SnapshotInstalled(answer) => Ok(answer),
             other => Err(lost(format!("an answer that does not fit: {other:?}"))),
+        }
+    }
+
+    /// A call of a transfer, sent again if it or its answer is lost: the receiver takes none twice.
+    async fn call_again(&self, call: &RaftCall) -> Result<RaftAnswer, NetworkError<StoaTypes>> {
+        let mut pause = CHUNK_PAUSE;
+        for _ in 1..CHUNK_ATTEMPTS {
+            match self.call(Channel::Snapshot, call, SNAPSHOT_CHUNK_LIMIT).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => tracing::debug!(node = self.node.0, %error, "a part of a snapshot is sent again"),
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
+        self.call(Channel::Snapshot, call, SNAPSHOT_CHUNK_LIMIT).await
+    }
+
+    /// Sends entries, as many as the window lets through.
+    async fn append_some(
+        &mut self,
+        mut rpc: AppendEntriesRequest<StoaTypes>,
+        heartbeat: Duration,
+    ) -> Result<AppendEntriesResponse<StoaTypes>, NetworkError<StoaTypes>> {
+        let (fitting, bytes) = self.window.fitting(&rpc.entries);
+        let cut = fitting < rpc.entries.len();
+        rpc.entries.truncate(fitting);
+        let last = rpc.entries.last().map(|entry| entry.log_id);
+        let sent = self.call(Channel::Append, &RaftCall::Append(rpc), append_limit(heartbeat, bytes)).await;
+        match sent {
+            Ok(RaftAnswer::Append(answer)) => {
+                self.window.grow();
+                match answer {
+                    AppendEntriesResponse::Success if cut => Ok(AppendEntriesResponse::PartialSuccess(last)),
+                    answer => Ok(answer),
+                }
+            }
+            Ok(RaftAnswer::NoRoom(why)) => {
+                // The node is well and its log has no room: less at a time, and not at once again.
+                self.window.shrink();
+                tokio::time::sleep(NO_ROOM_PAUSE).await;
+                Err(lost(why))
+            }
+            Ok(other) => Err(lost(format!("an answer that does not fit: {other:?}"))),
+            Err(error) => {
+                self.window.shrink();
+                Err(error)
+            }
         }
     }
 }
 
 fn entry_bytes(entry: &Entry) -> usize {
     32 + match &entry.payload {
-        EntryPayload::Normal(command) => command.0.len(),
+        EntryPayload::Normal(command) => command.bytes.len(),
         EntryPayload::Blank => 0,
         EntryPayload::Membership(membership) => membership.nodes().count() * 64,
     }
-}
-
-/// How many of the entries fit a frame: at least one, since every entry does by itself.
-fn entries_that_fit(entries: &[Entry]) -> usize {
-    let mut bytes = 0;
-    let fitting = entries.iter().take_while(|entry| {
-        bytes += entry_bytes(entry);
-        bytes <= REPLICATION_BYTES_MAX
-    });
-    fitting.count().max(1).min(entries.len())
 }
 
 impl<T: Transport, D: Disk> RaftNetworkV2<StoaTypes> for ReplicaLink<T, D> {
@@ -131,18 +254,13 @@ impl<T: Transport, D: Disk> RaftNetworkV2<StoaTypes> for ReplicaLink<T, D> {
 
     async fn append_entries(
         &mut self,
-        mut rpc: AppendEntriesRequest<StoaTypes>,
+        rpc: AppendEntriesRequest<StoaTypes>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<StoaTypes>, RPCError<StoaTypes>> {
-        let fitting = entries_that_fit(&rpc.entries);
-        let cut = fitting < rpc.entries.len();
-        rpc.entries.truncate(fitting);
-        let last = rpc.entries.last().map(|entry| entry.log_id);
-        let channel = if rpc.entries.is_empty() { Channel::Liveness } else { Channel::Append };
-        match self.call(channel, &RaftCall::Append(rpc), option.hard_ttl()).await? {
-            RaftAnswer::Append(AppendEntriesResponse::Success) if cut => {
-                Ok(AppendEntriesResponse::PartialSuccess(last))
-            }
+        if !rpc.entries.is_empty() {
+            return Ok(self.append_some(rpc, option.hard_ttl()).await?);
+        }
+        match self.call(Channel::Liveness, &RaftCall::Append(rpc), option.hard_ttl()).await? {
             RaftAnswer::Append(answer) => Ok(answer),
             other => Err(lost(format!("an answer that does not fit: {other:?}")).into()),
         }
@@ -198,5 +316,37 @@ impl<T: Transport, D: Disk> RaftNetworkV2<StoaTypes> for ReplicaLink<T, D> {
             closed = cancel => Err(StreamingError::Closed(closed)),
             sent = self.send_snapshot(vote, snapshot.snapshot) => Ok(sent?),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::COMMAND_BYTES_MAX;
+    use crate::types::log_id;
+
+    fn entries(count: u64, bytes: usize) -> Vec<Entry> {
+        let payload = || EntryPayload::Normal(Command::new(vec![0; bytes].into()));
+        (1..=count).map(|index| Entry { log_id: log_id(1, index), payload: payload() }).collect()
+    }
+
+    #[test]
+    fn the_window_follows_what_goes_through_and_always_lets_one_entry_pass() {
+        let mut window = Window(WINDOW_BYTES_FIRST);
+        assert_eq!(window.fitting(&entries(3, 100 << 10)).0, 2);
+        (0..10).for_each(|_| window.grow());
+        assert_eq!(window.fitting(&entries(3, COMMAND_BYTES_MAX)).0, 1, "a frame holds no more");
+        assert_eq!(window.fitting(&entries(41, 100 << 10)).0, 40);
+        (0..20).for_each(|_| window.shrink());
+        assert_eq!(window.fitting(&entries(3, 2 << 20)).0, 1);
+        assert_eq!(window.fitting(&entries(300, 32)).0, WINDOW_BYTES_MIN / 64);
+    }
+
+    #[test]
+    fn a_small_append_has_about_a_heartbeat_and_a_large_one_the_time_of_its_bytes() {
+        let heartbeat = Duration::from_millis(100);
+        assert!(append_limit(heartbeat, 1_000) < Duration::from_millis(102));
+        assert_eq!(append_limit(heartbeat, 2 << 20), Duration::from_millis(2_100));
+        assert!(append_limit(heartbeat, REPLICATION_BYTES_MAX).as_micros() < u128::from(DEADLINE_US_MAX));
     }
 }

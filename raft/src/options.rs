@@ -135,6 +135,18 @@ mod tests {
     }
 
     #[test]
+    fn openraft_gets_the_settings_that_its_traps_demand() {
+        let timing = RaftTiming::default();
+        let config = timing.openraft_config(stoa_protocol::PartitionId(1)).validate().unwrap();
+        assert_eq!(config.enable_pre_vote, Some(true), "a replica that was cut off must not raise terms");
+        assert_eq!(config.enable_leader_restore, Some(false), "a transient machine must replay before it leads");
+        assert!(!config.enable_elect, "nobody campaigns in the silence after a start");
+        assert!(matches!(config.snapshot_policy, openraft::SnapshotPolicy::Never), "bytes decide, not entries");
+        assert!(config.install_snapshot_timeout > 200, "openraft's own limit is shorter than an install");
+        assert_eq!(Duration::from_millis(config.election_timeout_max), timing.lease());
+    }
+
+    #[test]
     fn the_silence_covers_the_lease_by_the_slowest_clock() {
         let timing = RaftTiming::default();
         assert_eq!(timing.silence_after_start(), Duration::from_millis(606));

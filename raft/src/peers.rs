@@ -15,6 +15,9 @@ use stoa_protocol::limits::{DEADLINE_US_MAX, FRAME_BYTES_MAX};
 use stoa_protocol::message::{ANSWER, KIND_ERROR, Kind};
 use stoa_protocol::{ClusterId, ErrorBody, ErrorCode, MapVersion, NodeId};
 
+const _: () =
+    assert!(FRAME_BYTES_MAX <= stoa_env::FRAME_BYTES_MAX, "the transport carries every frame of the protocol");
+
 /// Why a call to another node gave no answer.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CallError {

@@ -3,7 +3,8 @@
 //! - For [`RaftTiming::silence_after_start`] after a start it neither votes nor campaigns: it may have granted a lease
 //!   before, and openraft forgets that. A replica that never wrote anything has granted nothing and need not wait.
 //! - Messages for another replica id are refused: ids are never reused, so these are of another life.
-//! - Proposals are refused for lack of log space before openraft sees them; afterwards it could only halt.
+//! - Proposals, and appends of other replicas that carry commands, are refused for lack of log space before openraft sees
+//!   them; afterwards it could only halt. Heartbeats, votes and memberships always go through.
 //! - A storage error or a panic in apply halts this group on this node: [`Replica::trouble`] says so, and nothing else
 //!   stops.
 //! - It does not serve until it has applied what was committed when it started ([`Replica::catch_up`]).
@@ -17,12 +18,12 @@ use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::raft::VoteResponse;
-use openraft::{ReadPolicy, Snapshot};
+use openraft::{EntryPayload, ReadPolicy};
 use stoa_env::{BootTime, Disk, TaskGroup, Transport};
 use stoa_protocol::message::ReplicaStatus;
 use stoa_protocol::{ErrorBody, ErrorCode, LogIndex, NodeId, PartitionId, ReplicaId};
-use tokio::sync::Semaphore;
 
+use crate::budget::{GroupBudget, NodeBudget};
 use crate::envelope::{RaftAnswer, RaftCall};
 use crate::log::{GroupLog, LogSize};
 use crate::machine::Machine;
@@ -30,14 +31,15 @@ use crate::network::GroupNetwork;
 use crate::options::RaftTiming;
 use crate::peers::Peers;
 use crate::runtime::NodeContext;
-use crate::snapshots::{SnapshotStore, SnapshotWriter};
+use crate::seam::check_seam;
+use crate::snapshots::SnapshotStore;
 use crate::state_machine::StateMachine;
-use crate::types::{Command, Member, Reply, StoaTypes, Vote, decode_snapshot_meta};
-use crate::wal::{RecoveredGroup, Wal};
+use crate::transfer::{Announcement, Incoming};
+use crate::types::{Command, Entry, Member, Reply, StoaTypes, decode_snapshot_meta};
+use crate::wal::{RecoveredGroup, Wal, WalError, WalErrorClass};
 
-/// Proposals of one group that wait for their commit. More are refused with `Overloaded`: at 2 MiB each they bound what
-/// a slow quorum can make a leader hold.
-pub const PROPOSALS_MAX: usize = 128;
+/// What an entry adds to its command, and the log to each entry of a batch.
+const ENTRY_OVERHEAD_BYTES: usize = 96;
 
 /// Everything a replica needs from its node.
 pub struct ReplicaEnvironment<D, T> {
@@ -53,6 +55,8 @@ pub struct ReplicaEnvironment<D, T> {
     pub context: NodeContext,
     /// Timing.
     pub timing: RaftTiming,
+    /// What proposals may hold, over all groups.
+    pub budget: NodeBudget,
 }
 
 /// One replica of one group.
@@ -64,19 +68,12 @@ pub struct Replica<D: Disk, M: Machine> {
     wal: Wal,
     context: NodeContext,
     timing: RaftTiming,
-    snapshots: SnapshotStore<D>,
-    incoming: tokio::sync::Mutex<Option<IncomingSnapshot<D>>>,
+    incoming: Incoming<D>,
     silent_until: BootTime,
     caught_up: AtomicBool,
-    proposals: Semaphore,
+    budget: GroupBudget,
     trouble: Mutex<Option<String>>,
     tasks: TaskGroup,
-}
-
-struct IncomingSnapshot<D> {
-    transfer: u64,
-    writer: SnapshotWriter<D>,
-    chunks: Vec<crate::snapshots::ChunkInfo>,
 }
 
 impl<D: Disk, M: Machine> Replica<D, M> {
@@ -90,12 +87,12 @@ impl<D: Disk, M: Machine> Replica<D, M> {
     ) -> std::io::Result<Arc<Self>> {
         let (snapshots, newest) =
             SnapshotStore::open(env.disk.clone(), Path::new(&env.snapshot_dir), partition).await?;
-        let log = GroupLog::new(partition, env.wal.clone(), recovered)?;
-        check_seam(partition, &log, newest.as_ref().map(|handle| &handle.meta)).await?;
-        let untouched = log.is_untouched() && newest.is_none();
+        let mut log = GroupLog::new(partition, env.wal.clone(), recovered)?;
+        let covered = newest.as_ref().map(|handle| &handle.meta);
+        check_seam(&env.disk, snapshots.dir(), partition, id, &mut log, covered).await?;
+        let untouched = log.is_untouched(id) && newest.is_none();
         let machine = StateMachine::open(machine, snapshots.clone(), newest).await?;
-        let network =
-            GroupNetwork { peers: env.peers.clone(), partition, from: id, disk: std::marker::PhantomData::<D> };
+        let network = GroupNetwork::<T, D>::new(env.peers.clone(), partition, id);
         let config = env.timing.openraft_config(partition).validate().map_err(std::io::Error::other)?;
         let now = env.context.clock.boot();
         let silence = if untouched { Duration::ZERO } else { env.timing.silence_after_start() };
@@ -112,11 +109,10 @@ impl<D: Disk, M: Machine> Replica<D, M> {
             wal: env.wal.clone(),
             context: env.context.clone(),
             timing: env.timing,
-            snapshots,
-            incoming: tokio::sync::Mutex::new(None),
+            incoming: Incoming::new(snapshots),
             silent_until: now.plus(silence),
             caught_up: AtomicBool::new(false),
-            proposals: Semaphore::new(PROPOSALS_MAX),
+            budget: GroupBudget::new(partition, env.budget.clone()),
             trouble: Mutex::new(None),
             tasks: TaskGroup::new(),
         });
@@ -184,19 +180,11 @@ impl<D: Disk, M: Machine> Replica<D, M> {
     /// `OutcomeUnknown` says that it may or may not have happened; every other error says that it has not.
     pub async fn propose(&self, command: Bytes, limit: Duration) -> Result<Reply, ErrorBody> {
         self.check_trouble()?;
-        self.wal.reserve_check().map_err(|error| {
-            use crate::wal::WalErrorClass;
-            let code = match error.class() {
-                WalErrorClass::Retry => ErrorCode::Overloaded,
-                _ => ErrorCode::LogFailed,
-            };
-            ErrorBody::new(code, error.to_string())
-        })?;
-        let Ok(_permit) = self.proposals.try_acquire() else {
-            let message = format!("partition {}: {PROPOSALS_MAX} proposals wait for their commit", self.partition);
-            return Err(ErrorBody { retry_after_ms: 5, ..ErrorBody::new(ErrorCode::Overloaded, message) });
-        };
-        let written = self.context.run(self.raft.client_write(Command(command)));
+        let _place = self.budget.take(command.len())?;
+        let room = self.wal.admit(command.len() + ENTRY_OVERHEAD_BYTES).map_err(|error| self.refusal(&error))?;
+        let mut command = Command::new(command);
+        command.give_room(Arc::new(room));
+        let written = self.context.run(self.raft.client_write(command));
         match tokio::time::timeout(limit, written).await {
             Ok(Ok(response)) => Ok(response.data),
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {
@@ -215,6 +203,16 @@ impl<D: Disk, M: Machine> Replica<D, M> {
                 format!("partition {}: the write was not committed within {limit:?}", self.partition),
             )),
         }
+    }
+
+    /// The log's refusal for a caller: space comes back, a failed log does not.
+    fn refusal(&self, error: &WalError) -> ErrorBody {
+        let (code, retry_after_ms) = match (error, error.class()) {
+            (WalError::Full { .. }, _) => (ErrorCode::DiskFull, 1_000),
+            (_, WalErrorClass::Retry) => (ErrorCode::Overloaded, 5),
+            _ => (ErrorCode::LogFailed, 0),
+        };
+        ErrorBody { retry_after_ms, ..ErrorBody::new(code, format!("partition {}: {error}", self.partition)) }
     }
 
     /// A commit index that a quorum has confirmed after this call began (read index). Only the leader can give one.
@@ -276,18 +274,49 @@ impl<D: Disk, M: Machine> Replica<D, M> {
         self.log.size()
     }
 
-    /// Asks for a snapshot, after which the log before it can go. Returns once the request is with Raft.
-    pub async fn trigger_snapshot(&self) {
-        if let Err(fatal) = self.context.run(self.raft.trigger().snapshot()).await {
+    /// Cuts the log: takes a snapshot once more than `bytes_max` have been logged since the last one and some of it is
+    /// applied, and lets go what is kept behind the snapshot for followers that lag if that is more than `bytes_max`, or
+    /// if the node's log is `pressed`. Returns once the request is with Raft, which takes one snapshot at a time.
+    ///
+    /// What counts is what came after the snapshot: entries that are kept behind it must not ask for another, which would
+    /// change nothing, again and again.
+    pub async fn cut_log(&self, bytes_max: u64, pressed: bool) {
+        self.incoming.tidy(self.context.clock.boot()).await;
+        let (covered, applied) = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            (metrics.snapshot.map(|id| id.index), metrics.last_applied.map(|id| id.index))
+        };
+        let after = self.log.bytes_after(covered);
+        let kept = self.log.size().bytes - after;
+        let asked = if after > bytes_max && applied > covered {
+            self.context.run(self.raft.trigger().snapshot()).await
+        } else if let Some(covered) = covered.filter(|_| kept > bytes_max || (pressed && kept > 0)) {
+            self.context.run(self.raft.trigger().purge_log(covered)).await
+        } else {
+            Ok(())
+        };
+        if let Err(fatal) = asked {
             self.halted(fatal.to_string());
         }
     }
 
-    /// Asks Raft to hand leadership to another voter.
-    pub async fn transfer_leader(&self, to: ReplicaId) {
-        if let Err(fatal) = self.context.run(self.raft.trigger().transfer_leader(to.0)).await {
+    /// Asks Raft to hand leadership to another voter, and says whether it was asked: only a leader can, and only to a voter
+    /// that has all of the log. Raft takes no proposals from then on, and would wait for one that lags for ever; one that
+    /// dies on the way costs an election.
+    pub async fn transfer_leader(&self, to: ReplicaId) -> bool {
+        let ready = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let matched = metrics.replication.as_ref().and_then(|all| all.get(&to.0)).and_then(|id| *id);
+            let voter = metrics.membership_config.membership().voter_ids().any(|id| id == to.0);
+            voter && to != self.id && matched.is_some_and(|id| Some(id.index) >= metrics.last_log_index)
+        };
+        if ready && let Err(fatal) = self.context.run(self.raft.trigger().transfer_leader(to.0)).await {
             self.halted(fatal.to_string());
+            return false;
         }
+        ready
     }
 
     /// Where the replica stands; rows and bytes are the machine's to fill in.
@@ -344,7 +373,10 @@ impl<D: Disk, M: Machine> Replica<D, M> {
     async fn handle_inner(&self, call: RaftCall) -> Result<RaftAnswer, String> {
         let silent = self.context.clock.boot() < self.silent_until;
         Ok(match call {
-            RaftCall::Append(request) => {
+            RaftCall::Append(mut request) => {
+                if let Err(error) = self.give_room(&mut request.entries) {
+                    return Ok(RaftAnswer::NoRoom(error.to_string()));
+                }
                 RaftAnswer::Append(self.raft.append_entries(request).await.map_err(|e| e.to_string())?)
             }
             RaftCall::Vote(_) | RaftCall::PreVote(_) if silent => {
@@ -365,52 +397,39 @@ impl<D: Disk, M: Machine> Replica<D, M> {
             RaftCall::Transfer(request) => {
                 RaftAnswer::Transfer(self.raft.handle_transfer_leader(request).await.map_err(|e| e.to_string())?)
             }
-            RaftCall::SnapshotBegin { transfer, meta, chunks } => {
+            RaftCall::SnapshotBegin { transfer, vote, meta, chunks } => {
                 let meta = decode_snapshot_meta(&meta).map_err(|e| e.to_string())?;
-                let mut incoming = self.incoming.lock().await;
-                if let Some(old) = incoming.take() {
-                    old.writer.abandon().await.map_err(|e| e.to_string())?;
-                }
-                let writer = self.snapshots.create(meta).await.map_err(|e| e.to_string())?;
-                *incoming = Some(IncomingSnapshot { transfer, writer, chunks });
-                RaftAnswer::SnapshotGoOn
+                let asked = Announcement { transfer, vote, meta, chunks };
+                self.incoming.begin(&self.raft, self.context.clock.boot(), asked).await?
             }
             RaftCall::SnapshotChunk { transfer, number, chunk } => {
-                self.take_chunk(transfer, number, chunk.0).await?;
-                RaftAnswer::SnapshotGoOn
+                self.incoming.chunk(self.context.clock.boot(), transfer, number, chunk.bytes).await?
             }
-            RaftCall::SnapshotEnd { transfer, vote } => self.install(transfer, vote).await?,
+            RaftCall::SnapshotEnd { transfer, vote } => {
+                self.incoming.install(&self.raft, &self.context, transfer, vote).await?
+            }
         })
     }
 
-    async fn take_chunk(&self, transfer: u64, number: u32, bytes: Bytes) -> Result<(), String> {
-        let mut slot = self.incoming.lock().await;
-        let incoming = slot.as_mut().filter(|i| i.transfer == transfer).ok_or("no such transfer is under way")?;
-        let written = incoming.writer.chunks().len();
-        // The answer to this chunk was lost, and the sender asks again.
-        if number as usize + 1 == written {
+    /// Takes room for the entries of an append, before openraft has them: afterwards it could only halt. An append without
+    /// commands, a heartbeat above all, needs none.
+    fn give_room(&self, entries: &mut [Entry]) -> Result<(), WalError> {
+        let commands = || {
+            entries.iter().filter_map(|entry| match &entry.payload {
+                EntryPayload::Normal(command) => Some(command.bytes.len() + ENTRY_OVERHEAD_BYTES),
+                _ => None,
+            })
+        };
+        if commands().next().is_none() {
             return Ok(());
         }
-        let info = incoming.chunks.get(written).ok_or("more chunks than were announced")?;
-        if number as usize != written || bytes.len() != info.bytes as usize || crc32fast::hash(&bytes) != info.crc {
-            return Err(format!("chunk {number} is not the one that is missing, {written}, or it is damaged"));
-        }
-        incoming.writer.write(bytes).await.map_err(|e| e.to_string())
-    }
-
-    async fn install(&self, transfer: u64, vote: Vote) -> Result<RaftAnswer, String> {
-        let incoming = {
-            let mut slot = self.incoming.lock().await;
-            let whole = slot.as_ref().is_some_and(|i| i.transfer == transfer && i.writer.chunks() == i.chunks);
-            if !whole {
-                return Err("no such transfer is under way, or chunks are missing".into());
+        let room = Arc::new(self.wal.admit(commands().sum())?);
+        for entry in entries {
+            if let EntryPayload::Normal(command) = &mut entry.payload {
+                command.give_room(room.clone());
             }
-            slot.take().expect("it was there a line ago, under the same lock")
-        };
-        let handle = incoming.writer.finish().await.map_err(|e| e.to_string())?;
-        let snapshot = Snapshot { meta: handle.meta.clone(), snapshot: handle };
-        let answer = self.raft.install_full_snapshot(vote, snapshot).await.map_err(|e| e.to_string())?;
-        Ok(RaftAnswer::SnapshotInstalled(answer))
+        }
+        Ok(())
     }
 
     /// Ends the replica: its tasks stop, and no callback touches the log afterwards.
@@ -420,25 +439,6 @@ impl<D: Disk, M: Machine> Replica<D, M> {
             tracing::warn!(partition = self.partition.0, %error, "a replica ended with an error");
         }
     }
-}
-
-/// The snapshot must reach the log: a gap between them would lose acknowledged entries silently.
-async fn check_seam(
-    partition: PartitionId,
-    log: &GroupLog,
-    snapshot: Option<&crate::types::SnapshotMeta>,
-) -> std::io::Result<()> {
-    use openraft::storage::RaftLogStorage;
-    let purged = log.clone().get_log_state().await?.last_purged_log_id;
-    let covered = snapshot.and_then(|meta| meta.last_log_id);
-    if purged > covered {
-        let message = format!(
-            "partition {partition}: the log begins after {purged:?}, and the newest snapshot ends at {covered:?}: entries \
-             are missing; replace this replica"
-        );
-        return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, message));
-    }
-    Ok(())
 }
 
 async fn campaign_after_silence<D: Disk, M: Machine>(

@@ -2,16 +2,21 @@
 //!
 //! ```text
 //! snapshots/<partition>/<index>-<term>-<n>/      n counts up, so that a name is never used twice
-//!     00000000.chunk …                           the machine's chunks, each with its own checksum
+//!     00000000.chunk …                           the machine's chunks, cut where they are longer than a file may be
 //!     manifest
 //! manifest: "STOASNP1", u64 partition, bytes meta, u32 chunks, each u32 length, u32 CRC-32; u32 CRC-32 of all before
+//!           the highest bit of a length: the machine's chunk goes on in the next file
 //! ```
 //!
-//! How one comes to be, and why a crash between any two steps leaves the old or the new one whole:
+//! The newest snapshot is the one that covers most of the log, by its manifest; when it was written says nothing. How one
+//! comes to be, and why a crash between any two steps leaves the old or the new one whole:
 //! 1. The directory is made under a name that begins with `new-`; start-up removes such directories.
 //! 2. Each chunk is written and synced, then the manifest, then the directory.
-//! 3. The directory is renamed to its name, and its parent synced: from here on it is the newest.
-//! 4. Older ones are removed.
+//! 3. If one that covers as much has come meanwhile (an install beside a build), this one is removed, and that is all.
+//! 4. The directory is renamed to its name, and its parent synced: from here on it is the newest.
+//! 5. The one before goes as soon as nobody reads it any more: it is renamed to a name that begins with `old-`, which
+//!    start-up removes, the parent is synced, and only then are its files removed. Without the rename a crash could leave
+//!    half a snapshot under a good name.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,44 +28,68 @@ use stoa_env::{Disk, DiskFile};
 use stoa_protocol::PartitionId;
 use stoa_protocol::codec::{Reader, Wire, put_bytes};
 use stoa_protocol::limits::FRAME_BYTES_MAX;
+use tokio::sync::Mutex;
 
-use crate::types::{SnapshotMeta, decode_snapshot_meta, encode_snapshot_meta};
+use crate::types::{LogId, SnapshotMeta, decode_snapshot_meta, encode_snapshot_meta};
 
 const MAGIC: &[u8; 8] = b"STOASNP1";
+/// In a length of the manifest: the machine's chunk goes on in the next file.
+const CONTINUED: u32 = 1 << 31;
 
-/// Most bytes of one chunk: it travels in one frame.
+/// Most bytes of one chunk file: it travels in one frame. A chunk of the machine that is longer (one row may be) is cut.
 pub const CHUNK_BYTES_MAX: usize = FRAME_BYTES_MAX / 2;
-/// Most chunks of a snapshot: 4 MiB each make 4 TiB, far beyond a partition.
-pub const CHUNKS_MAX: usize = 1 << 20;
-const MANIFEST_BYTES_MAX: usize = 64 + (1 << 20) + CHUNKS_MAX * 8;
+/// Most chunk files of a snapshot: at 1 MiB each, which the store aims at, 256 GiB, four times the largest partition.
+/// Their lengths and checksums travel in one frame.
+pub const CHUNKS_MAX: usize = 1 << 18;
+/// Bytes that a transfer's first message takes for each chunk at the most.
+const CHUNK_INFO_WIRE_BYTES: usize = 12;
+const META_BYTES_MAX: usize = 1 << 20;
+const MANIFEST_BYTES_MAX: usize = 64 + META_BYTES_MAX + CHUNKS_MAX * 8;
 
-/// Length and checksum of one chunk.
+const _: () = assert!(CHUNK_BYTES_MAX < CONTINUED as usize, "the highest bit of a length is free");
+const _: () =
+    assert!(CHUNKS_MAX * CHUNK_INFO_WIRE_BYTES + META_BYTES_MAX < FRAME_BYTES_MAX, "a list of chunks fits a frame");
+
+/// Length and checksum of one chunk file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ChunkInfo {
     /// Its bytes.
     pub bytes: u32,
     /// CRC-32 of them.
     pub crc: u32,
+    /// Whether the machine's chunk goes on in the next file.
+    pub continued: bool,
 }
 
-/// A whole snapshot on disk.
+/// A whole snapshot on disk. While a handle lives, its files stay.
 #[derive(Clone)]
 pub struct SnapshotHandle<D> {
-    home: SnapshotStore<D>,
+    disk: D,
+    /// Tells the store it lies in.
+    home: Arc<AtomicU64>,
     dir: PathBuf,
+    in_use: Arc<()>,
     /// What it covers.
     pub meta: SnapshotMeta,
     /// Its chunks.
     pub chunks: Arc<Vec<ChunkInfo>>,
 }
 
-/// All snapshots of one group.
+/// All snapshots of one group; clones share them.
 #[derive(Clone)]
 pub struct SnapshotStore<D> {
     disk: D,
     partition: PartitionId,
     dir: PathBuf,
     next: Arc<AtomicU64>,
+    shelf: Arc<Mutex<Shelf<D>>>,
+}
+
+/// The whole snapshots there are. Whoever changes names holds its lock.
+struct Shelf<D> {
+    newest: Option<SnapshotHandle<D>>,
+    /// Those that a newer one has replaced, until nobody reads them.
+    leaving: Vec<SnapshotHandle<D>>,
 }
 
 /// A snapshot being written.
@@ -72,42 +101,69 @@ pub struct SnapshotWriter<D> {
     chunks: Vec<ChunkInfo>,
 }
 
+/// Which of two places in the log of one group is the later; both are committed.
+pub fn reach(covered: Option<&LogId>) -> Option<(u64, u64)> {
+    covered.map(|id| (id.index, id.leader_id.term))
+}
+
 impl<D: Disk> SnapshotStore<D> {
-    /// The snapshots of a group below `dir`, and the newest whole one. What an interrupted write left is removed; a
-    /// snapshot whose manifest is damaged is an error: the bytes below its index may be in no log any more.
+    /// The snapshots of a group below `dir`, and the newest whole one. What an interrupted write or removal left is
+    /// removed; a snapshot whose manifest is damaged is an error unless a whole one covers as much: the bytes below its
+    /// index may be in no log any more.
     pub async fn open(disk: D, dir: &Path, partition: PartitionId) -> io::Result<(Self, Option<SnapshotHandle<D>>)> {
         let dir = dir.join(partition.to_string());
         disk.create_dir(&dir).await?;
-        let store = Self { disk, partition, dir, next: Arc::new(AtomicU64::new(1)) };
-        let mut newest: Option<(u64, SnapshotHandle<D>)> = None;
-        let mut old = Vec::new();
+        // The directory and the one it lies in may be new: what is made durable below must have a durable way to it.
+        for parent in dir.ancestors().skip(1).take(2) {
+            disk.sync_dir(parent).await?;
+        }
+        let shelf = Arc::new(Mutex::new(Shelf { newest: None, leaving: Vec::new() }));
+        let store = Self { disk, partition, dir, next: Arc::new(AtomicU64::new(1)), shelf };
+        let mut whole: Vec<SnapshotHandle<D>> = Vec::new();
+        let mut damaged: Vec<(u64, PathBuf, io::Error)> = Vec::new();
         for name in store.disk.list(&store.dir).await? {
             let text = name.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
             let path = store.dir.join(&text);
-            let Some(number) = text.rsplit('-').next().and_then(|n| n.parse::<u64>().ok()) else {
-                store.disk.remove(&path).await?;
-                continue;
-            };
-            store.next.fetch_max(number + 1, Ordering::Relaxed);
-            if text.starts_with("new-") {
-                store.disk.remove(&path).await?;
-                continue;
-            }
-            let handle = store.read_manifest(&path).await?;
-            match &newest {
-                Some((best, _)) if *best > number => old.push(path),
-                _ => {
-                    if let Some((_, replaced)) = newest.replace((number, handle)) {
-                        old.push(replaced.dir);
+            match parse_name(&text) {
+                Name::Snapshot { index, number } => {
+                    store.next.fetch_max(number + 1, Ordering::Relaxed);
+                    match store.read_manifest(&path).await {
+                        Ok(handle) => whole.push(handle),
+                        Err(error) => damaged.push((index, path, error)),
                     }
                 }
+                Name::Remains { number } => {
+                    store.next.fetch_max(number + 1, Ordering::Relaxed);
+                    store.disk.remove(&path).await?;
+                }
+                Name::Other => {}
             }
         }
-        for path in old {
-            store.disk.remove(&path).await?;
+        whole.sort_by_key(|handle| reach(handle.meta.last_log_id.as_ref()));
+        let newest = whole.pop();
+        let reached = newest.as_ref().and_then(|handle| handle.meta.last_log_id).map(|id| id.index);
+        for (index, path, error) in damaged {
+            if reached.is_none_or(|reached| index > reached) {
+                return Err(error);
+            }
+            store.retire(&path).await?;
         }
-        store.disk.sync_dir(&store.dir.clone()).await?;
-        Ok((store, newest.map(|(_, handle)| handle)))
+        for handle in whole {
+            store.retire(&handle.dir).await?;
+        }
+        store.disk.sync_dir(&store.dir).await?;
+        store.shelf.lock().await.newest = newest.clone();
+        Ok((store, newest))
+    }
+
+    /// The directory of the group.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Removes snapshots that a newer one has replaced, once nobody reads them.
+    pub async fn tidy(&self) {
+        self.sweep(&mut *self.shelf.lock().await).await;
     }
 
     async fn read_manifest(&self, dir: &Path) -> io::Result<SnapshotHandle<D>> {
@@ -132,7 +188,9 @@ impl<D: Disk> SnapshotStore<D> {
             let count = input.count(8, "chunks")?;
             let mut chunks = Vec::with_capacity(count);
             for _ in 0..count {
-                chunks.push(ChunkInfo { bytes: u32::get(&mut input)?, crc: u32::get(&mut input)? });
+                let (length, crc) = (u32::get(&mut input)?, u32::get(&mut input)?);
+                let (bytes, continued) = (length & !CONTINUED, length & CONTINUED != 0);
+                chunks.push(ChunkInfo { bytes, crc, continued });
             }
             input.finish()?;
             Ok::<_, stoa_protocol::DecodeError>((magic_fits && partition == self.partition, meta, chunks))
@@ -141,7 +199,17 @@ impl<D: Disk> SnapshotStore<D> {
         if !ours {
             return Err(bad(&format!("it is not one of partition {}", self.partition)));
         }
-        Ok(SnapshotHandle { home: self.clone(), dir: dir.to_owned(), meta, chunks: Arc::new(chunks) })
+        Ok(self.handle(dir.to_owned(), meta, chunks))
+    }
+
+    fn handle(&self, dir: PathBuf, meta: SnapshotMeta, chunks: Vec<ChunkInfo>) -> SnapshotHandle<D> {
+        let (disk, home) = (self.disk.clone(), self.next.clone());
+        SnapshotHandle { disk, home, dir, in_use: Arc::new(()), meta, chunks: Arc::new(chunks) }
+    }
+
+    /// A snapshot that covers nothing, where a call must have one and there is none.
+    pub fn nothing(&self) -> SnapshotHandle<D> {
+        self.handle(self.dir.join("none"), SnapshotMeta::default(), Vec::new())
     }
 
     /// Begins a new snapshot.
@@ -152,51 +220,116 @@ impl<D: Disk> SnapshotStore<D> {
         Ok(SnapshotWriter { store: self.clone(), dir, number, meta, chunks: Vec::new() })
     }
 
-    /// The same snapshot in this store: itself if it is here already, else a copy of it.
+    /// The same snapshot in this store, or one that covers more: itself if it is here already, else a copy of it.
     pub async fn adopt(&self, handle: SnapshotHandle<D>) -> io::Result<SnapshotHandle<D>> {
-        if Arc::ptr_eq(&handle.home.next, &self.next) {
+        if Arc::ptr_eq(&handle.home, &self.next) {
             return Ok(handle);
         }
         let mut writer = self.create(handle.meta.clone()).await?;
-        for number in 0..handle.chunks.len() {
-            writer.write(handle.read_chunk(number).await?).await?;
+        for (number, chunk) in handle.chunks.iter().enumerate() {
+            writer.write_file(handle.read_chunk(number).await?, chunk.continued).await?;
         }
         writer.finish().await
     }
 
-    async fn remove_others(&self, keep: &Path) -> io::Result<()> {
-        for name in self.disk.list(&self.dir).await? {
-            let Some(file) = name.file_name() else { continue };
-            let path = self.dir.join(file);
-            if path != keep && !file.to_string_lossy().starts_with("new-") {
-                self.disk.remove(&path).await?;
+    /// Removes a snapshot that a newer one has replaced; step 5.
+    async fn retire(&self, dir: &Path) -> io::Result<()> {
+        let name = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let old = self.dir.join(format!("old-{name}"));
+        self.disk.rename(dir, &old).await?;
+        self.disk.sync_dir(&self.dir).await?;
+        self.disk.remove(&old).await
+    }
+
+    /// Removes those that nobody reads any more. What cannot be removed now stays, and goes later, at a start at the
+    /// latest: the new snapshot is no worse for it.
+    async fn sweep(&self, shelf: &mut Shelf<D>) {
+        for handle in std::mem::take(&mut shelf.leaving) {
+            if Arc::strong_count(&handle.in_use) > 1 {
+                shelf.leaving.push(handle);
+            } else if let Err(error) = self.retire(&handle.dir).await {
+                tracing::warn!(dir = %handle.dir.display(), %error, "an old snapshot could not be removed");
             }
         }
-        self.disk.sync_dir(&self.dir).await
+    }
+}
+
+enum Name {
+    /// A snapshot up to `index`.
+    Snapshot { index: u64, number: u64 },
+    /// What an interrupted write or removal left.
+    Remains { number: u64 },
+    /// Not ours to remove.
+    Other,
+}
+
+fn parse_name(text: &str) -> Name {
+    let number = || text.rsplit('-').next().and_then(|n| n.parse::<u64>().ok());
+    if text.starts_with("new-") || text.starts_with("old-") {
+        return Name::Remains { number: number().unwrap_or(0) };
+    }
+    let parts: Vec<Option<u64>> = text.split('-').map(|part| part.parse().ok()).collect();
+    match parts[..] {
+        [Some(index), Some(_term), Some(number)] => Name::Snapshot { index, number },
+        _ => Name::Other,
     }
 }
 
 impl<D: Disk> SnapshotHandle<D> {
-    /// Reads one chunk and checks it.
+    /// Reads one chunk file and checks it.
     pub async fn read_chunk(&self, number: usize) -> io::Result<Bytes> {
         let info = self.chunks[number];
         let path = chunk_path(&self.dir, number);
-        let bytes = self.home.disk.read(&path, CHUNK_BYTES_MAX).await?;
+        let bytes = self.disk.read(&path, CHUNK_BYTES_MAX).await?;
         if bytes.len() != info.bytes as usize || crc32fast::hash(&bytes) != info.crc {
             let message = format!("the snapshot chunk {} is damaged", path.display());
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
         Ok(bytes)
     }
+
+    /// Reads all, as the chunks that the machine made.
+    pub async fn read_all(&self) -> io::Result<Vec<Bytes>> {
+        let mut chunks = Vec::new();
+        let mut begun: Vec<u8> = Vec::new();
+        for (number, info) in self.chunks.iter().enumerate() {
+            let bytes = self.read_chunk(number).await?;
+            if info.continued || !begun.is_empty() {
+                begun.extend_from_slice(&bytes);
+            }
+            match (info.continued, begun.is_empty()) {
+                (true, _) => {}
+                (false, true) => chunks.push(bytes),
+                (false, false) => chunks.push(std::mem::take(&mut begun).into()),
+            }
+        }
+        match begun.is_empty() {
+            true => Ok(chunks),
+            false => Err(io::Error::new(io::ErrorKind::InvalidData, "the last chunk of a snapshot is not its end")),
+        }
+    }
 }
 
 impl<D: Disk> SnapshotWriter<D> {
-    /// Adds a chunk, durably.
-    pub async fn write(&mut self, bytes: Bytes) -> io::Result<()> {
+    /// Adds a chunk of the machine, durably, in as many files as it needs.
+    pub async fn write(&mut self, chunk: Bytes) -> io::Result<()> {
+        let mut rest = chunk;
+        loop {
+            let file = rest.split_to(rest.len().min(CHUNK_BYTES_MAX));
+            let continued = !rest.is_empty();
+            self.write_file(file, continued).await?;
+            if !continued {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Adds a chunk file, durably.
+    pub async fn write_file(&mut self, bytes: Bytes, continued: bool) -> io::Result<()> {
         if bytes.len() > CHUNK_BYTES_MAX || self.chunks.len() >= CHUNKS_MAX {
             return Err(io::Error::other(format!("a chunk of {} bytes is over the limit", bytes.len())));
         }
-        let info = ChunkInfo { bytes: bytes.len() as u32, crc: crc32fast::hash(&bytes) };
+        let info = ChunkInfo { bytes: bytes.len() as u32, crc: crc32fast::hash(&bytes), continued };
         let mut file = self.store.disk.create(&chunk_path(&self.dir, self.chunks.len())).await?;
         file.append(bytes).await?;
         file.sync().await?;
@@ -204,19 +337,51 @@ impl<D: Disk> SnapshotWriter<D> {
         Ok(())
     }
 
-    /// Chunks written so far.
+    /// Chunk files written so far.
     pub fn chunks(&self) -> &[ChunkInfo] {
         &self.chunks
     }
 
-    /// Writes the manifest, gives the snapshot its name, removes older ones.
+    /// What it will cover.
+    pub fn meta(&self) -> &SnapshotMeta {
+        &self.meta
+    }
+
+    /// Writes the manifest and gives the snapshot its name. If one that covers as much is there, this one is removed, and
+    /// the answer is that one.
     pub async fn finish(self) -> io::Result<SnapshotHandle<D>> {
+        if let Err(error) = self.write_manifest().await {
+            self.abandon().await?;
+            return Err(error);
+        }
+        let store = self.store;
+        let mut shelf = store.shelf.lock().await;
+        let covered = reach(self.meta.last_log_id.as_ref());
+        if let Some(newest) = shelf.newest.as_ref().filter(|n| reach(n.meta.last_log_id.as_ref()) >= covered) {
+            let newest = newest.clone();
+            store.disk.remove(&self.dir).await?;
+            return Ok(newest);
+        }
+        let (index, term) = covered.unwrap_or((0, 0));
+        let dir = store.dir.join(format!("{index}-{term}-{}", self.number));
+        store.disk.rename(&self.dir, &dir).await?;
+        store.disk.sync_dir(&store.dir).await?;
+        let handle = store.handle(dir, self.meta, self.chunks);
+        if let Some(replaced) = shelf.newest.replace(handle.clone()) {
+            shelf.leaving.push(replaced);
+        }
+        store.sweep(&mut shelf).await;
+        Ok(handle)
+    }
+
+    async fn write_manifest(&self) -> io::Result<()> {
         let mut out = MAGIC.to_vec();
         self.store.partition.put(&mut out);
         put_bytes(&encode_snapshot_meta(&self.meta), &mut out);
         (self.chunks.len() as u32).put(&mut out);
         for chunk in &self.chunks {
-            chunk.bytes.put(&mut out);
+            let mark = if chunk.continued { CONTINUED } else { 0 };
+            (chunk.bytes | mark).put(&mut out);
             chunk.crc.put(&mut out);
         }
         crc32fast::hash(&out).put(&mut out);
@@ -224,13 +389,7 @@ impl<D: Disk> SnapshotWriter<D> {
         let mut file = disk.create(&self.dir.join("manifest")).await?;
         file.append(out.into()).await?;
         file.sync().await?;
-        disk.sync_dir(&self.dir).await?;
-        let (index, term) = self.meta.last_log_id.as_ref().map_or((0, 0), |id| (id.index, id.leader_id.term));
-        let dir = self.store.dir.join(format!("{index}-{term}-{}", self.number));
-        disk.rename(&self.dir, &dir).await?;
-        disk.sync_dir(&self.store.dir).await?;
-        self.store.remove_others(&dir).await?;
-        Ok(SnapshotHandle { home: self.store, dir, meta: self.meta, chunks: Arc::new(self.chunks) })
+        disk.sync_dir(&self.dir).await
     }
 
     /// Removes what was written.
@@ -241,4 +400,122 @@ impl<D: Disk> SnapshotWriter<D> {
 
 fn chunk_path(dir: &Path, number: usize) -> PathBuf {
     dir.join(format!("{number:08}.chunk"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::log_id;
+    use stoa_env::RealDisk;
+
+    fn meta(term: u64, index: u64) -> SnapshotMeta {
+        SnapshotMeta { last_log_id: Some(log_id(term, index)), ..SnapshotMeta::default() }
+    }
+
+    async fn open(dir: &tempfile::TempDir) -> (SnapshotStore<RealDisk>, Option<SnapshotHandle<RealDisk>>) {
+        let disk = RealDisk::new(dir.path()).unwrap();
+        SnapshotStore::open(disk, Path::new("snapshots"), PartitionId(3)).await.unwrap()
+    }
+
+    async fn write(store: &SnapshotStore<RealDisk>, term: u64, index: u64) -> SnapshotWriter<RealDisk> {
+        let mut writer = store.create(meta(term, index)).await.unwrap();
+        writer.write(Bytes::from(format!("state at {index}"))).await.unwrap();
+        writer
+    }
+
+    fn names(dir: &tempfile::TempDir) -> Vec<String> {
+        let names = std::fs::read_dir(dir.path().join("snapshots/3")).unwrap();
+        let mut names: Vec<_> = names.map(|name| name.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[tokio::test]
+    async fn a_build_that_ends_after_a_newer_install_is_discarded_and_a_newer_one_replaces() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = open(&dir).await;
+        let (built, installed) = (write(&store, 1, 10).await, write(&store, 2, 20).await);
+        let installed = installed.finish().await.unwrap();
+        let found = built.finish().await.unwrap();
+        assert_eq!(found.meta, installed.meta, "the answer is the newer one");
+        assert_eq!(names(&dir), ["20-2-2"]);
+        drop((installed, found));
+        let (store, newest) = open(&dir).await;
+        assert_eq!(newest.unwrap().read_all().await.unwrap(), ["state at 20"]);
+        write(&store, 2, 30).await.finish().await.unwrap();
+        assert_eq!(names(&dir), ["30-2-3"]);
+    }
+
+    #[tokio::test]
+    async fn the_newest_is_what_covers_most_whatever_was_written_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = open(&dir).await;
+        write(&store, 2, 20).await.finish().await.unwrap();
+        let lagging = write(&store, 1, 10).await;
+        // As a version that went by numbers would have left it.
+        lagging.write_manifest().await.unwrap();
+        store.disk.rename(&lagging.dir, &store.dir.join("10-1-2")).await.unwrap();
+        let (_, newest) = open(&dir).await;
+        assert_eq!(newest.unwrap().meta, meta(2, 20));
+        assert_eq!(names(&dir), ["20-2-1"]);
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_stays_while_it_is_read_and_goes_afterwards() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = open(&dir).await;
+        let sent = write(&store, 1, 10).await.finish().await.unwrap();
+        write(&store, 1, 20).await.finish().await.unwrap();
+        assert_eq!(sent.read_chunk(0).await.unwrap(), "state at 10");
+        drop(sent);
+        store.tidy().await;
+        assert_eq!(names(&dir), ["20-1-2"]);
+    }
+
+    #[tokio::test]
+    async fn what_an_interrupted_write_or_removal_left_goes_and_other_files_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = open(&dir).await;
+        write(&store, 1, 10).await.finish().await.unwrap();
+        for name in ["new-7", "old-5-1-6", "replica"] {
+            std::fs::create_dir(dir.path().join("snapshots/3").join(name)).unwrap();
+        }
+        let (store, newest) = open(&dir).await;
+        assert_eq!(newest.unwrap().meta, meta(1, 10));
+        assert_eq!(names(&dir), ["10-1-1", "replica"]);
+        write(&store, 1, 11).await.finish().await.unwrap();
+        assert_eq!(names(&dir), ["11-1-8", "replica"], "no number is used twice");
+    }
+
+    #[tokio::test]
+    async fn a_damaged_manifest_is_an_error_unless_a_whole_snapshot_covers_as_much() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = open(&dir).await;
+        write(&store, 1, 10).await.finish().await.unwrap();
+        let place = dir.path().join("snapshots/3");
+        std::fs::create_dir(place.join("9-1-5")).unwrap();
+        assert_eq!(open(&dir).await.1.unwrap().meta, meta(1, 10));
+        std::fs::create_dir(place.join("11-1-6")).unwrap();
+        let disk = RealDisk::new(dir.path()).unwrap();
+        assert!(SnapshotStore::open(disk, Path::new("snapshots"), PartitionId(3)).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_chunk_longer_than_a_file_comes_back_in_one_piece() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = open(&dir).await;
+        let chunks = [
+            Bytes::from_static(b"small"),
+            Bytes::from(vec![1; 2 * CHUNK_BYTES_MAX + 1]),
+            Bytes::from(vec![2; CHUNK_BYTES_MAX]),
+            Bytes::new(),
+        ];
+        let mut writer = store.create(meta(1, 1)).await.unwrap();
+        for chunk in &chunks {
+            writer.write(chunk.clone()).await.unwrap();
+        }
+        assert_eq!(writer.finish().await.unwrap().chunks.len(), 6);
+        let (_, newest) = open(&dir).await;
+        assert_eq!(newest.unwrap().read_all().await.unwrap(), chunks);
+    }
 }

@@ -13,8 +13,9 @@ use stoa_env::Disk;
 use stoa_protocol::LogIndex;
 
 use crate::machine::Machine;
-use crate::snapshots::{SnapshotHandle, SnapshotStore};
+use crate::snapshots::{SnapshotHandle, SnapshotStore, reach};
 use crate::types::{LogId, Reply, SnapshotMeta, StoaTypes, StoredMembership};
+use crate::wal::is_full;
 
 /// A machine with its place in the log.
 pub struct StateMachine<D, M> {
@@ -53,11 +54,7 @@ impl<D: Disk, M: Machine> StateMachine<D, M> {
 
 /// Reads all chunks, then restores: the machine is replaced whole or not at all.
 async fn restore<D: Disk, M: Machine>(machine: &mut M, handle: &SnapshotHandle<D>) -> io::Result<()> {
-    let mut chunks = Vec::with_capacity(handle.chunks.len());
-    for number in 0..handle.chunks.len() {
-        chunks.push(handle.read_chunk(number).await?);
-    }
-    machine.restore(&mut chunks.into_iter().map(Ok))
+    machine.restore(&mut handle.read_all().await?.into_iter().map(Ok))
 }
 
 impl<D: Disk, M: Machine> RaftStateMachine<StoaTypes> for StateMachine<D, M> {
@@ -84,7 +81,7 @@ impl<D: Disk, M: Machine> RaftStateMachine<StoaTypes> for StateMachine<D, M> {
                 EntryPayload::Normal(command) => {
                     let machine = &mut self.machine;
                     // A panic here is a bug that every replica has: this group stops on this node, and nothing else.
-                    let result = std::panic::catch_unwind(AssertUnwindSafe(|| machine.apply(index, &command.0)));
+                    let result = std::panic::catch_unwind(AssertUnwindSafe(|| machine.apply(index, &command.bytes)));
                     Some(result.map_err(|_| io::Error::other(format!("applying entry {index} panicked")))?)
                 }
                 EntryPayload::Membership(membership) => {
@@ -120,7 +117,8 @@ impl<D: Disk, M: Machine> RaftStateMachine<StoaTypes> for StateMachine<D, M> {
         restore(&mut self.machine, &snapshot).await?;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
-        *self.newest.lock().expect("nothing panics while it holds a handle") = Some(snapshot);
+        shelve(&self.newest, snapshot);
+        self.snapshots.tidy().await;
         Ok(())
     }
 
@@ -128,6 +126,15 @@ impl<D: Disk, M: Machine> RaftStateMachine<StoaTypes> for StateMachine<D, M> {
         &mut self,
     ) -> Result<Option<Snapshot<CommittedLeader, u64, Member, SnapshotHandle<D>>>, io::Error> {
         Ok(self.newest().map(|handle| Snapshot { meta: handle.meta.clone(), snapshot: handle }))
+    }
+}
+
+/// Takes a snapshot for the newest unless there is a newer one: a build may end after an install that began later.
+fn shelve<D>(newest: &Mutex<Option<SnapshotHandle<D>>>, snapshot: SnapshotHandle<D>) {
+    let mut newest = newest.lock().expect("nothing panics while it holds a handle");
+    let covered = |handle: &SnapshotHandle<D>| reach(handle.meta.last_log_id.as_ref());
+    if newest.as_ref().is_none_or(|known| covered(known) <= covered(&snapshot)) {
+        *newest = Some(snapshot);
     }
 }
 
@@ -149,12 +156,35 @@ impl<D: Disk> RaftSnapshotBuilder<StoaTypes> for SnapshotBuilder<D> {
     async fn build_snapshot(&mut self) -> Result<Snapshot<CommittedLeader, u64, Member, SnapshotHandle<D>>, io::Error> {
         let chunks = self.chunks.lock().expect("only this call locks it").take();
         let chunks = chunks.ok_or_else(|| io::Error::other("a snapshot is built once"))?;
+        match self.write(chunks).await {
+            Ok(handle) => {
+                shelve(&self.newest, handle.clone());
+                self.snapshots.tidy().await;
+                Ok(Snapshot { meta: handle.meta.clone(), snapshot: handle })
+            }
+            // An error would halt the group, and a full device passes: nothing was built, the last one stays, and
+            // whoever wants the log cut asks again.
+            Err(error) if is_full(&error) => {
+                tracing::warn!(%error, "a snapshot was given up: the device is full");
+                let last = self.newest.lock().expect("nothing panics while it holds a handle").clone();
+                let handle = last.unwrap_or_else(|| self.snapshots.nothing());
+                Ok(Snapshot { meta: handle.meta.clone(), snapshot: handle })
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl<D: Disk> SnapshotBuilder<D> {
+    async fn write(&self, chunks: Box<dyn Iterator<Item = Bytes> + Send>) -> io::Result<SnapshotHandle<D>> {
         let mut writer = self.snapshots.create(self.meta.clone()).await?;
         for chunk in chunks {
-            writer.write(chunk).await?;
+            if let Err(error) = writer.write(chunk).await {
+                // Its bytes may be what fills the device.
+                writer.abandon().await?;
+                return Err(error);
+            }
         }
-        let handle = writer.finish().await?;
-        *self.newest.lock().expect("nothing panics while it holds a handle") = Some(handle.clone());
-        Ok(Snapshot { meta: self.meta.clone(), snapshot: handle })
+        writer.finish().await
     }
 }

@@ -12,6 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use openraft::vote::RaftLeaderId;
@@ -20,6 +21,7 @@ use stoa_protocol::codec::{DecodeError, Reader, Wire};
 use stoa_protocol::{ErrorBody, LogIndex, NodeId};
 
 use crate::runtime::StoaRuntime;
+use crate::wal::Room;
 
 openraft::declare_raft_types!(
     /// Stoa's parameters of openraft: opaque commands, replica ids as node ids, one leader per term.
@@ -46,18 +48,49 @@ pub type Membership = openraft::Membership<u64, Member>;
 pub type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<StoaTypes>;
 
 /// The bytes of a command; what they mean is the machine's to know.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Command(pub Bytes);
+#[derive(Debug, Clone, Default)]
+pub struct Command {
+    /// The bytes.
+    pub bytes: Bytes,
+    /// Its room in the node's log, while it is on its way there: given back when the entry is durable, or when Raft drops
+    /// the entry. Entries of one append share theirs.
+    room: Option<Arc<Room>>,
+}
+
+impl Command {
+    /// A command that has no room yet.
+    pub fn new(bytes: Bytes) -> Self {
+        Self { bytes, room: None }
+    }
+
+    /// Gives the command its room.
+    pub(crate) fn give_room(&mut self, room: Arc<Room>) {
+        self.room = Some(room);
+    }
+
+    /// Takes the room, to let it go once the entry is durable.
+    pub(crate) fn take_room(&mut self) -> Option<Arc<Room>> {
+        self.room.take()
+    }
+}
+
+impl PartialEq for Command {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for Command {}
 
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes", self.0.len())
+        write!(f, "{} bytes", self.bytes.len())
     }
 }
 
 impl Serialize for Command {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(&self.0)
+        serializer.serialize_bytes(&self.bytes)
     }
 }
 
@@ -70,10 +103,10 @@ impl<'de> Deserialize<'de> for Command {
                 f.write_str("the bytes of a command")
             }
             fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Command, E> {
-                Ok(Command(Bytes::copy_from_slice(bytes)))
+                Ok(Command::new(Bytes::copy_from_slice(bytes)))
             }
             fn visit_byte_buf<E>(self, bytes: Vec<u8>) -> Result<Command, E> {
-                Ok(Command(bytes.into()))
+                Ok(Command::new(bytes.into()))
             }
         }
         deserializer.deserialize_byte_buf(Visitor)
@@ -199,7 +232,7 @@ pub fn encode_entry(entry: &Entry) -> Bytes {
         openraft::EntryPayload::Blank => out.push(BLANK),
         openraft::EntryPayload::Normal(command) => {
             out.push(COMMAND);
-            out.extend_from_slice(&command.0);
+            out.extend_from_slice(&command.bytes);
         }
         openraft::EntryPayload::Membership(membership) => {
             out.push(MEMBERSHIP);
@@ -220,7 +253,7 @@ pub fn decode_entry(index: u64, bytes: &Bytes) -> Result<Entry, DecodeError> {
             let at = input.position();
             return Ok(Entry {
                 log_id: log_id(term, index),
-                payload: openraft::EntryPayload::Normal(Command(bytes.slice(at..))),
+                payload: openraft::EntryPayload::Normal(Command::new(bytes.slice(at..))),
             });
         }
         MEMBERSHIP => openraft::EntryPayload::Membership(get_membership(&mut input)?),
@@ -302,8 +335,8 @@ mod tests {
     fn entries_votes_and_metas_come_back_from_their_bytes() {
         let payloads = [
             openraft::EntryPayload::Blank,
-            openraft::EntryPayload::Normal(Command(Bytes::from_static(b"put"))),
-            openraft::EntryPayload::Normal(Command(Bytes::new())),
+            openraft::EntryPayload::Normal(Command::new(Bytes::from_static(b"put"))),
+            openraft::EntryPayload::Normal(Command::new(Bytes::new())),
             openraft::EntryPayload::Membership(membership()),
         ];
         for payload in payloads {

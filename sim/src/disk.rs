@@ -69,16 +69,36 @@ struct Content {
 
 #[derive(Debug, Clone)]
 enum NameChange {
-    Set { path: PathBuf, file: u64 },
-    Rename { from: PathBuf, to: PathBuf, file: u64 },
-    Remove { path: PathBuf },
+    Set {
+        path: PathBuf,
+        file: u64,
+    },
+    Rename {
+        from: PathBuf,
+        to: PathBuf,
+        file: u64,
+    },
+    /// A directory, with all it holds.
+    RenameDir {
+        from: PathBuf,
+        to: PathBuf,
+    },
+    Remove {
+        path: PathBuf,
+    },
+}
+
+/// `path` with the directory `from`, if it lies in it, exchanged for `to`.
+fn moved(path: &Path, from: &Path, to: &Path) -> Option<PathBuf> {
+    let rest = path.strip_prefix(from).ok()?;
+    Some(if rest.as_os_str().is_empty() { to.to_owned() } else { to.join(rest) })
 }
 
 impl NameChange {
     fn is_in(&self, dir: &Path) -> bool {
         let path = match self {
             Self::Set { path, .. } | Self::Remove { path } => path,
-            Self::Rename { to, .. } => to,
+            Self::Rename { to, .. } | Self::RenameDir { to, .. } => to,
         };
         path.parent() == Some(dir)
     }
@@ -91,6 +111,23 @@ impl NameChange {
                 names.remove(from);
                 names.insert(to.clone(), *file);
             }
+            Self::RenameDir { from, to } => {
+                let all = std::mem::take(names).into_iter();
+                *names = all.map(|(path, file)| (moved(&path, from, to).unwrap_or(path), file)).collect();
+            }
+        }
+    }
+
+    /// The change as it is where the directory rename `lost` never happened: what was done in the directory under its new
+    /// name was done to the same directory under its old one.
+    fn without(self, lost: &NameChange) -> NameChange {
+        let Self::RenameDir { from: old, to: new } = lost else { return self };
+        let back = |path: PathBuf| moved(&path, new, old).unwrap_or(path);
+        match self {
+            Self::Set { path, file } => Self::Set { path: back(path), file },
+            Self::Remove { path } => Self::Remove { path: back(path) },
+            Self::Rename { from, to, file } => Self::Rename { from: back(from), to: back(to), file },
+            Self::RenameDir { from, to } => Self::RenameDir { from: back(from), to: back(to) },
         }
     }
 }
@@ -108,12 +145,25 @@ impl SimDisk {
         device.strikes.crashes += 1;
         device.epoch += 1;
         (device.fail_sync_in, device.halt_in, device.lie) = (None, None, false);
+        let mut lost: Vec<NameChange> = Vec::new();
         for change in std::mem::take(&mut device.pending) {
-            if choose(2) == 1 {
-                change.apply(&mut device.durable_names);
+            let change = lost.iter().rev().fold(change, NameChange::without);
+            match choose(2) {
+                1 => change.apply(&mut device.durable_names),
+                _ => lost.push(change),
+            }
+        }
+        for change in lost.iter().rev() {
+            if let NameChange::RenameDir { from, to } = change {
+                let dirs = std::mem::take(&mut device.dirs).into_iter();
+                device.dirs = dirs.map(|dir| moved(&dir, to, from).unwrap_or(dir)).collect();
             }
         }
         device.names = device.durable_names.clone();
+        // A removed directory that still holds something is there after all.
+        let parents: Vec<PathBuf> =
+            device.names.keys().flat_map(|path| path.ancestors().skip(1)).map(PathBuf::from).collect();
+        device.dirs.extend(parents.into_iter().filter(|dir| !dir.as_os_str().is_empty()));
         let used: BTreeSet<u64> = device.names.values().copied().collect();
         device.files.retain(|file, _| used.contains(file));
         device.files.values_mut().for_each(|content| content.crash(choose));
@@ -365,6 +415,15 @@ impl Disk for SimDisk {
         self.begin().await?;
         let (from, to) = (inside(from)?, inside(to)?);
         let mut device = self.lock();
+        if device.dirs.contains(&from) {
+            if device.dirs.contains(&to) {
+                return Err(io::Error::new(io::ErrorKind::DirectoryNotEmpty, "the name is a directory's"));
+            }
+            let dirs = std::mem::take(&mut device.dirs).into_iter();
+            device.dirs = dirs.map(|dir| moved(&dir, &from, &to).unwrap_or(dir)).collect();
+            device.change(NameChange::RenameDir { from, to });
+            return Ok(());
+        }
         let file = device.file(&from)?;
         device.change(NameChange::Rename { from, to, file });
         Ok(())
@@ -389,10 +448,20 @@ impl Disk for SimDisk {
         self.begin().await?;
         let dir = inside(dir)?;
         let mut device = self.lock();
-        let (covered, rest) = std::mem::take(&mut device.pending).into_iter().partition(|c| c.is_in(&dir));
+        // What is not covered stays undone: a covered change in a directory whose rename is not, is one to the directory
+        // under its old name.
+        let (mut rest, mut renames): (Vec<NameChange>, Vec<NameChange>) = (Vec::new(), Vec::new());
+        for change in std::mem::take(&mut device.pending) {
+            if change.is_in(&dir) {
+                renames.iter().rev().fold(change, NameChange::without).apply(&mut device.durable_names);
+                continue;
+            }
+            if matches!(change, NameChange::RenameDir { .. }) {
+                renames.push(change.clone());
+            }
+            rest.push(change);
+        }
         device.pending = rest;
-        let covered: Vec<NameChange> = covered;
-        covered.iter().for_each(|change| change.apply(&mut device.durable_names));
         Ok(())
     }
 }
@@ -470,6 +539,32 @@ impl DiskFile for SimFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_directory_keeps_its_files_whether_its_rename_survives_or_not() {
+        let mut names = BTreeSet::new();
+        for seed in 0..64u64 {
+            let disk = SimDisk::new();
+            disk.create_dir(Path::new("top/new")).await.unwrap();
+            for name in ["top/new/a", "top/new/b"] {
+                disk.create(Path::new(name)).await.unwrap();
+            }
+            disk.sync_dir(Path::new("top/new")).await.unwrap();
+            disk.rename(Path::new("top/new"), Path::new("top/old")).await.unwrap();
+            assert_eq!(disk.list(Path::new("top")).await.unwrap(), [PathBuf::from("old")]);
+            disk.remove(Path::new("top/old/a")).await.unwrap();
+            let mut bits = seed;
+            disk.crash(&mut |n| {
+                bits = bits.rotate_right(1);
+                (bits >> 63) % n
+            });
+            let left = disk.list(Path::new("top")).await.unwrap();
+            assert_eq!(left.len(), 1, "{left:?}");
+            assert!(disk.list(&Path::new("top").join(&left[0])).await.unwrap().contains(&PathBuf::from("b")));
+            names.insert(disk.paths());
+        }
+        assert_eq!(names.len(), 4, "renamed or not, with the removal or without: {names:?}");
+    }
 
     #[tokio::test]
     async fn synced_bytes_and_names_survive_every_choice_and_others_only_some() {

@@ -146,3 +146,8 @@ impl WalError {
         Self::Failed { doing, source: Arc::new(source) }
     }
 }
+
+/// Whether an error says that the device has no room, which passes.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}

@@ -44,12 +44,14 @@ pub(super) enum Kind {
     Forget = 8,
     /// Says nothing but its durable position: written on close.
     Mark = 9,
+    /// Entry `index` once more, from an older segment, so that that one can go; payload as of `Entry`.
+    Moved = 10,
 }
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Self> {
         use Kind::*;
-        [Segment, HardState, Entry, Vote, Committed, Truncate, Purge, Forget, Mark]
+        [Segment, HardState, Entry, Vote, Committed, Truncate, Purge, Forget, Mark, Moved]
             .into_iter()
             .find(|kind| *kind as u8 == byte)
     }

@@ -132,6 +132,11 @@ impl HardState {
         })
     }
 
+    /// Whether entry `index` is one of those held.
+    pub(super) fn holds(&self, index: u64) -> bool {
+        self.entries.is_some_and(|(first, last)| (first..=last).contains(&index))
+    }
+
     /// Entry `index` was appended.
     pub(super) fn appended(&mut self, index: u64) {
         let first = self.entries.map_or(index, |(first, _)| first.min(index));

@@ -8,9 +8,11 @@ use bytes::Bytes;
 use stoa_env::{Clock, Disk};
 use tokio::sync::oneshot;
 
+use super::frame::frame_bytes;
 use super::options::{PAYLOAD_BYTES_MAX, SMALL_BYTES_MAX};
 use super::queue::{Completion, Queue, Request};
 use super::recovery::{self, Loaded};
+use super::room::Room;
 use super::writer::Writer;
 use super::{Suspicion, WalError, WalIdentity, WalOptions, WalStats};
 
@@ -85,8 +87,8 @@ impl Wal {
         if let Some(parent) = dir.parent() {
             disk.sync_dir(parent).await.map_err(|e| WalError::io(parent, e))?;
         }
-        let mut loaded = recovery::load(&disk, &dir, identity).await?;
-        let recovered = recovered(&mut loaded);
+        let loaded = recovery::load(&disk, &dir, identity).await?;
+        let recovered = recovered(&loaded);
         let next = loaded.groups.iter().map(|(id, group)| {
             let last = group.state.entries.map(|(_, last)| last);
             let last = last.max(group.state.purged.as_ref().map(|(upto, _)| *upto));
@@ -99,7 +101,7 @@ impl Wal {
         Ok((Wal { handle: Arc::new(Handle { queue }) }, recovered))
     }
 
-    /// Whether an append would be taken now. Ask before a proposal reaches Raft.
+    /// Whether entries would be admitted now.
     ///
     /// # Errors
     /// Of class retry: the queue, the device or the log is full. Of class stop: the log has ended.
@@ -107,11 +109,22 @@ impl Wal {
         self.handle.queue.check()
     }
 
-    /// Appends entries, consecutive and following the group's last one. `done` is called, by the writer and in order,
-    /// once they are durable or the log has failed; it must not block.
+    /// Takes room for an entry or entries of `bytes` in all. Ask before a proposal, or an append of another replica,
+    /// reaches Raft: once Raft has an entry, [`Wal::append`] does not refuse it for want of room. Keep the answer until
+    /// the entries are durable or will never come.
     ///
     /// # Errors
-    /// If this returns an error, nothing was taken and `done` is not called.
+    /// Of class retry: the queue, the device or the log is full. Of class stop: the log has ended.
+    pub fn admit(&self, bytes: usize) -> Result<Room, WalError> {
+        Room::take(&self.handle.queue, frame_bytes(bytes))
+    }
+
+    /// Appends entries, consecutive and following the group's last one. `done` is called, by the writer and in order,
+    /// once they are durable or the log has failed; it must not block. Whoever calls has asked [`Wal::admit`] before,
+    /// unless the entries are few and small and must go through whatever happens.
+    ///
+    /// # Errors
+    /// Of class stop or reject; then nothing was taken and `done` is not called.
     pub fn append(
         &self,
         group: u64,
@@ -187,6 +200,12 @@ impl Wal {
         self.handle.queue.is_ended()
     }
 
+    /// Waits until the log has ended, and says why: [`WalError::Failed`] if the device failed, [`WalError::Closed`] if it
+    /// was closed or its writer is gone. Whoever runs a node must watch this: after the end nothing is durable any more.
+    pub async fn ended(&self) -> WalError {
+        self.handle.queue.ended().await
+    }
+
     async fn ask(&self, group: u64, request: Request) -> Result<(), WalError> {
         let (answer, answered) = oneshot::channel();
         let done = Completion::new(move |result| {
@@ -204,16 +223,15 @@ fn limit(what: &'static str, bytes: &Bytes, limit: usize) -> Result<(), WalError
     Err(WalError::TooLarge { what, bytes: bytes.len() as u64, limit: limit as u64 })
 }
 
-/// The answer for the caller. The payloads move there: the writer needs only to know where entries stand.
-fn recovered(loaded: &mut Loaded) -> Recovered {
+/// The answer for the caller. The writer needs only to know where entries stand and how long they are.
+fn recovered(loaded: &Loaded) -> Recovered {
     let mut recovered = Recovered { unattributed: loaded.unattributed, ..Recovered::default() };
-    for (id, group) in &mut loaded.groups {
+    for (id, group) in &loaded.groups {
         if let Some(found) = group.state.suspect {
             recovered.suspect.insert(*id, found);
             continue;
         }
-        let entries = group.entries.iter_mut();
-        let entries = entries.map(|(index, (_, payload))| (*index, std::mem::take(payload))).collect();
+        let entries = group.entries.iter().map(|(index, (_, payload))| (*index, payload.clone())).collect();
         let state = &group.state;
         let (vote, committed, purged) = (state.vote.clone(), state.committed.clone(), state.purged.clone());
         recovered.groups.insert(*id, RecoveredGroup { vote, committed, purged, entries });

@@ -79,6 +79,8 @@ pub(super) struct Queue {
     options: WalOptions,
     state: Mutex<State>,
     wake: Notify,
+    /// Wakes those who wait for the end of the log.
+    end: Notify,
 }
 
 #[derive(Default)]
@@ -86,6 +88,8 @@ struct State {
     ops: VecDeque<Op>,
     /// Bytes waiting or being written.
     bytes: u64,
+    /// Bytes that were admitted and are not durable yet, whether they wait here or are still on their way.
+    admitted: u64,
     /// Per group, the index that must be appended next, where that is known.
     next: BTreeMap<u64, Option<u64>>,
     suspects: std::collections::BTreeSet<u64>,
@@ -107,7 +111,7 @@ pub(super) enum Taken {
 impl Queue {
     pub(super) fn new(options: WalOptions, next: BTreeMap<u64, Option<u64>>, suspects: Vec<u64>) -> Self {
         let state = State { next, suspects: suspects.into_iter().collect(), ..State::default() };
-        Self { options, state: Mutex::new(state), wake: Notify::new() }
+        Self { options, state: Mutex::new(state), wake: Notify::new(), end: Notify::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -118,11 +122,26 @@ impl Queue {
         self.lock().check(&self.options, 0)
     }
 
+    /// Takes `bytes` of what may be under way, or refuses.
+    pub(super) fn admit(&self, bytes: u64) -> Result<(), WalError> {
+        let mut state = self.lock();
+        state.check(&self.options, bytes)?;
+        state.admitted += bytes;
+        state.stats.admitted_bytes_worst = state.stats.admitted_bytes_worst.max(state.admitted);
+        Ok(())
+    }
+
+    /// Gives back what [`Queue::admit`] took.
+    pub(super) fn leave(&self, bytes: u64) {
+        self.lock().admitted -= bytes;
+    }
+
     pub(super) fn put(&self, group: u64, request: Request, done: Completion) -> Result<(), WalError> {
         let bytes = request.bytes();
+        let closes = matches!(request, Request::Close);
         let refused = {
             let mut state = self.lock();
-            match state.admit(&self.options, group, &request, bytes) {
+            match state.accept(group, &request) {
                 Ok(()) => {
                     state.bytes += bytes;
                     state.stats.queue_bytes_worst = state.stats.queue_bytes_worst.max(state.bytes);
@@ -135,6 +154,9 @@ impl Queue {
         match refused {
             None => {
                 self.wake.notify_one();
+                if closes {
+                    self.end.notify_waiters();
+                }
                 Ok(())
             }
             Some((error, mut done)) => {
@@ -186,6 +208,19 @@ impl Queue {
         for op in pending {
             op.done.answer(Err(error.clone()));
         }
+        self.end.notify_waiters();
+    }
+
+    /// Waits until nothing is taken any more, and says why.
+    pub(super) async fn ended(&self) -> WalError {
+        loop {
+            let mut woken = std::pin::pin!(self.end.notified());
+            woken.as_mut().enable(); // before the look, so that an end between the two is not missed
+            if let Some(error) = self.lock().ended.clone() {
+                return error;
+            }
+            woken.await;
+        }
     }
 
     pub(super) fn set_full(&self, full: bool) {
@@ -198,7 +233,7 @@ impl Queue {
 
     pub(super) fn stats(&self) -> WalStats {
         let state = self.lock();
-        WalStats { queue_bytes: state.bytes, full: state.full, ..state.stats.clone() }
+        WalStats { queue_bytes: state.bytes, admitted_bytes: state.admitted, full: state.full, ..state.stats.clone() }
     }
 
     pub(super) fn is_ended(&self) -> bool {
@@ -217,14 +252,18 @@ impl State {
         if self.stats.live_bytes >= options.max_live_bytes {
             return Err(WalError::Overgrown { live: self.stats.live_bytes, limit: options.max_live_bytes });
         }
-        if self.bytes.saturating_add(more.max(1)) > options.queue_bytes {
-            return Err(WalError::Busy { queued: self.bytes, limit: options.queue_bytes });
+        // One call is always admitted when nothing else is under way: it may be larger than the bound, and must not be
+        // refused for ever.
+        if self.admitted > 0 && self.admitted.saturating_add(more) > options.queue_bytes {
+            return Err(WalError::Busy { queued: self.admitted, limit: options.queue_bytes });
         }
         Ok(())
     }
 
-    /// Refuses, or notes what the group's next entry must be.
-    fn admit(&mut self, options: &WalOptions, group: u64, request: &Request, bytes: u64) -> Result<(), WalError> {
+    /// Refuses what is wrong, or notes what the group's next entry must be. Never refuses for want of room: that was
+    /// decided when the entries were admitted, and what nobody admits (votes, a leader's first entry, memberships,
+    /// truncations and purges) is small and must go through.
+    fn accept(&mut self, group: u64, request: &Request) -> Result<(), WalError> {
         if let Some(error) = &self.ended {
             return Err(error.clone());
         }
@@ -237,11 +276,6 @@ impl State {
         }
         match request {
             Request::Append(entries) => {
-                if bytes > options.queue_bytes {
-                    let limit = options.queue_bytes;
-                    return Err(WalError::TooLarge { what: "an append", bytes, limit });
-                }
-                self.check(options, bytes)?;
                 let mut next = self.next.get(&group).copied().flatten();
                 for (got, _) in entries {
                     if let Some(expected) = next.filter(|expected| expected != got) {

@@ -124,6 +124,11 @@ impl GroupReplay {
                 self.state.appended(header.index);
                 self.entries.insert(header.index, (header.at.segment, payload));
             }
+            // What it says again was live when it was written; if it is not now, a purge or truncation came after.
+            Kind::Moved if self.state.holds(header.index) => {
+                self.entries.insert(header.index, (header.at.segment, payload));
+            }
+            Kind::Moved => {}
             Kind::Vote => self.state.vote = Some(payload),
             Kind::Committed => self.state.committed = Some(payload),
             Kind::Truncate => {

@@ -21,6 +21,12 @@ pub struct WalStats {
     pub queue_bytes: u64,
     /// The most there ever were.
     pub queue_bytes_worst: u64,
+    /// Bytes that were admitted and are not durable yet.
+    pub admitted_bytes: u64,
+    /// The most there ever were.
+    pub admitted_bytes_worst: u64,
+    /// Segments whose live entries were written again so that they could go.
+    pub segments_cleaned: u64,
     /// Whether the device is full and entries are refused.
     pub full: bool,
 }

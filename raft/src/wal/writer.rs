@@ -8,7 +8,10 @@
 //! 5. Delete the oldest segments if nothing in them is needed any more. What made them dispensable (a purge) was synced
 //!    in step 3, so a crash between cannot leave a group without both its entries and the purge of them.
 
+mod clean;
+
 use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,7 +27,7 @@ use super::queue::{Op, Queue, Request, Taken};
 use super::recovery::Loaded;
 use super::replay::Copied;
 use super::segment::{SegmentHeader, draft_name, segment_name};
-use super::{WalError, WalIdentity, WalOptions};
+use super::{WalError, WalIdentity, WalOptions, is_full};
 
 /// The name of the file of zeros that is given up when the device is full.
 const RESERVE: &str = "reserve";
@@ -38,12 +41,38 @@ const RESERVE_RETRY: Duration = Duration::from_secs(1);
 /// Groups named in the statistics as holding the oldest segment: enough to begin with, few enough to print.
 const PINNING_MAX: usize = 16;
 
+/// How long one append or sync may take. A device that is silent for so long will hardly answer, and a node that waits
+/// for it leads groups which it can serve no more: the log ends, and with it the node.
+const DEVICE_SILENCE_MAX: Duration = Duration::from_secs(30);
+
 /// A segment file, as far as its deletion is concerned.
 struct Segment {
     id: u64,
     bytes: u64,
-    /// Per group, the last entry that stands here and was not dropped.
-    last: BTreeMap<u64, u64>,
+    /// Per group, what stands here.
+    held: BTreeMap<u64, Held>,
+}
+
+/// What a segment holds of one group.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    /// The last entry that stands here and was not dropped.
+    last: u64,
+    /// Bytes of the frames of its entries here, dropped and purged ones among them.
+    bytes: u64,
+}
+
+impl Segment {
+    fn new(id: u64, bytes: u64) -> Self {
+        Self { id, bytes, held: BTreeMap::new() }
+    }
+
+    /// Entry `index`, just written here, is live.
+    fn hold(&mut self, group: u64, index: u64, payload: usize) {
+        let held = self.held.entry(group).or_insert(Held { last: index, bytes: 0 });
+        held.last = held.last.max(index);
+        held.bytes += frame_bytes(payload);
+    }
 }
 
 pub(super) struct Writer<D: Disk> {
@@ -109,17 +138,14 @@ impl<D: Disk> Writer<D> {
         }
         disk.sync_dir(&dir).await.map_err(|e| WalError::io(&dir, e))?;
 
-        let mut segments: VecDeque<Segment> = loaded
-            .segments
-            .iter()
-            .map(|(id, bytes)| Segment { id: *id, bytes: *bytes, last: BTreeMap::new() })
-            .collect();
-        segments.push_back(Segment { id: loaded.next_segment, bytes: length, last: BTreeMap::new() });
+        let mut segments: VecDeque<Segment> =
+            loaded.segments.iter().map(|(id, bytes)| Segment::new(*id, *bytes)).collect();
+        segments.push_back(Segment::new(loaded.next_segment, length));
         for (group, replay) in &loaded.groups {
-            for (index, (segment, _)) in &replay.entries {
+            for (index, (segment, payload)) in &replay.entries {
                 let holder = segments.iter_mut().find(|s| s.id == *segment);
                 let holder = holder.expect("entries come from segments of the chain or from the new one");
-                holder.last.insert(*group, *index);
+                holder.hold(*group, *index, payload.len());
             }
         }
         let at = Position { segment: loaded.next_segment, offset: length };
@@ -158,11 +184,17 @@ impl<D: Disk> Writer<D> {
                     let closing = ops.iter().any(|op| matches!(op.request, Request::Close));
                     let went_on = self.round(ops).await;
                     self.queue.release(bytes);
-                    if !went_on || closing {
+                    if !went_on || closing || !self.clean_if_pressed().await {
                         return;
                     }
                 }
                 Taken::Abandoned => return,
+                // One segment at a time, so that what came meanwhile is taken in between.
+                Taken::Nothing if self.wants_cleaning() => {
+                    if !self.clean_if_pressed().await {
+                        return;
+                    }
+                }
                 Taken::Nothing if self.lacks_reserve() => {
                     tokio::select! {
                         biased;
@@ -207,6 +239,21 @@ impl<D: Disk> Writer<D> {
         true
     }
 
+    /// Lets the oldest segment go if the log is pressed; false if the log ended with it.
+    async fn clean_if_pressed(&mut self) -> bool {
+        if !self.wants_cleaning() {
+            return true;
+        }
+        match self.clean_oldest().await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(%error, "the write-ahead log ended");
+                self.queue.end(error);
+                false
+            }
+        }
+    }
+
     /// Steps 1 to 3 of a round.
     async fn write(&mut self, ops: &mut [Op]) -> Result<(), WalError> {
         let mut sync = false;
@@ -230,7 +277,7 @@ impl<D: Disk> Writer<D> {
                     self.push(Kind::Entry, group, index, &payload).await?;
                     self.groups.entry(group).or_default().appended(index);
                     let current = self.segments.back_mut().expect("there is always a current segment");
-                    current.last.insert(group, index);
+                    current.hold(group, index, payload.len());
                 }
             }
             Request::Vote(vote) => {
@@ -268,9 +315,9 @@ impl<D: Disk> Writer<D> {
 
     fn forget_entries(&mut self, group: u64, keep: Option<u64>) {
         for segment in &mut self.segments {
-            match (segment.last.get_mut(&group), keep) {
-                (Some(last), Some(keep)) => *last = keep.min(*last),
-                (Some(_), None) => drop(segment.last.remove(&group)),
+            match (segment.held.get_mut(&group), keep) {
+                (Some(held), Some(keep)) => held.last = keep.min(held.last),
+                (Some(_), None) => drop(segment.held.remove(&group)),
                 (None, _) => {}
             }
         }
@@ -303,7 +350,7 @@ impl<D: Disk> Writer<D> {
         }
         let bytes = Bytes::from(std::mem::take(&mut self.buffer));
         let length = bytes.len() as u64;
-        match self.file.append(bytes.clone()).await {
+        match in_time(self.file.append(bytes.clone())).await {
             Ok(()) => {}
             Err(error) if is_full(&error) && self.reserve => {
                 // Nothing of it was synced or answered: cut the torn part away, and write it again into the reserve.
@@ -331,7 +378,7 @@ impl<D: Disk> Writer<D> {
 
     async fn sync(&mut self) -> Result<(), WalError> {
         let began = self.clock.boot();
-        self.file.sync().await.map_err(|e| WalError::failed("syncing a segment", e))?;
+        in_time(self.file.sync()).await.map_err(|e| WalError::failed("syncing a segment", e))?;
         let took = self.clock.boot().since(began);
         self.durable = self.at;
         let frames = std::mem::take(&mut self.frames);
@@ -351,15 +398,15 @@ impl<D: Disk> Writer<D> {
         let preamble = Preamble { identity: self.identity, id, continues: self.at, groups: &self.groups, copied: &[] };
         let bytes = preamble.encode()?;
         let length = bytes.len() as u64;
-        self.file = match create_segment(&self.disk, &self.dir, id, bytes.clone()).await {
+        self.file = match in_time(create_segment(&self.disk, &self.dir, id, bytes.clone())).await {
             Err(error) if is_full(&error) && self.reserve => {
                 self.give_up_reserve().await?;
-                create_segment(&self.disk, &self.dir, id, bytes).await
+                in_time(create_segment(&self.disk, &self.dir, id, bytes)).await
             }
             other => other,
         }
         .map_err(|e| WalError::failed("beginning a segment", e))?;
-        self.segments.push_back(Segment { id, bytes: length, last: BTreeMap::new() });
+        self.segments.push_back(Segment::new(id, length));
         self.at = Position { segment: id, offset: length };
         self.durable = self.at;
         self.preamble = length;
@@ -368,20 +415,29 @@ impl<D: Disk> Writer<D> {
 
     /// How many of the oldest segments nobody needs: every entry in them is purged, and no damage pins them.
     fn dispensable(&self) -> usize {
-        let damaged = self.groups.values().filter_map(|state| state.suspect.map(|found| found.segment));
-        let pin = damaged.chain(self.kept).min().unwrap_or(u64::MAX);
+        let pin = self.pinned_from();
         let older = self.segments.len() - 1;
         let free = |segment: &&Segment| segment.id < pin && self.needing(segment).next().is_none();
         self.segments.iter().take(older).take_while(free).count()
     }
 
-    /// The groups that need a segment.
-    fn needing<'a>(&'a self, segment: &'a Segment) -> impl Iterator<Item = u64> + 'a {
-        segment.last.iter().filter_map(|(group, last)| {
+    /// From this segment on, damage keeps all.
+    fn pinned_from(&self) -> u64 {
+        let damaged = self.groups.values().filter_map(|state| state.suspect.map(|found| found.segment));
+        damaged.chain(self.kept).min().unwrap_or(u64::MAX)
+    }
+
+    /// The groups that need a segment, and what it holds of them.
+    fn needing<'a>(&'a self, segment: &'a Segment) -> impl Iterator<Item = (u64, Held)> + 'a {
+        segment.held.iter().filter_map(|(group, held)| {
             let state = self.groups.get(group)?;
-            let purged = state.purged.as_ref().is_some_and(|(upto, _)| upto >= last);
-            (!purged).then_some(*group)
+            let purged = state.purged.as_ref().is_some_and(|(upto, _)| *upto >= held.last);
+            (!purged).then_some((*group, *held))
         })
+    }
+
+    fn live_bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.bytes).sum()
     }
 
     /// Step 5 of a round. Oldest first: what is left is the newer part of the chain, at any crash.
@@ -399,8 +455,10 @@ impl<D: Disk> Writer<D> {
 
     fn publish(&self) {
         let oldest = self.segments.front().filter(|_| self.segments.len() > 1);
-        let pinning = oldest.map(|segment| self.needing(segment).take(PINNING_MAX).collect()).unwrap_or_default();
-        let live = self.segments.iter().map(|segment| segment.bytes).sum();
+        let pinning = oldest
+            .map(|segment| self.needing(segment).map(|(group, _)| group).take(PINNING_MAX).collect())
+            .unwrap_or_default();
+        let live = self.live_bytes();
         self.queue.update_stats(|stats| {
             stats.live_bytes = live;
             stats.segments = self.segments.len() as u64;
@@ -472,6 +530,15 @@ impl<D: Disk> Writer<D> {
         self.disk.rename(&draft, &path).await?;
         self.disk.sync_dir(&self.dir).await
     }
+}
+
+/// What the device answers, or that it did not within [`DEVICE_SILENCE_MAX`].
+async fn in_time<T>(answer: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let silent = |_| {
+        let text = format!("the device did not answer within {DEVICE_SILENCE_MAX:?}");
+        io::Error::new(io::ErrorKind::TimedOut, text)
+    };
+    tokio::time::timeout(DEVICE_SILENCE_MAX, answer).await.map_err(silent)?
 }
 
 /// However the writer ends, by a panic too, nobody waits for it.
@@ -553,8 +620,4 @@ async fn write_draft<D: Disk>(disk: &D, draft: &std::path::Path, bytes: Vec<u8>)
     file.append(bytes.into()).await?;
     file.sync().await?;
     Ok(file)
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -192,23 +192,19 @@ impl<D: Disk, T: Transport> Node<D, T> {
         BarrierAnswer { committed }
     }
 
-    /// Takes snapshots of groups whose log has grown, and of those that keep old segments of the log from going.
+    /// Cuts the logs of groups that have grown. Once the node's log is half full, each may keep its part of a quarter of
+    /// it: then the log finds enough that may go.
     async fn cut_logs(&self) {
-        let stats = self.env.wal.stats();
-        let pressed = stats.live_bytes > self.options.wal.max_live_bytes / 2;
-        for hosted in self.all_hosted() {
-            let size = hosted.replica.log_size();
-            let pins = pressed && stats.pinning.contains(&hosted.replica.partition().0) && size.entries > 0;
-            if size.bytes > self.options.snapshot_log_bytes || pins {
-                hosted.replica.trigger_snapshot().await;
-            }
+        let live_bytes_max = self.options.wal.max_live_bytes;
+        let pressed = self.env.wal.stats().live_bytes > live_bytes_max / 2;
+        let hosted = self.all_hosted();
+        let share = live_bytes_max / 4 / (hosted.len() as u64 + 1);
+        let bytes_max = self.options.snapshot_log_bytes.min(if pressed { share } else { u64::MAX });
+        for hosted in hosted {
+            hosted.replica.cut_log(bytes_max, pressed).await;
         }
         if let Some(root) = self.root_replica() {
-            let size = root.log_size();
-            let pins = pressed && stats.pinning.contains(&root.partition().0) && size.entries > 0;
-            if size.bytes > self.options.snapshot_log_bytes || pins {
-                root.trigger_snapshot().await;
-            }
+            root.cut_log(bytes_max, pressed).await;
         }
     }
 }

@@ -16,7 +16,7 @@ pub mod writes;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, RwLock, Weak};
 use std::time::Duration;
 
 use stoa_env::{Clock, Disk, Entropy, TaskGroup, Transport};
@@ -24,7 +24,9 @@ use stoa_protocol::map::NodeInfo;
 use stoa_protocol::{ClusterId, MapVersion, NodeId, PartitionId, ROOT_PARTITION};
 use stoa_raft::root::{RootMachine, RootState};
 use stoa_raft::wal::{Recovered, RecoveredGroup, Wal, WalIdentity, WalOptions};
-use stoa_raft::{NodeContext, PartitionMachine, PartitionView, Peers, RaftTiming, Replica, ReplicaEnvironment};
+use stoa_raft::{
+    NodeBudget, NodeContext, PartitionMachine, PartitionView, Peers, RaftTiming, Replica, ReplicaEnvironment,
+};
 use tokio::sync::watch;
 
 use identity::{Identity, IdentityError};
@@ -168,6 +170,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
             peers,
             context: NodeContext { clock, entropy },
             timing: options.timing,
+            budget: NodeBudget::default(),
         };
         let info = NodeInfo {
             id: options.node,
@@ -187,6 +190,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
             fatal: watch::Sender::new(None),
             tasks: TaskGroup::new(),
         });
+        node.tasks.spawn("watch the log", watch_log(Arc::downgrade(&node), node.env.wal.clone()));
         if node.options.root.iter().any(|member| member.node == node.info.id) {
             node.start_root().await?;
         }
@@ -271,6 +275,14 @@ impl<D: Disk, T: Transport> Node<D, T> {
     pub(crate) fn set_failure(&self, partition: PartitionId, why: String) {
         tracing::error!(partition = partition.0, why, "a replica does not start");
         self.failures.lock().unwrap_or_else(|e| e.into_inner()).insert(partition, why);
+    }
+}
+
+/// Ends the node when its log has ended: after that it could still lead, and would refuse every write for ever.
+async fn watch_log<D: Disk, T: Transport>(node: Weak<Node<D, T>>, wal: Wal) {
+    let error = wal.ended().await;
+    if let Some(node) = node.upgrade() {
+        node.fail(error.to_string());
     }
 }
 
