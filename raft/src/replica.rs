@@ -33,7 +33,7 @@ use crate::runtime::NodeContext;
 use crate::snapshots::{SnapshotStore, SnapshotWriter};
 use crate::state_machine::StateMachine;
 use crate::types::{Command, Member, Reply, StoaTypes, Vote, decode_snapshot_meta};
-use crate::wal::{RecoveredGroup, Wal};
+use crate::wal::{RecoveredGroup, Wal, WalError, WalErrorClass};
 
 /// Proposals of one group that wait for their commit. More are refused with `Overloaded`: at 2 MiB each they bound what
 /// a slow quorum can make a leader hold.
@@ -184,14 +184,7 @@ impl<D: Disk, M: Machine> Replica<D, M> {
     /// `OutcomeUnknown` says that it may or may not have happened; every other error says that it has not.
     pub async fn propose(&self, command: Bytes, limit: Duration) -> Result<Reply, ErrorBody> {
         self.check_trouble()?;
-        self.wal.reserve_check().map_err(|error| {
-            use crate::wal::WalErrorClass;
-            let code = match error.class() {
-                WalErrorClass::Retry => ErrorCode::Overloaded,
-                _ => ErrorCode::LogFailed,
-            };
-            ErrorBody::new(code, error.to_string())
-        })?;
+        self.wal.reserve_check().map_err(log_refusal)?;
         let Ok(_permit) = self.proposals.try_acquire() else {
             let message = format!("partition {}: {PROPOSALS_MAX} proposals wait for their commit", self.partition);
             return Err(ErrorBody { retry_after_ms: 5, ..ErrorBody::new(ErrorCode::Overloaded, message) });
@@ -422,6 +415,17 @@ impl<D: Disk, M: Machine> Replica<D, M> {
     }
 }
 
+/// What a proposer is told that the log does not take.
+fn log_refusal(error: WalError) -> ErrorBody {
+    let (code, retry_after_ms) = match error {
+        // Space comes back when somebody makes room, or when snapshots have let old segments go: not within an instant.
+        WalError::Full { .. } | WalError::Overgrown { .. } => (ErrorCode::DiskFull, 500),
+        _ if error.class() == WalErrorClass::Retry => (ErrorCode::Overloaded, 5),
+        _ => (ErrorCode::LogFailed, 0),
+    };
+    ErrorBody { retry_after_ms, ..ErrorBody::new(code, error.to_string()) }
+}
+
 /// The snapshot must reach the log: a gap between them would lose acknowledged entries silently.
 async fn check_seam(
     partition: PartitionId,
@@ -471,6 +475,26 @@ async fn watch_for_halt<D: Disk, M: Machine>(replica: std::sync::Weak<Replica<D,
                 strong.halted(state.err().map_or_else(|| "its Raft core has ended".into(), |fatal| fatal.to_string()));
             }
             return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_device_a_full_log_and_a_full_queue_are_told_apart() {
+        let cases = [
+            (WalError::Full { wanted: 1 }, ErrorCode::DiskFull),
+            (WalError::Overgrown { live: 2, limit: 1 }, ErrorCode::DiskFull),
+            (WalError::Busy { queued: 2, limit: 1 }, ErrorCode::Overloaded),
+            (WalError::Closed, ErrorCode::LogFailed),
+        ];
+        for (error, code) in cases {
+            let refusal = log_refusal(error);
+            assert_eq!(refusal.code, code);
+            assert_eq!(refusal.retry_after_ms > 0, code != ErrorCode::LogFailed, "{refusal}");
         }
     }
 }
