@@ -7,8 +7,20 @@ use std::sync::Mutex;
 use tokio::task::{AbortHandle, JoinHandle};
 
 /// Spawns `future`; if it panics, the panic is logged under `name` with level error.
-#[allow(clippy::disallowed_methods)] // the one place that may: it sees the panic
 pub fn spawn<F>(name: &'static str, future: F) -> JoinHandle<Option<F::Output>>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    watched(name, future, |_logged_already| {})
+}
+
+#[allow(clippy::disallowed_methods)] // the one place that may: it sees the panic
+fn watched<F>(
+    name: &'static str,
+    future: F,
+    on_panic: impl FnOnce(String) + Send + 'static,
+) -> JoinHandle<Option<F::Output>>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
@@ -21,6 +33,7 @@ where
             Ok(output) => Some(output),
             Err(error) if error.is_panic() => {
                 tracing::error!(task = name, %error, "a task panicked");
+                on_panic(format!("the task \"{name}\" panicked: {error}"));
                 None
             }
             Err(_cancelled) => None,
@@ -54,10 +67,23 @@ impl TaskGroup {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let handle = spawn(name, future);
+        self.keep(spawn(name, future).abort_handle());
+    }
+
+    /// As [`spawn`](Self::spawn), for a task that its owner cannot do without: a panic in it is handed to `on_panic` in
+    /// words that name the task, so that the owner does not go on half alive.
+    pub fn spawn_vital<F>(&self, name: &'static str, future: F, on_panic: impl FnOnce(String) + Send + 'static)
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.keep(watched(name, future, on_panic).abort_handle());
+    }
+
+    fn keep(&self, handle: AbortHandle) {
         let mut handles = self.handles.lock().unwrap_or_else(|e| e.into_inner());
         handles.retain(|h| !h.is_finished());
-        handles.push(handle.abort_handle());
+        handles.push(handle);
     }
 
     /// Aborts all members; later members may still be added.
@@ -71,5 +97,28 @@ impl TaskGroup {
 impl Drop for TaskGroup {
     fn drop(&mut self) {
         self.abort_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_in_a_vital_task_reaches_its_owner_with_the_tasks_name() {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let group = TaskGroup::new();
+        let owner = move |why| drop(tell.send(why));
+        group.spawn_vital("count sheep", async { panic!("the wolf") }, owner);
+        let why = told.await.expect("the owner is told");
+        assert!(why.contains("count sheep") && why.contains("the wolf"), "{why}");
+    }
+
+    #[tokio::test]
+    async fn the_orderly_end_of_a_vital_task_is_no_panic() {
+        let (tell, told) = tokio::sync::oneshot::channel::<String>();
+        let group = TaskGroup::new();
+        group.spawn_vital("end", async {}, move |why| drop(tell.send(why)));
+        assert!(told.await.is_err(), "the owner was told of a panic");
     }
 }

@@ -181,7 +181,10 @@ impl<D: Disk, M: Machine> Replica<D, M> {
     pub async fn propose(&self, command: Bytes, limit: Duration) -> Result<Reply, ErrorBody> {
         self.check_trouble()?;
         let _place = self.budget.take(command.len())?;
-        let room = self.wal.admit(command.len() + ENTRY_OVERHEAD_BYTES).map_err(|error| self.refusal(&error))?;
+        let room = self
+            .wal
+            .admit(command.len() + ENTRY_OVERHEAD_BYTES)
+            .map_err(|error| log_refusal(self.partition, &error))?;
         let mut command = Command::new(command);
         command.give_room(Arc::new(room));
         let written = self.context.run(self.raft.client_write(command));
@@ -203,16 +206,6 @@ impl<D: Disk, M: Machine> Replica<D, M> {
                 format!("partition {}: the write was not committed within {limit:?}", self.partition),
             )),
         }
-    }
-
-    /// The log's refusal for a caller: space comes back, a failed log does not.
-    fn refusal(&self, error: &WalError) -> ErrorBody {
-        let (code, retry_after_ms) = match (error, error.class()) {
-            (WalError::Full { .. }, _) => (ErrorCode::DiskFull, 1_000),
-            (_, WalErrorClass::Retry) => (ErrorCode::Overloaded, 5),
-            _ => (ErrorCode::LogFailed, 0),
-        };
-        ErrorBody { retry_after_ms, ..ErrorBody::new(code, format!("partition {}: {error}", self.partition)) }
     }
 
     /// A commit index that a quorum has confirmed after this call began (read index). Only the leader can give one.
@@ -441,6 +434,17 @@ impl<D: Disk, M: Machine> Replica<D, M> {
     }
 }
 
+/// What a proposer is told that the log does not take.
+fn log_refusal(partition: PartitionId, error: &WalError) -> ErrorBody {
+    let (code, retry_after_ms) = match error {
+        // Space comes back when somebody makes room, or when snapshots have let old segments go: not in an instant.
+        WalError::Full { .. } | WalError::Overgrown { .. } => (ErrorCode::DiskFull, 500),
+        _ if error.class() == WalErrorClass::Retry => (ErrorCode::Overloaded, 5),
+        _ => (ErrorCode::LogFailed, 0),
+    };
+    ErrorBody { retry_after_ms, ..ErrorBody::new(code, format!("partition {partition}: {error}")) }
+}
+
 async fn campaign_after_silence<D: Disk, M: Machine>(
     raft: openraft::Raft<StoaTypes, StateMachine<D, M>>,
     context: NodeContext,
@@ -471,6 +475,26 @@ async fn watch_for_halt<D: Disk, M: Machine>(replica: std::sync::Weak<Replica<D,
                 strong.halted(state.err().map_or_else(|| "its Raft core has ended".into(), |fatal| fatal.to_string()));
             }
             return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_device_a_full_log_and_a_full_queue_are_told_apart() {
+        let cases = [
+            (WalError::Full { wanted: 1 }, ErrorCode::DiskFull),
+            (WalError::Overgrown { live: 2, limit: 1 }, ErrorCode::DiskFull),
+            (WalError::Busy { queued: 2, limit: 1 }, ErrorCode::Overloaded),
+            (WalError::Closed, ErrorCode::LogFailed),
+        ];
+        for (error, code) in cases {
+            let refusal = log_refusal(PartitionId(2), &error);
+            assert_eq!(refusal.code, code);
+            assert_eq!(refusal.retry_after_ms > 0, code != ErrorCode::LogFailed, "{refusal}");
         }
     }
 }
