@@ -482,8 +482,8 @@ struct ConfigFile {
     cluster: ClusterFile,
     node: u64,
     zone: String,
-    listen: SocketAddr,
-    advertise: Option<SocketAddr>,
+    listen: Address,
+    advertise: Option<Address>,
     data_dir: PathBuf,
     tls: TlsFile,
     root: Vec<RootFile>,
@@ -518,7 +518,21 @@ struct TlsFile {
 struct RootFile {
     node: u64,
     zone: String,
-    addr: SocketAddr,
+    addr: Address,
+}
+
+/// An address whose refusal says what would be right.
+#[derive(Deserialize, Clone, Copy)]
+#[serde(try_from = "String")]
+struct Address(SocketAddr);
+
+impl TryFrom<String> for Address {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let wrong = |_| format!("{text:?} is no address; give IP:PORT, such as 10.0.0.1:7001");
+        text.parse().map(Self).map_err(wrong)
+    }
 }
 
 impl ConfigFile {
@@ -526,14 +540,15 @@ impl ConfigFile {
         let cluster = ClusterId::parse(&self.cluster.id)
             .filter(|_| self.cluster.id.bytes().all(|b| b.is_ascii_hexdigit()))
             .ok_or(ConfigProblem::ClusterId { given: self.cluster.id })?;
-        let member = |member: RootFile| RootMember { node: NodeId(member.node), zone: member.zone, addr: member.addr };
+        let member =
+            |member: RootFile| RootMember { node: NodeId(member.node), zone: member.zone, addr: member.addr.0 };
         Ok(Config {
             cluster_name: self.cluster.name,
             cluster,
             node: NodeId(self.node),
             zone: self.zone,
-            listen: self.listen,
-            advertise: self.advertise.unwrap_or(self.listen),
+            listen: self.listen.0,
+            advertise: self.advertise.unwrap_or(self.listen).0,
             data_dir: base.join(self.data_dir),
             tls: self.tls.resolve(base)?,
             root: self.root.into_iter().map(member).collect(),

@@ -1,16 +1,17 @@
 //! A cluster of real processes on this machine, with sockets, certificates and files of their own: what the demo shows
-//! and what tests and measurements run against.
+//! and what tests and measurements run against. No node outlives the process that started it.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use stoa_client::Client;
 use stoa_env::{Clock, Credentials, Entropy, OsEntropy, QuicTransport, RealClock};
 use stoa_protocol::ClusterId;
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 
 /// Three zones, which is what a cluster needs.
 pub const ZONES: [&str; 3] = ["a", "b", "c"];
@@ -18,11 +19,16 @@ pub const ZONES: [&str; 3] = ["a", "b", "c"];
 const ROOT_MEMBERS: usize = 3;
 /// Lines of each node's log that [`LocalCluster::last_words`] shows.
 const LAST_LINES: usize = 5;
+/// Ports of nodes lie below those that Linux hands out by itself (32,768 and up): while a node is down, no client's
+/// socket may take its port.
+const PORTS: std::ops::Range<u16> = 10_000..32_000;
+/// Ports tried for one node.
+const PORT_ATTEMPTS: usize = 100;
 
 /// What a cluster is made of.
 #[derive(Debug, Clone)]
 pub struct LocalClusterOptions {
-    /// The cluster's name; its directory carries it too.
+    /// The cluster's name, of the form of all names; its directory carries it too.
     pub name: String,
     /// The program that has the subcommand `node`.
     pub program: PathBuf,
@@ -72,6 +78,8 @@ struct Member {
     config: PathBuf,
     log: PathBuf,
     process: Option<Child>,
+    /// The other end of the process's standard input. Kept apart from it, since waiting for a process closes its input.
+    lifeline: Option<ChildStdin>,
 }
 
 /// The processes and their directory.
@@ -96,16 +104,28 @@ impl LocalCluster {
         }
         let start = RealClock.boot();
         loop {
-            match cluster.client(&cluster.options.zones[0]).await {
+            let error = match cluster.client(&cluster.options.zones[0]).await {
                 Ok(_) => return Ok(cluster),
-                Err(error) if RealClock.boot().since(start) > limit => {
-                    return Err(
-                        error.context(format!("the cluster was not formed within {limit:?}\n{}", cluster.last_words()))
-                    );
-                }
-                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+                Err(error) => error,
+            };
+            cluster.check_running()?;
+            if RealClock.boot().since(start) > limit {
+                let context = format!("the cluster was not formed within {limit:?}\n{}", cluster.last_words());
+                return Err(error.context(context));
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// A node that ends at its start has said why, and no waiting will help.
+    fn check_running(&mut self) -> anyhow::Result<()> {
+        for at in 0..self.members.len() {
+            let Some(process) = &mut self.members[at].process else { continue };
+            if let Some(status) = process.try_wait()? {
+                bail!("node {} ended with {status}\n{}", self.members[at].node, self.last_words());
             }
         }
+        Ok(())
     }
 
     fn write_configs(&self, cluster: ClusterId) -> anyhow::Result<()> {
@@ -128,57 +148,143 @@ impl LocalCluster {
     fn spawn(&mut self, at: usize) -> anyhow::Result<()> {
         let member = &mut self.members[at];
         let log = std::fs::File::options().create(true).append(true).open(&member.log)?;
-        let process = Command::new(&self.options.program)
-            .arg("node")
-            .arg("--config")
+        // Standard input is a pipe that nobody writes to: it ends with this process.
+        let mut process = Command::new(&self.options.program)
+            .args(["node", "--end-with-stdin", "--config"])
             .arg(&member.config)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(log)
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("starting node {}", member.node))?;
+        member.lifeline = process.stdin.take();
         member.process = Some(process);
         Ok(())
     }
 
     /// A client in a zone.
     pub async fn client(&self, zone: &str) -> anyhow::Result<Client<QuicTransport>> {
-        let file = |name: &str| self.dir.path().join("certs").join(name);
+        let file = |name: &str| self.certs().join(name);
         let credentials = Credentials::from_pem_files(
             &file("ca.pem"),
             &file("client-app.pem"),
             &file("client-app.key"),
             RealClock.wall(),
         )?;
-        let seeds = self.members.iter().map(|member| member.addr).collect();
-        Ok(Client::connect(seeds, zone, &self.options.project, credentials).await?)
+        Ok(Client::connect(self.seeds(), zone, &self.options.project, credentials).await?)
     }
 
-    /// Kills all processes of a zone with signal 9.
-    pub async fn kill_zone(&mut self, zone: &str) -> anyhow::Result<()> {
-        // All signals first, then the waiting: a zone goes at once.
-        for member in self.members.iter_mut().filter(|m| m.zone == zone) {
-            if let Some(process) = &mut member.process {
+    /// What the cluster was made of.
+    pub fn options(&self) -> &LocalClusterOptions {
+        &self.options
+    }
+
+    /// The directory with everything.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The directory with the certificates.
+    pub fn certs(&self) -> PathBuf {
+        self.dir().join("certs")
+    }
+
+    /// The addresses of all nodes.
+    pub fn seeds(&self) -> Vec<SocketAddr> {
+        self.members.iter().map(|member| member.addr).collect()
+    }
+
+    /// The numbers of all nodes, ascending.
+    pub fn nodes(&self) -> Vec<u64> {
+        self.members.iter().map(|member| member.node).collect()
+    }
+
+    /// Where a node listens.
+    pub fn addr(&self, node: u64) -> anyhow::Result<SocketAddr> {
+        Ok(self.members[self.at(node)?].addr)
+    }
+
+    /// The zone of a node.
+    pub fn zone(&self, node: u64) -> anyhow::Result<&str> {
+        Ok(&self.members[self.at(node)?].zone)
+    }
+
+    /// A node's configuration.
+    pub fn config(&self, node: u64) -> anyhow::Result<&Path> {
+        Ok(&self.members[self.at(node)?].config)
+    }
+
+    /// A node's data directory.
+    pub fn data_dir(&self, node: u64) -> PathBuf {
+        self.dir().join(format!("node-{node}"))
+    }
+
+    /// What a node has said on standard error, in all its lives.
+    pub fn log(&self, node: u64) -> anyhow::Result<String> {
+        Ok(std::fs::read_to_string(&self.members[self.at(node)?].log)?)
+    }
+
+    fn at(&self, node: u64) -> anyhow::Result<usize> {
+        let at = self.members.iter().position(|member| member.node == node);
+        at.with_context(|| format!("the cluster has no node {node}; it has {:?}", self.nodes()))
+    }
+
+    /// Kills nodes with signal 9, all at once.
+    pub async fn kill(&mut self, nodes: &[u64]) -> anyhow::Result<()> {
+        // All signals first, then the waiting: they go together.
+        for &node in nodes {
+            let at = self.at(node)?;
+            if let Some(process) = &mut self.members[at].process {
                 process.start_kill()?;
             }
         }
-        for member in self.members.iter_mut().filter(|m| m.zone == zone) {
-            if let Some(mut process) = member.process.take() {
+        for &node in nodes {
+            let at = self.at(node)?;
+            if let Some(mut process) = self.members[at].process.take() {
                 process.wait().await?;
             }
         }
         Ok(())
     }
 
+    /// Starts a node again that was killed or has ended.
+    pub fn start_node(&mut self, node: u64) -> anyhow::Result<()> {
+        let at = self.at(node)?;
+        self.spawn(at)
+    }
+
+    /// Asks a node to end (SIGTERM) and waits until it has.
+    pub async fn terminate(&mut self, node: u64, limit: Duration) -> anyhow::Result<ExitStatus> {
+        let at = self.at(node)?;
+        let id = self.members[at].process.as_ref().and_then(Child::id);
+        let id = id.and_then(|id| Pid::from_raw(id as i32)).with_context(|| format!("node {node} does not run"))?;
+        kill_process(id, Signal::TERM)?;
+        self.ended(node, limit).await
+    }
+
+    /// Waits until a node has ended by itself.
+    pub async fn ended(&mut self, node: u64, limit: Duration) -> anyhow::Result<ExitStatus> {
+        let at = self.at(node)?;
+        let Some(process) = &mut self.members[at].process else { bail!("node {node} does not run") };
+        let status = tokio::time::timeout(limit, process.wait()).await;
+        let status = status.with_context(|| format!("node {node} did not end within {limit:?}"))??;
+        self.members[at].process = None;
+        Ok(status)
+    }
+
+    /// Kills all processes of a zone with signal 9.
+    pub async fn kill_zone(&mut self, zone: &str) -> anyhow::Result<()> {
+        self.kill(&self.nodes_in(zone)).await
+    }
+
     /// Starts the processes of a zone again.
     pub fn start_zone(&mut self, zone: &str) -> anyhow::Result<()> {
-        for at in 0..self.members.len() {
-            if self.members[at].zone == zone {
-                self.spawn(at)?;
-            }
-        }
-        Ok(())
+        self.nodes_in(zone).into_iter().try_for_each(|node| self.start_node(node))
+    }
+
+    fn nodes_in(&self, zone: &str) -> Vec<u64> {
+        self.members.iter().filter(|member| member.zone == zone).map(|member| member.node).collect()
     }
 
     /// The ends of the nodes' logs.
@@ -197,7 +303,7 @@ impl LocalCluster {
     pub async fn stop(&mut self) {
         for member in &mut self.members {
             if let Some(mut process) = member.process.take() {
-                // The end of a demo needs no good-bye; whatever cannot be killed is gone already.
+                // There is nothing left to say good-bye for; whatever cannot be killed is gone already.
                 let _ = process.kill().await;
             }
         }
@@ -206,10 +312,8 @@ impl LocalCluster {
 
 fn members(dir: &Path, options: &LocalClusterOptions) -> anyhow::Result<Vec<Member>> {
     // All sockets are held until all have a port, so that no port is given twice.
-    let sockets: Vec<UdpSocket> = (0..options.zones.len() * options.nodes_per_zone)
-        .map(|_| UdpSocket::bind("127.0.0.1:0"))
-        .collect::<Result<_, _>>()
-        .context("finding free ports")?;
+    let count = options.zones.len() * options.nodes_per_zone;
+    let sockets: Vec<UdpSocket> = (0..count).map(|_| free_port()).collect::<anyhow::Result<_>>()?;
     let member = |(at, socket): (usize, &UdpSocket)| {
         let node = at as u64 + 1;
         Ok(Member {
@@ -219,7 +323,21 @@ fn members(dir: &Path, options: &LocalClusterOptions) -> anyhow::Result<Vec<Memb
             config: dir.join(format!("node-{node}.yaml")),
             log: dir.join(format!("node-{node}.log")),
             process: None,
+            lifeline: None,
         })
     };
     sockets.iter().enumerate().map(member).collect()
+}
+
+fn free_port() -> anyhow::Result<UdpSocket> {
+    let mut last = None;
+    for _ in 0..PORT_ATTEMPTS {
+        let port = PORTS.start + (OsEntropy.next_u64() % PORTS.len() as u64) as u16;
+        match UdpSocket::bind(("127.0.0.1", port)) {
+            Ok(socket) => return Ok(socket),
+            Err(error) => last = Some(error),
+        }
+    }
+    let last = last.map_or_else(String::new, |error| format!("; the last said: {error}"));
+    bail!("none of {PORT_ATTEMPTS} ports in {PORTS:?} is free{last}")
 }

@@ -7,9 +7,26 @@ mod load;
 mod node;
 mod status;
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 pub use connect::Connect;
+
+/// The `stoa` program: reads the command line and runs what it says. The whole of it, so that a program of another
+/// package (the one that the end-to-end tests start) is the same program.
+pub fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("STOA_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,stoa=info,openraft=error"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match Cli::parse().run() {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("stoa: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// Stoa, a distributed in-memory columnar feature store.
 #[derive(Debug, Parser)]

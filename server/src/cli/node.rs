@@ -25,12 +25,23 @@ pub struct NodeCommand {
     /// The node's configuration.
     #[arg(long)]
     config: PathBuf,
+    /// End at once when standard input ends: for a program that starts nodes and must not leave them behind, however it
+    /// ends itself.
+    #[arg(long, hide = true)]
+    end_with_stdin: bool,
 }
 
 impl NodeCommand {
     /// Runs the node.
     pub fn run(self) -> anyhow::Result<u8> {
         let config = Config::load(&self.config)?;
+        if self.end_with_stdin {
+            std::thread::spawn(|| {
+                // What comes is of no interest, and an error is an end too.
+                let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+                std::process::exit(0);
+            });
+        }
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         if let Some(threads) = config.threads {
             builder.worker_threads(usize::from(threads));

@@ -117,7 +117,7 @@ fn each_refusal_names_the_values_and_what_would_be_right() {
         (more("trheads: 1"), "trheads"),
         (more("raft: {heartbeat: 1}"), "heartbeat"),
         (GOOD.replace("data_dir: data\n", ""), "data_dir"),
-        (GOOD.replace("listen: 127.0.0.1:7001", "listen: localhost"), "socket address"),
+        (GOOD.replace("listen: 127.0.0.1:7001", "listen: localhost"), "give IP:PORT"),
         ("cluster: [".into(), "line 1"),
     ];
     for (text, wanted) in cases {
