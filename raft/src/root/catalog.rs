@@ -304,7 +304,7 @@ mod tests {
             };
             state.apply(&RootCommand::Join(Join { node, version_min: 1, version_max: 1 })).unwrap();
         }
-        state.apply(&RootCommand::CreateSet(CreateSet { name: "shared".into(), partitions: 2 })).unwrap();
+        state.apply(&RootCommand::CreateSet(CreateSet { name: "shared".into(), partitions: 2, seed: 7 })).unwrap();
         for name in ["shop", "crm"] {
             define_project(&mut state, &ProjectDefinition { name: name.into(), description: String::new() }).unwrap();
         }

@@ -52,8 +52,10 @@ pub struct CreateSet {
     pub name: String,
     /// How many partitions it gets.
     pub partitions: u32,
+    /// Random, drawn by the proposer: what the seeds of its partitions' indexes are made of.
+    pub seed: u64,
 }
-stoa_protocol::wire_struct!(CreateSet { name, partitions });
+stoa_protocol::wire_struct!(CreateSet { name, partitions, seed });
 
 /// Definitions, by names.
 #[derive(Debug, Clone, PartialEq, Eq)]

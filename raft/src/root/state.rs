@@ -45,6 +45,9 @@ pub struct RootState {
     pub grants: Vec<GrantDefinition>,
     /// The catalog's views: what was defined, and what became of it.
     pub views: Vec<(ViewDefinition, FeatureView)>,
+    /// The secret of each partition set. It is copied to nodes alone, never into the map that clients get: whoever knows
+    /// it can choose keys that collide in an index.
+    pub seeds: Vec<(PartitionSetId, u64)>,
     /// The next number of anything; never used twice.
     pub next_id: u64,
 }
@@ -60,6 +63,7 @@ impl Wire for RootState {
         put_list(&self.groups, out);
         put_list(&self.grants, out);
         put_list(&self.views, out);
+        put_list(&self.seeds, out);
         self.next_id.put(out);
     }
 
@@ -77,6 +81,7 @@ impl Wire for RootState {
             groups: get_list(input, "groups")?,
             grants: get_list(input, "grants")?,
             views: get_list(input, "views")?,
+            seeds: get_list(input, "seeds")?,
             next_id: Wire::get(input)?,
         })
     }
@@ -94,6 +99,7 @@ impl RootState {
             groups: vec![],
             grants: vec![],
             views: vec![],
+            seeds: vec![],
             next_id: ROOT_PARTITION.0 + 1,
         }
     }
@@ -218,6 +224,7 @@ impl RootState {
             let partition = PartitionId(self.issue_id());
             partitions.push(PartitionInfo { id: partition, first_hash, replicas: self.place(at, &zones) });
         }
+        self.seeds.push((id, create.seed));
         self.map.sets.push(PartitionSet { id, name: create.name.clone(), incarnation: 0, partitions });
         Ok(())
     }
@@ -250,6 +257,13 @@ impl RootState {
         Ok(())
     }
 
+    /// The seed of a partition's index: equal on all its replicas, and of another partition's it says nothing.
+    pub fn index_seed(&self, partition: PartitionId) -> Option<u64> {
+        let set = self.map.sets.iter().find(|set| set.partitions.iter().any(|p| p.id == partition))?;
+        let (_, seed) = self.seeds.iter().find(|(id, _)| *id == set.id)?;
+        Some(xxhash_rust::xxh3::xxh3_64_with_seed(&partition.0.to_le_bytes(), *seed))
+    }
+
     /// The zones in which nodes have joined, sorted.
     pub fn zones(&self) -> Vec<String> {
         let zones: BTreeSet<&String> = self.map.nodes.iter().map(|node| &node.zone).collect();
@@ -260,6 +274,7 @@ impl RootState {
     pub fn check(&self) {
         assert!(self.map.nodes.windows(2).all(|pair| pair[0].id < pair[1].id), "nodes are sorted, each once");
         assert_eq!(self.versions.len(), self.map.nodes.len());
+        assert!(self.map.sets.iter().map(|set| set.id).eq(self.seeds.iter().map(|(id, _)| *id)), "a seed for each set");
         let mut partitions = BTreeSet::from([ROOT_PARTITION]);
         for set in &self.map.sets {
             assert_eq!(set.partitions[0].first_hash, 0, "the first range begins at 0");
@@ -302,7 +317,7 @@ mod tests {
     #[test]
     fn every_partition_has_one_voter_in_each_zone_and_work_is_spread() {
         let mut state = joined(&[(1, "a"), (2, "b"), (3, "c"), (4, "a"), (5, "b"), (6, "c")]);
-        state.create_set(&CreateSet { name: "shared".into(), partitions: 16 }).unwrap();
+        state.create_set(&CreateSet { name: "shared".into(), partitions: 16, seed: 7 }).unwrap();
         state.check();
         let set = &state.map.sets[0];
         for node in 1..=6 {
@@ -312,6 +327,28 @@ mod tests {
             assert!((1..=4).contains(&led), "node {node} leads {led} of 16 partitions");
         }
         assert_eq!(RootState::from_bytes(&state.to_bytes()).unwrap(), state);
+    }
+
+    #[test]
+    fn the_seeds_of_indexes_follow_the_sets_secret_and_no_client_sees_it() {
+        let seed = 0x5eed_5eed_5eed_5eed;
+        let set = |seed| {
+            let mut state = joined(&[(1, "a"), (2, "b"), (3, "c")]);
+            state.create_set(&CreateSet { name: "shared".into(), partitions: 4, seed }).unwrap();
+            state
+        };
+        let state = set(seed);
+        let copy = RootState::from_bytes(&state.to_bytes()).unwrap();
+        let partitions: Vec<_> = state.map.sets[0].partitions.iter().map(|p| p.id).collect();
+        let seeds: BTreeSet<_> = partitions.iter().map(|p| state.index_seed(*p).unwrap()).collect();
+        assert_eq!(seeds.len(), 4, "each partition has its own");
+        for partition in partitions {
+            assert_eq!(copy.index_seed(partition), state.index_seed(partition));
+            assert_ne!(set(seed ^ 1).index_seed(partition), state.index_seed(partition));
+        }
+        assert_eq!(state.index_seed(PartitionId(99)), None);
+        let map = state.map.to_bytes();
+        assert!(!map.windows(8).any(|bytes| bytes == seed.to_le_bytes()), "the map goes to clients");
     }
 
     #[test]
@@ -331,7 +368,7 @@ mod tests {
     #[test]
     fn two_zones_are_not_enough_and_a_wrong_version_is_refused() {
         let mut state = joined(&[(1, "a"), (2, "b")]);
-        let error = state.create_set(&CreateSet { name: "shared".into(), partitions: 4 }).unwrap_err();
+        let error = state.create_set(&CreateSet { name: "shared".into(), partitions: 4, seed: 7 }).unwrap_err();
         assert_eq!(error.code, ErrorCode::NotFormed);
         let error = state.join(&Join { node: node(3, "c"), version_min: 2, version_max: 3 }).unwrap_err();
         assert_eq!(error.code, ErrorCode::WrongVersion);

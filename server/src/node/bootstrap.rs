@@ -169,7 +169,8 @@ async fn form_step<D: Disk, T: Transport>(node: &Arc<Node<D, T>>) -> Result<(), 
     }
     let enough = state.map.nodes.len() >= node.options.nodes_expected as usize && state.zones().len() >= 3;
     if enough && !state.map.root.is_empty() {
-        let create = CreateSet { name: DEFAULT_SET.into(), partitions: node.options.partitions };
+        let seed = node.env.context.entropy.next_u64();
+        let create = CreateSet { name: DEFAULT_SET.into(), partitions: node.options.partitions, seed };
         node.propose_to_root(RootCommand::CreateSet(create), NODE_CALL_LIMIT).await.map_err(|e| e.to_string())?;
     }
     Ok(())

@@ -81,23 +81,15 @@ async fn start_one<D: Disk, T: Transport>(
 ) -> std::io::Result<Hosted<D>> {
     let mine = partition.replicas.iter().find(|replica| replica.node == node.info.id);
     let id = mine.map(|replica| replica.id).ok_or_else(|| std::io::Error::other("no replica of it is placed here"))?;
-    let (machine, view) = PartitionMachine::new(store_options(node, set, partition.id));
+    let options = StoreOptions {
+        index_seed: node.state().index_seed(partition.id).ok_or_else(|| std::io::Error::other("its set has no seed"))?,
+        incarnation: set.incarnation,
+        logical_bytes_max: Some(node.options.partition_bytes_max),
+    };
+    let (machine, view) = PartitionMachine::new(options);
     let recovered = node.take_recovered(partition.id);
     let replica = Replica::start(&node.env, partition.id, id, machine, recovered).await?;
     Ok(Hosted { replica, view, barrier: Mutex::new(None) })
-}
-
-/// Equal on all replicas of a partition, and different between partitions and clusters: crafted collisions for one index
-/// say nothing about another.
-fn store_options<D: Disk, T: Transport>(node: &Node<D, T>, set: &PartitionSet, partition: PartitionId) -> StoreOptions {
-    let mut seed = Vec::new();
-    node.options.cluster.put(&mut seed);
-    partition.put(&mut seed);
-    StoreOptions {
-        index_seed: xxhash_rust::xxh3::xxh3_64(&seed),
-        incarnation: set.incarnation,
-        logical_bytes_max: Some(node.options.partition_bytes_max),
-    }
 }
 
 /// The house-keeping of all replicas: schema, catching up, snapshots.
