@@ -34,13 +34,15 @@ pub struct Peer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Channel {
-    /// Small and urgent: pings, votes.
+    /// Small, urgent and answered at once: pings, votes, heartbeats. Nothing that a node may hold goes here, or votes
+    /// would wait behind it.
     Liveness = 1,
     /// Log entries between replicas.
     Append = 2,
     /// Chunks of snapshots.
     Snapshot = 3,
-    /// Clients' requests, and administration.
+    /// Clients' requests, administration, and what a node asks of another that may hold it for a while: watches,
+    /// barriers, joins.
     Client = 4,
 }
 

@@ -1,41 +1,55 @@
-//! The node's replicas: started as the root state says, taught the schema of their groups, brought up to date before they
-//! serve, their logs cut by snapshots.
+//! The node's replicas: started as the root state says, and their groups formed.
+//!
+//! A replica may vote, and has voted: it is started by the data directory that it was placed on, and by no other. A node
+//! that has lost its data and comes back with its old number gets the map like anybody else, with its old replicas in it;
+//! were it to start them empty, it could help to elect a leader that lacks what it had acknowledged itself.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use stoa_env::{BootTime, Channel, Disk, Transport};
-use stoa_protocol::codec::Wire;
+use stoa_env::{BootTime, Disk, Transport};
+use stoa_protocol::PartitionId;
 use stoa_protocol::map::{PartitionInfo, PartitionSet};
-use stoa_protocol::message::{BarrierAnswer, BarrierRequest, Caller, Kind, encode_request};
-use stoa_protocol::{ErrorClass, LogIndex, NodeId, PartitionId, PartitionSetId};
 use stoa_raft::{PartitionMachine, Replica};
-use stoa_store::{Command, StoreOptions};
+use stoa_store::StoreOptions;
 
-use super::{Hosted, LOOP_PAUSE, NODE_CALL_LIMIT, Node};
+use super::{Hosted, LOOP_PAUSE, Node};
 
 /// How long a voter that is not the preferred leader waits before it forms a group that nobody has formed.
 const FORM_PATIENCE: Duration = Duration::from_secs(3);
-
-/// How long one replica may take to reach its barrier before the barrier is asked again.
-const CATCH_UP_STEP: Duration = Duration::from_millis(500);
 
 /// Starts the replicas that the root state places here, and forms their groups.
 pub(crate) async fn host_partitions<D: Disk, T: Transport>(node: Weak<Node<D, T>>) {
     let mut unformed: BTreeMap<PartitionId, BootTime> = BTreeMap::new();
     loop {
         let Some(strong) = node.upgrade() else { return };
-        let state = strong.state();
-        for set in &state.map.sets {
-            for partition in &set.partitions {
-                if partition.replicas.iter().any(|replica| replica.node == strong.info.id) {
-                    host_one(&strong, set, partition, &mut unformed).await;
-                }
+        host_placed(&strong, &mut unformed).await;
+        drop(strong);
+        tokio::time::sleep(LOOP_PAUSE).await;
+    }
+}
+
+/// One look at the map: starts what is placed here and has not been started, and forms what nobody has formed.
+pub(super) async fn host_placed<D: Disk, T: Transport>(
+    node: &Arc<Node<D, T>>,
+    unformed: &mut BTreeMap<PartitionId, BootTime>,
+) {
+    let state = node.state();
+    let Some(known) = state.map.node(node.info.id) else { return };
+    if known.incarnation != node.info.incarnation {
+        return node.fail(format!(
+            "the cluster knows node {} with the data directory {:016x}, and this one is {:016x}: its data is gone, so it \
+             must not come back as itself; give it a new number, or bring its data directory back",
+            known.id, known.incarnation, node.info.incarnation
+        ));
+    }
+    for set in &state.map.sets {
+        for partition in &set.partitions {
+            if partition.replicas.iter().any(|replica| replica.node == node.info.id) {
+                host_one(node, set, partition, unformed).await;
             }
         }
-        drop((strong, state));
-        tokio::time::sleep(LOOP_PAUSE).await;
     }
 }
 
@@ -49,6 +63,9 @@ async fn host_one<D: Disk, T: Transport>(
     if node.hosted(partition.id).is_none() {
         if node.failure(partition.id).is_some() {
             return;
+        }
+        if let Some(why) = node.lost_to_damage(partition.id) {
+            return node.set_failure(partition.id, why);
         }
         match start_one(node, set, partition).await {
             Ok(hosted) => {
@@ -82,7 +99,10 @@ async fn start_one<D: Disk, T: Transport>(
     let mine = partition.replicas.iter().find(|replica| replica.node == node.info.id);
     let id = mine.map(|replica| replica.id).ok_or_else(|| std::io::Error::other("no replica of it is placed here"))?;
     let options = StoreOptions {
-        index_seed: node.state().index_seed(partition.id).ok_or_else(|| std::io::Error::other("its set has no seed"))?,
+        index_seed: node
+            .state()
+            .index_seed(partition.id)
+            .ok_or_else(|| std::io::Error::other("its set has no seed"))?,
         incarnation: set.incarnation,
         logical_bytes_max: Some(node.options.partition_bytes_max),
     };
@@ -90,130 +110,4 @@ async fn start_one<D: Disk, T: Transport>(
     let recovered = node.take_recovered(partition.id);
     let replica = Replica::start(&node.env, partition.id, id, machine, recovered).await?;
     Ok(Hosted { replica, view, barrier: Mutex::new(None) })
-}
-
-/// The house-keeping of all replicas: schema, catching up, snapshots.
-pub(crate) async fn keep_house<D: Disk, T: Transport>(node: Weak<Node<D, T>>) {
-    loop {
-        let Some(strong) = node.upgrade() else { return };
-        strong.teach_schemas().await;
-        strong.catch_up().await;
-        strong.cut_logs().await;
-        drop(strong);
-        tokio::time::sleep(LOOP_PAUSE).await;
-    }
-}
-
-impl<D: Disk, T: Transport> Node<D, T> {
-    /// The partition set of a partition.
-    fn set_of(&self, partition: PartitionId) -> Option<PartitionSetId> {
-        let state = self.state();
-        state.map.sets.iter().find(|set| set.partitions.iter().any(|p| p.id == partition)).map(|set| set.id)
-    }
-
-    /// Partitions that this node leads learn the groups of the catalog that they do not know yet.
-    async fn teach_schemas(&self) {
-        let state = self.state();
-        for hosted in self.all_hosted() {
-            if !hosted.replica.leads() {
-                continue;
-            }
-            let set = self.set_of(hosted.replica.partition());
-            let known = hosted.view.definitions();
-            for (_, group) in state.groups.iter().filter(|(_, group)| Some(group.set) == set) {
-                if known.iter().any(|k| k.id == group.id && k.schema_version >= group.schema_version) {
-                    continue;
-                }
-                let command = Command::Define(group.clone()).encode();
-                match hosted.replica.propose(command, NODE_CALL_LIMIT).await.map(|reply| reply.outcome) {
-                    Ok(Some(Err(error))) => tracing::error!(group = group.full_name(), %error, "a schema was refused"),
-                    Ok(_) => {}
-                    Err(error) if error.code.class() == ErrorClass::Stop => break,
-                    Err(error) => {
-                        tracing::debug!(partition = hosted.replica.partition().0, %error, "teaching a schema");
-                        break;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Replicas that do not serve yet ask their leaders for a confirmed commit index, one message per node, and serve
-    /// once they have applied it.
-    async fn catch_up(&self) {
-        let mut ask: BTreeMap<NodeId, Vec<Arc<Hosted<D>>>> = BTreeMap::new();
-        for hosted in self.all_hosted() {
-            if hosted.replica.is_caught_up() || hosted.replica.trouble().is_some() {
-                continue;
-            }
-            let barrier = *hosted.barrier.lock().unwrap_or_else(|e| e.into_inner());
-            match barrier {
-                Some(index) if hosted.view.reader().applied() >= index => hosted.replica.set_caught_up(),
-                Some(_) => {}
-                None => ask.extend_leader(hosted),
-            }
-        }
-        for (leader, group) in ask {
-            let partitions: Vec<PartitionId> = group.iter().map(|hosted| hosted.replica.partition()).collect();
-            let request = BarrierRequest { partitions };
-            let answer = match leader == self.info.id {
-                true => Some(self.barriers(&request, CATCH_UP_STEP).await),
-                false => {
-                    let body = encode_request(&Caller::default(), &request);
-                    let sent =
-                        self.env.peers.call(leader, Channel::Liveness, Kind::Barrier, &body, CATCH_UP_STEP).await;
-                    sent.ok().and_then(|bytes| BarrierAnswer::from_bytes(&bytes).ok())
-                }
-            };
-            for (hosted, index) in group.iter().zip(answer.map(|a| a.committed).unwrap_or_default()) {
-                *hosted.barrier.lock().unwrap_or_else(|e| e.into_inner()) = index;
-            }
-        }
-    }
-
-    /// Confirmed commit indices of partitions that this node leads.
-    pub(crate) async fn barriers(&self, request: &BarrierRequest, limit: Duration) -> BarrierAnswer {
-        let mut committed: Vec<Option<LogIndex>> = Vec::with_capacity(request.partitions.len());
-        for partition in &request.partitions {
-            let index = match self.hosted(*partition) {
-                Some(hosted) => hosted.replica.barrier(limit).await.ok(),
-                None => None,
-            };
-            committed.push(index);
-        }
-        BarrierAnswer { committed }
-    }
-
-    /// Takes snapshots of groups whose log has grown, and of those that keep old segments of the log from going.
-    async fn cut_logs(&self) {
-        let stats = self.env.wal.stats();
-        let pressed = stats.live_bytes > self.options.wal.max_live_bytes / 2;
-        for hosted in self.all_hosted() {
-            let size = hosted.replica.log_size();
-            let pins = pressed && stats.pinning.contains(&hosted.replica.partition().0) && size.entries > 0;
-            if size.bytes > self.options.snapshot_log_bytes || pins {
-                hosted.replica.trigger_snapshot().await;
-            }
-        }
-        if let Some(root) = self.root_replica() {
-            let size = root.log_size();
-            let pins = pressed && stats.pinning.contains(&root.partition().0) && size.entries > 0;
-            if size.bytes > self.options.snapshot_log_bytes || pins {
-                root.trigger_snapshot().await;
-            }
-        }
-    }
-}
-
-trait AskLeaders<D: Disk> {
-    fn extend_leader(&mut self, hosted: Arc<Hosted<D>>);
-}
-
-impl<D: Disk> AskLeaders<D> for BTreeMap<NodeId, Vec<Arc<Hosted<D>>>> {
-    fn extend_leader(&mut self, hosted: Arc<Hosted<D>>) {
-        let replica: &Replica<D, PartitionMachine> = &hosted.replica;
-        if let Some(leader) = replica.leader() {
-            self.entry(leader).or_default().push(hosted);
-        }
-    }
 }

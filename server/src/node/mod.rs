@@ -2,31 +2,42 @@
 //! world, so that the simulator runs the same assembly as the real process.
 //!
 //! - [`identity`]: who this data directory is.
-//! - [`bootstrap`]: the cluster is formed, the node joins, its copy of the root state follows.
-//! - [`hosting`]: replicas are started, taught their schema, brought up to date, and their logs cut.
+//! - [`bootstrap`]: the cluster is formed, the node joins.
+//! - [`follow`]: the node's copy of the root state, in memory and on disk.
+//! - [`damage`]: which replicas must not start, because the log may have lost what they promised.
+//! - [`hosting`]: replicas are started, and their groups formed.
+//! - [`upkeep`]: replicas are taught their schema, brought up to date, and their logs cut.
 //! - [`requests`]: frames in, frames out; [`reads`] and [`writes`] do the work.
 
 pub mod bootstrap;
+mod damage;
+mod follow;
 pub mod hosting;
 pub mod identity;
 pub mod reads;
 pub mod requests;
+mod upkeep;
 pub mod writes;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
-use stoa_env::{Clock, Disk, Entropy, TaskGroup, Transport};
+use stoa_env::{Channel, Clock, Disk, Entropy, TaskGroup, Transport};
 use stoa_protocol::map::NodeInfo;
 use stoa_protocol::{ClusterId, MapVersion, NodeId, PartitionId, ROOT_PARTITION};
 use stoa_raft::root::{RootMachine, RootState};
-use stoa_raft::wal::{Recovered, RecoveredGroup, Wal, WalIdentity, WalOptions};
+use stoa_raft::wal::{RecoveredGroup, Wal, WalIdentity, WalOptions};
 use stoa_raft::{NodeContext, PartitionMachine, PartitionView, Peers, RaftTiming, Replica, ReplicaEnvironment};
 use tokio::sync::watch;
 
+use damage::Damage;
 use identity::{Identity, IdentityError};
 
 /// What a node is told at its start.
@@ -108,6 +119,12 @@ pub enum NodeError {
         /// The node.
         node: NodeId,
     },
+    /// The identity is gone, and the log is not.
+    #[error(
+        "the identity is gone: this data directory has a log with what a node promised, and no file that says which node \
+         that was; bring the file `identity` back, or empty the directory and give the node a new number"
+    )]
+    IdentityGone,
     /// The cluster refuses this node.
     #[error("the cluster refuses this node: {0}")]
     Refused(String),
@@ -133,6 +150,10 @@ pub struct Node<D: Disk, T: Transport> {
     pub(crate) partitions: RwLock<BTreeMap<PartitionId, Arc<Hosted<D>>>>,
     pub(crate) recovered: Mutex<BTreeMap<u64, RecoveredGroup>>,
     pub(crate) failures: Mutex<BTreeMap<PartitionId, String>>,
+    /// Why no group may start that the log does not know, if so.
+    lost: Option<String>,
+    /// First members and root nodes that are not of this cluster, as it seems from here, and why.
+    pub(crate) strangers: Mutex<BTreeMap<NodeId, String>>,
     pub(crate) fatal: watch::Sender<Option<String>>,
     tasks: TaskGroup,
 }
@@ -148,18 +169,22 @@ impl<D: Disk, T: Transport> Node<D, T> {
         let (identity, existed) = Identity::load_or_create(&disk, mine, &*entropy).await?;
         let wal_identity = WalIdentity { cluster: options.cluster.0, node: options.node.0 };
         let wal_dir = PathBuf::from("wal");
-        if existed && disk.list(&wal_dir).await.map_or(true, |names| names.is_empty()) {
+        if existed && !has_segments(&disk, &wal_dir).await {
             return Err(NodeError::LogGone { node: options.node });
         }
         let (wal, recovered) =
             Wal::open(disk.clone(), wal_dir, wal_identity, options.wal.clone(), clock.clone()).await?;
         // The identity is written after the log exists: a crash in between leaves a log that the next start adopts.
         if !existed {
+            if !recovered.groups.is_empty() || !recovered.suspect.is_empty() || recovered.unattributed.is_some() {
+                return Err(NodeError::IdentityGone);
+            }
             identity.write(&disk).await?;
         }
+        let damage = Damage::find(&disk, &recovered).await?;
         let peers = Peers::new(transport, options.cluster);
         options.root.iter().for_each(|member| peers.learn(member.node, member.addr));
-        let cached = bootstrap::load_state(&disk, options.cluster).await?;
+        let cached = follow::load_state(&disk, options.cluster).await?;
         cached.map.nodes.iter().for_each(|node| peers.learn(node.id, node.addr));
         let env = ReplicaEnvironment {
             disk,
@@ -176,7 +201,8 @@ impl<D: Disk, T: Transport> Node<D, T> {
             incarnation: identity.incarnation,
         };
         let node = Arc::new(Self {
-            failures: Mutex::new(suspicions(&recovered)),
+            failures: Mutex::new(damage.groups),
+            lost: damage.unknown,
             recovered: Mutex::new(recovered.groups),
             options,
             info,
@@ -184,16 +210,19 @@ impl<D: Disk, T: Transport> Node<D, T> {
             root: RwLock::new(None),
             state: watch::Sender::new(Arc::new(cached)),
             partitions: RwLock::default(),
+            strangers: Mutex::default(),
             fatal: watch::Sender::new(None),
             tasks: TaskGroup::new(),
         });
         if node.options.root.iter().any(|member| member.node == node.info.id) {
-            node.start_root().await?;
+            node.start_root().await;
         }
-        node.tasks.spawn("host partitions", hosting::host_partitions(Arc::downgrade(&node)));
-        node.tasks.spawn("keep house", hosting::keep_house(Arc::downgrade(&node)));
-        node.tasks.spawn("join", bootstrap::join(Arc::downgrade(&node)));
-        node.tasks.spawn("follow the root state", bootstrap::follow(Arc::downgrade(&node)));
+        node.spawn_vital("host partitions", hosting::host_partitions(Arc::downgrade(&node)));
+        node.spawn_vital("teach schemas", upkeep::teach_schemas(Arc::downgrade(&node)));
+        node.spawn_vital("catch up", upkeep::catch_up(Arc::downgrade(&node)));
+        node.spawn_vital("cut logs", upkeep::cut_logs(Arc::downgrade(&node)));
+        node.spawn_vital("join", bootstrap::join(Arc::downgrade(&node)));
+        node.spawn_vital("follow the root state", follow::follow(Arc::downgrade(&node)));
         Ok(node)
     }
 
@@ -215,6 +244,11 @@ impl<D: Disk, T: Transport> Node<D, T> {
     /// The root group's replica on this node, if it hosts one.
     pub fn root_replica(&self) -> Option<Arc<Replica<D, RootMachine>>> {
         self.root.read().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    /// Whether this node gets the root state by its own replica of the root group.
+    pub(crate) fn has_root(&self) -> bool {
+        self.root_replica().is_some_and(|root| root.trouble().is_none())
     }
 
     /// This node's replica of a partition.
@@ -254,14 +288,40 @@ impl<D: Disk, T: Transport> Node<D, T> {
         }
     }
 
+    /// Spawns a task that the node cannot do without: if it panics, the node ends, and says so.
+    pub(crate) fn spawn_vital<F>(self: &Arc<Self>, name: &'static str, future: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let node = Arc::downgrade(self);
+        self.tasks.spawn_vital(name, future, move |why| {
+            if let Some(node) = node.upgrade() {
+                node.fail(why);
+            }
+        });
+    }
+
+    /// Ends the node; the first reason counts.
     pub(crate) fn fail(&self, why: String) {
-        tracing::error!(why, "the node cannot go on");
-        self.fatal.send_replace(Some(why));
+        self.fatal.send_if_modified(|fatal| {
+            let first = fatal.is_none();
+            if first {
+                tracing::error!(why, "the node cannot go on");
+                *fatal = Some(why);
+            }
+            first
+        });
     }
 
     pub(crate) fn take_recovered(&self, partition: PartitionId) -> RecoveredGroup {
         let mut recovered = self.recovered.lock().unwrap_or_else(|e| e.into_inner());
         recovered.remove(&partition.0).unwrap_or_default()
+    }
+
+    /// Why a group must not start that may have been in a part of the log that is lost, if so.
+    pub(crate) fn lost_to_damage(&self, partition: PartitionId) -> Option<String> {
+        let known = self.recovered.lock().unwrap_or_else(|e| e.into_inner()).contains_key(&partition.0);
+        if known { None } else { self.lost.clone() }
     }
 
     pub(crate) fn failure(&self, partition: PartitionId) -> Option<String> {
@@ -274,58 +334,46 @@ impl<D: Disk, T: Transport> Node<D, T> {
     }
 }
 
-/// Replicas that must not start, because the log lost or may have lost what they promised.
-fn suspicions(recovered: &Recovered) -> BTreeMap<PartitionId, String> {
-    let mut out: BTreeMap<PartitionId, String> = recovered
-        .suspect
-        .iter()
-        .map(|(group, suspicion)| {
-            (PartitionId(*group), format!("its log is damaged ({suspicion}); replace this replica"))
-        })
-        .collect();
-    if let Some(suspicion) = &recovered.unattributed {
-        // Any group that is not in the log any more may have been in the damaged part.
-        out.insert(PartitionId(0), format!("the log is damaged ({suspicion}), and groups may be missing from it"));
-    }
-    for (partition, why) in &out {
-        tracing::error!(partition = partition.0, why, "damage in the log");
-    }
-    out
+/// Whether the log's directory holds any part of a log; what else lies there promises nothing.
+async fn has_segments<D: Disk>(disk: &D, wal_dir: &Path) -> bool {
+    let names = disk.list(wal_dir).await.unwrap_or_default();
+    names.iter().any(|name| name.extension().is_some_and(|end| end == "wal"))
 }
 
 /// How long anything between nodes may take unless a caller's deadline is shorter.
 pub(crate) const NODE_CALL_LIMIT: Duration = Duration::from_secs(2);
 
+/// What another node may hold before it answers (watches, barriers, joins) goes by a channel on which no vote waits.
+pub(crate) const HELD_CALLS: Channel = Channel::Client;
+
 /// How often loops look again when nothing told them to.
 pub(crate) const LOOP_PAUSE: Duration = Duration::from_millis(50);
 
 impl<D: Disk, T: Transport> Node<D, T> {
-    async fn start_root(self: &Arc<Self>) -> Result<(), NodeError> {
-        if let Some(why) = self.failure(ROOT_PARTITION) {
-            return Err(NodeError::Io { doing: "starting the root group".into(), source: std::io::Error::other(why) });
-        }
-        let (machine, mut watch) = RootMachine::new(self.options.cluster);
+    /// Starts this node's replica of the root group. If it cannot, the node goes on: it serves its partitions by its copy
+    /// of the root state, and follows the root group as a node does that has no replica of it.
+    async fn start_root(self: &Arc<Self>) {
+        let (machine, watch) = RootMachine::new(self.options.cluster);
         // A root replica's number is its node's incarnation, drawn at random with its data directory: a node whose data
         // is gone can never speak as the replica it was.
         let id = stoa_protocol::ReplicaId(self.info.incarnation);
-        let recovered = self.take_recovered(ROOT_PARTITION);
-        let replica = Replica::start(&self.env, ROOT_PARTITION, id, machine, recovered)
-            .await
-            .map_err(|source| NodeError::Io { doing: "starting the root group".into(), source })?;
-        *self.root.write().unwrap_or_else(|e| e.into_inner()) = Some(replica);
-        let node = Arc::downgrade(self);
-        self.tasks.spawn("copy the root state", async move {
-            loop {
-                let state = watch.borrow_and_update().clone();
-                let Some(node) = node.upgrade() else { return };
-                node.take_state(state).await;
-                drop(node);
-                if watch.changed().await.is_err() {
-                    return;
-                }
+        let started = match self.failure(ROOT_PARTITION).or_else(|| self.lost_to_damage(ROOT_PARTITION)) {
+            Some(why) => Err(why),
+            None => {
+                let recovered = self.take_recovered(ROOT_PARTITION);
+                Replica::start(&self.env, ROOT_PARTITION, id, machine, recovered).await.map_err(|e| e.to_string())
             }
-        });
-        self.tasks.spawn("form the cluster", bootstrap::form(Arc::downgrade(self)));
-        Ok(())
+        };
+        match started {
+            Ok(replica) => *self.root.write().unwrap_or_else(|e| e.into_inner()) = Some(replica),
+            Err(why) => {
+                tracing::error!(
+                    "this node's replica of the root group is out; the node serves its partitions without it"
+                );
+                return self.set_failure(ROOT_PARTITION, why);
+            }
+        }
+        self.spawn_vital("copy the root state", follow::copy(Arc::downgrade(self), watch));
+        self.spawn_vital("form the cluster", bootstrap::form(Arc::downgrade(self)));
     }
 }

@@ -135,7 +135,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
             }
             _ => {
                 let (_, request) = decode_request::<HelloRequest>(&body)?;
-                Ok(self.hello(&request).to_bytes())
+                self.hello(&request).map(|answer| answer.to_bytes())
             }
         }
     }

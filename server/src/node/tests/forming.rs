@@ -1,0 +1,72 @@
+//! Who may be part of the cluster, and how one learns that one may not.
+
+use std::net::SocketAddr;
+
+use stoa_protocol::map::NodeInfo;
+use stoa_protocol::message::{JoinRequest, Kind};
+use stoa_protocol::{ErrorCode, NodeId};
+use stoa_raft::root::state::SPOKEN_VERSIONS;
+
+use super::cluster::{CLUSTER, Cluster, addr, end_of, until};
+use crate::node::NODE_CALL_LIMIT;
+
+#[tokio::test]
+async fn a_first_member_without_its_data_learns_from_any_other_that_it_must_not_go_on() {
+    for (wiped, silent) in [(3, None), (1, Some(2))] {
+        let mut cluster = Cluster::formed(1, 3).await;
+        cluster.wipe(wiped).await;
+        if let Some(silent) = silent {
+            cluster.stop(silent).await;
+        }
+        let node = cluster.start(wiped).await;
+        let why = end_of(&node).await;
+        assert!(why.contains("its data is gone") && why.contains(&format!("node {wiped}")), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_was_not_among_the_first_members_is_told_so() {
+    let mut cluster = Cluster::formed(1, 3).await;
+    cluster.stop(3).await;
+    let mut options = cluster.options(6);
+    options.root[2] = crate::node::RootMember { node: NodeId(6), zone: "c".into(), addr: addr(6) };
+    let node = cluster.start_with(options).await.unwrap();
+    let why = end_of(&node).await;
+    assert!(why.contains("node 6 is not among") && why.contains("nodes 1, 2, 3"), "{why}");
+}
+
+#[tokio::test]
+async fn a_join_that_is_refused_changes_no_address() {
+    let cluster = Cluster::formed(1, 3).await;
+    let leader = cluster.root_leader().await;
+    let other = (1..=3).map(NodeId).find(|id| *id != leader.info().id).unwrap();
+    let elsewhere: SocketAddr = ([127, 0, 0, 1], 9_999).into();
+    let known = leader.state().map.node(other).cloned().unwrap();
+    let node = NodeInfo { incarnation: known.incarnation ^ 1, addr: elsewhere, ..known };
+    let request = JoinRequest { cluster: CLUSTER, node, versions: SPOKEN_VERSIONS };
+    let error = leader.take_join(&request, NODE_CALL_LIMIT).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::WrongIdentity);
+    assert_eq!(leader.env.peers.addr(other), Some(addr(other.0)));
+}
+
+#[tokio::test]
+async fn a_node_whose_authority_nobody_else_has_ends_and_says_so() {
+    let mut cluster = Cluster::new(1, 3);
+    cluster.net.estrange(3);
+    for node in 1..=3 {
+        cluster.start(node).await;
+    }
+    let why = end_of(&cluster.node(3)).await;
+    assert!(why.contains("another authority's") && why.contains(&addr(1).to_string()), "{why}");
+    assert!(cluster.node(1).fatal.borrow().is_none(), "one stranger is no reason for the others to end");
+}
+
+#[tokio::test]
+async fn nothing_that_is_held_goes_over_the_channel_of_votes() {
+    let cluster = Cluster::formed(4, 4).await;
+    let held = [Kind::Watch, Kind::Barrier, Kind::Join];
+    until("all kinds were sent", || held.iter().all(|kind| !cluster.net.channels_of(*kind).is_empty())).await;
+    for kind in held {
+        assert!(!cluster.net.channels_of(kind).contains(&stoa_env::Channel::Liveness), "{kind:?}");
+    }
+}

@@ -1,0 +1,179 @@
+//! Which replicas start, and which must not.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use stoa_protocol::codec::Wire;
+use stoa_protocol::map::NodeInfo;
+use stoa_protocol::message::{BarrierAnswer, BarrierRequest, Caller, Kind, encode_request};
+use stoa_protocol::{NodeId, PartitionId};
+use stoa_raft::root::RootState;
+use stoa_raft::root::command::{CreateSet, Form, Join, RootCommand};
+
+use super::cluster::{CLUSTER, Cluster, TestNode, addr, end_of, until};
+use crate::node::HELD_CALLS;
+use crate::node::hosting::host_placed;
+
+/// A root state with a set of `partitions` on nodes 4, 5 and 6, the first of which is `first`.
+fn placed(first: &NodeInfo, partitions: u32) -> RootState {
+    let mut state = RootState::new(CLUSTER);
+    let others = [(5, "b"), (6, "c")].map(|(id, zone)| NodeInfo {
+        id: NodeId(id),
+        zone: zone.into(),
+        addr: addr(id),
+        incarnation: id,
+    });
+    for node in [first.clone()].into_iter().chain(others) {
+        state.apply(&RootCommand::Join(Join { node, version_min: 1, version_max: 1 })).unwrap();
+    }
+    let seed = 7;
+    state.apply(&RootCommand::CreateSet(CreateSet { name: "shared".into(), partitions, seed })).unwrap();
+    state.apply(&RootCommand::Form(Form { replicas: vec![], nodes: vec![] })).unwrap();
+    state.map.version.0 = u64::from(partitions);
+    state
+}
+
+fn ids(node: &TestNode) -> Vec<u64> {
+    node.all_hosted().iter().map(|hosted| hosted.replica.partition().0).collect()
+}
+
+#[tokio::test]
+async fn a_node_without_its_data_starts_none_of_the_replicas_that_it_had() {
+    let mut cluster = Cluster::formed(4, 4).await;
+    assert!(!ids(&cluster.node(4)).is_empty(), "node 4 has replicas to lose");
+    cluster.wipe(4).await;
+    // The map may be here long before the join is answered.
+    cluster.net.lose(4, Kind::Join);
+    let node = cluster.start(4).await;
+    let why = end_of(&node).await;
+    assert!(why.contains("node 4") && why.contains("data directory") && why.contains("new number"), "{why}");
+    assert_eq!(ids(&node), Vec::<u64>::new());
+}
+
+#[tokio::test]
+async fn a_node_that_is_not_in_the_map_starts_nothing_that_is_placed_on_it() {
+    let mut cluster = Cluster::new(1, 3);
+    let node = cluster.start(4).await;
+    let mut state = placed(node.info(), 2);
+    state.map.nodes.retain(|known| known.id != node.info().id);
+    node.take_state(Arc::new(state)).await;
+    host_placed(&node, &mut BTreeMap::new()).await;
+    assert_eq!(ids(&node), Vec::<u64>::new());
+    // Once it is there, they start.
+    let mut state = placed(node.info(), 2);
+    state.map.version.0 = 9;
+    node.take_state(Arc::new(state)).await;
+    until("the replicas start", || ids(&node).len() == 2).await;
+}
+
+/// The node's segments, oldest first.
+fn segments(dir: &Path) -> Vec<std::path::PathBuf> {
+    let names = std::fs::read_dir(dir.join("wal")).unwrap().map(|entry| entry.unwrap().path());
+    let mut names: Vec<_> = names.filter(|path| path.extension().is_some_and(|end| end == "wal")).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn damage_that_no_group_owns_keeps_every_group_out_that_the_log_does_not_know() {
+    let mut cluster = Cluster::new(1, 3);
+    let node = cluster.start(4).await;
+    let info = node.info().clone();
+    node.take_state(Arc::new(placed(&info, 1))).await;
+    until("the replica has written", || node.all_hosted().iter().any(|h| h.replica.log_size().entries > 0)).await;
+    let first = ids(&node);
+    // By the copy of the root state a second partition was here as well; where the log had it is damaged now.
+    node.take_state(Arc::new(placed(&info, 2))).await;
+    drop(node);
+    cluster.stop(4).await;
+    let dir = cluster.dir(4);
+    let damaged = segments(&dir);
+    for path in &damaged {
+        let mut bytes = std::fs::read(path).unwrap();
+        bytes[40] ^= 0xff;
+        std::fs::write(path, bytes).unwrap();
+    }
+    let expected: Vec<PartitionId> = placed(&info, 2).map.sets[0].partitions.iter().map(|p| p.id).collect();
+    for start in 0..2 {
+        let node = cluster.start(4).await;
+        host_placed(&node, &mut BTreeMap::new()).await;
+        assert_eq!(ids(&node), Vec::<u64>::new(), "start {start}, {first:?} was there before");
+        let status = node.status();
+        for partition in &expected {
+            let replica = status.replicas.iter().find(|replica| replica.partition == *partition);
+            let trouble = replica.map(|replica| replica.trouble.clone()).unwrap_or_default();
+            assert!(trouble.contains("damage"), "start {start}, partition {partition}: {trouble:?}");
+        }
+        drop(node);
+        cluster.stop(4).await;
+        // The damaged files go, as old segments do in time: what they may have held is as lost as before.
+        damaged.iter().for_each(|path| drop(std::fs::remove_file(path)));
+    }
+}
+
+#[tokio::test]
+async fn a_log_without_segments_is_gone_whatever_else_lies_beside_it() {
+    let mut cluster = Cluster::new(1, 3);
+    cluster.start(4).await;
+    cluster.stop(4).await;
+    let dir = cluster.dir(4);
+    segments(&dir).iter().for_each(|path| std::fs::remove_file(path).unwrap());
+    std::fs::write(dir.join("wal/reserve"), [0; 16]).unwrap();
+    let Err(error) = cluster.try_start(4).await else { panic!("it started") };
+    assert!(error.to_string().contains("its log is gone"), "{error}");
+}
+
+#[tokio::test]
+async fn a_log_without_its_identity_is_nobodys() {
+    let mut cluster = Cluster::new(1, 3);
+    let node = cluster.start(4).await;
+    node.take_state(Arc::new(placed(node.info(), 1))).await;
+    until("the replica has written", || node.all_hosted().iter().any(|h| h.replica.log_size().entries > 0)).await;
+    drop(node);
+    cluster.stop(4).await;
+    std::fs::remove_file(cluster.dir(4).join("identity")).unwrap();
+    let Err(error) = cluster.try_start(4).await else { panic!("it started") };
+    assert!(error.to_string().contains("identity is gone"), "{error}");
+    assert!(!cluster.dir(4).join("identity").exists());
+}
+
+#[tokio::test]
+async fn a_barrier_of_one_partition_waits_for_no_dead_one() {
+    let cluster = Cluster::formed(12, 3).await;
+    let led = |node: &TestNode| -> Vec<PartitionId> {
+        node.all_hosted().iter().filter(|h| h.replica.leads()).map(|h| h.replica.partition()).collect()
+    };
+    let leader = || (1..=3).map(|id| cluster.node(id)).find(|node| led(node).len() >= 4);
+    until("a node leads four partitions", || leader().is_some()).await;
+    let leader = leader().unwrap();
+    let partitions = led(&leader);
+    let (alive, dead) = partitions.split_last().unwrap();
+    let others: Vec<_> = (1..=3).map(|id| cluster.node(id)).filter(|n| n.info().id != leader.info().id).collect();
+    dead.iter().for_each(|partition| cluster.net.silence(*partition));
+    let request = BarrierRequest { partitions: partitions.clone() };
+    let body = encode_request(&Caller::default(), &request);
+    // Less than three dead partitions take one after the other; a busy machine may need more than one attempt.
+    let limit = Duration::from_millis(800);
+    let to = leader.info().id;
+    for _ in 0..20 {
+        let answer = others[0].env.peers.call(to, HELD_CALLS, Kind::Barrier, &body, limit).await;
+        let answer = answer.ok().map(|bytes| BarrierAnswer::from_bytes(&bytes).unwrap());
+        let committed = answer.map(|answer| answer.committed).unwrap_or_default();
+        assert!(committed.iter().take(dead.len()).all(Option::is_none), "{committed:?}");
+        if committed.last().is_some_and(Option::is_some) {
+            return;
+        }
+    }
+    panic!("partition {alive} has a quorum and no barrier");
+}
+
+#[tokio::test]
+async fn a_panic_in_a_task_of_the_node_ends_the_node() {
+    let mut cluster = Cluster::new(1, 3);
+    let node = cluster.start(4).await;
+    node.spawn_vital("count sheep", async { panic!("the wolf") });
+    let why = end_of(&node).await;
+    assert!(why.contains("count sheep") && why.contains("the wolf"), "{why}");
+}

@@ -1,0 +1,6 @@
+//! A node's assembly under test: whole nodes in one process, with real files and a network in memory.
+
+mod cluster;
+mod forming;
+mod hosting;
+mod root;

@@ -1,0 +1,185 @@
+//! What replicas need while they live: the schema of their groups, a barrier before they serve, snapshots that let the log
+//! be cut. Three tasks, since none of them may wait for what holds another one up; and within each, no partition waits for
+//! another: one whose quorum is gone must not keep the others from serving.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use stoa_env::{Disk, Transport};
+use stoa_protocol::codec::Wire;
+use stoa_protocol::message::{BarrierAnswer, BarrierRequest, Caller, Kind, encode_request};
+use stoa_protocol::{ErrorClass, FeatureGroup, LogIndex, NodeId, PartitionId, PartitionSetId};
+use stoa_raft::{PartitionMachine, Replica};
+use stoa_store::Command;
+use tokio::task::JoinSet;
+
+use super::{HELD_CALLS, Hosted, LOOP_PAUSE, NODE_CALL_LIMIT, Node};
+
+/// How long one replica may take to reach its barrier before the barrier is asked again.
+const CATCH_UP_STEP: Duration = Duration::from_millis(500);
+
+/// Partitions that this node leads learn the groups of the catalog that they do not know yet.
+pub(super) async fn teach_schemas<D: Disk, T: Transport>(node: Weak<Node<D, T>>) {
+    loop {
+        let Some(strong) = node.upgrade() else { return };
+        let mut lessons = JoinSet::new();
+        for hosted in strong.all_hosted().into_iter().filter(|hosted| hosted.replica.leads()) {
+            let unknown = strong.unknown_groups(&hosted);
+            if !unknown.is_empty() {
+                lessons.spawn(teach(hosted, unknown));
+            }
+        }
+        drop(strong);
+        each(lessons, |()| {}).await;
+        tokio::time::sleep(LOOP_PAUSE).await;
+    }
+}
+
+async fn teach<D: Disk>(hosted: Arc<Hosted<D>>, groups: Vec<FeatureGroup>) {
+    for group in groups {
+        let command = Command::Define(group.clone()).encode();
+        match hosted.replica.propose(command, NODE_CALL_LIMIT).await.map(|reply| reply.outcome) {
+            Ok(Some(Err(error))) => tracing::error!(group = group.full_name(), %error, "a schema was refused"),
+            Ok(_) => {}
+            Err(error) => {
+                let partition = hosted.replica.partition().0;
+                match error.code.class() {
+                    ErrorClass::Stop => tracing::error!(partition, %error, "teaching a schema"),
+                    _ => tracing::debug!(partition, %error, "teaching a schema"),
+                }
+                return;
+            }
+        }
+    }
+}
+
+/// Waits for all tasks of a set; a panic in one is one here.
+pub(super) async fn each<V: 'static>(mut tasks: JoinSet<V>, mut done: impl FnMut(V)) {
+    while let Some(ended) = tasks.join_next().await {
+        match ended {
+            Ok(value) => done(value),
+            Err(error) => {
+                if let Ok(panic) = error.try_into_panic() {
+                    std::panic::resume_unwind(panic);
+                }
+            }
+        }
+    }
+}
+
+/// Replicas that do not serve yet ask their leaders for a confirmed commit index, one message per node, and serve once
+/// they have applied it.
+pub(super) async fn catch_up<D: Disk, T: Transport>(node: Weak<Node<D, T>>) {
+    loop {
+        let Some(strong) = node.upgrade() else { return };
+        let mut asked = JoinSet::new();
+        for (leader, waiting) in strong.without_barrier() {
+            asked.spawn(strong.clone().ask_barriers(leader, waiting));
+        }
+        drop(strong);
+        each(asked, |()| {}).await;
+        tokio::time::sleep(LOOP_PAUSE).await;
+    }
+}
+
+impl<D: Disk, T: Transport> Node<D, T> {
+    /// The partition set of a partition.
+    fn set_of(&self, partition: PartitionId) -> Option<PartitionSetId> {
+        let state = self.state();
+        state.map.sets.iter().find(|set| set.partitions.iter().any(|p| p.id == partition)).map(|set| set.id)
+    }
+
+    /// The groups of the catalog that a partition should know, and does not.
+    fn unknown_groups(&self, hosted: &Hosted<D>) -> Vec<FeatureGroup> {
+        let set = self.set_of(hosted.replica.partition());
+        let known = hosted.view.definitions();
+        let is_known =
+            |group: &FeatureGroup| known.iter().any(|k| k.id == group.id && k.schema_version >= group.schema_version);
+        let state = self.state();
+        let groups = state.groups.iter().map(|(_, group)| group);
+        groups.filter(|group| Some(group.set) == set && !is_known(group)).cloned().collect()
+    }
+
+    /// Lets replicas serve that have reached their barriers, and gives those that have none, by their leaders.
+    fn without_barrier(&self) -> BTreeMap<NodeId, Vec<Arc<Hosted<D>>>> {
+        let mut waiting: BTreeMap<NodeId, Vec<Arc<Hosted<D>>>> = BTreeMap::new();
+        for hosted in self.all_hosted() {
+            let replica: &Replica<D, PartitionMachine> = &hosted.replica;
+            if replica.is_caught_up() || replica.trouble().is_some() {
+                continue;
+            }
+            let barrier = *hosted.barrier.lock().unwrap_or_else(|e| e.into_inner());
+            match (barrier, replica.leader()) {
+                (Some(index), _) if hosted.view.reader().applied() >= index => replica.set_caught_up(),
+                (None, Some(leader)) => waiting.entry(leader).or_default().push(hosted),
+                _ => {}
+            }
+        }
+        waiting
+    }
+
+    async fn ask_barriers(self: Arc<Self>, leader: NodeId, waiting: Vec<Arc<Hosted<D>>>) {
+        let partitions: Vec<PartitionId> = waiting.iter().map(|hosted| hosted.replica.partition()).collect();
+        let request = BarrierRequest { partitions };
+        let answer = match leader == self.info.id {
+            true => Some(self.barriers(&request, CATCH_UP_STEP).await),
+            false => {
+                let body = encode_request(&Caller::default(), &request);
+                let sent = self.env.peers.call(leader, HELD_CALLS, Kind::Barrier, &body, CATCH_UP_STEP).await;
+                sent.ok().and_then(|bytes| BarrierAnswer::from_bytes(&bytes).ok())
+            }
+        };
+        for (hosted, index) in waiting.iter().zip(answer.map(|a| a.committed).unwrap_or_default()) {
+            *hosted.barrier.lock().unwrap_or_else(|e| e.into_inner()) = index;
+        }
+    }
+
+    /// Confirmed commit indices of partitions that this node leads. All are asked at once; those that are not confirmed
+    /// within three quarters of the caller's time are left out, so that the others reach it within its time.
+    pub(crate) async fn barriers(&self, request: &BarrierRequest, limit: Duration) -> BarrierAnswer {
+        let limit = limit / 4 * 3;
+        // Each once, and none that is not here: the request is foreign.
+        let wanted: BTreeMap<PartitionId, Arc<Hosted<D>>> =
+            request.partitions.iter().filter_map(|partition| Some((*partition, self.hosted(*partition)?))).collect();
+        let mut asked = JoinSet::new();
+        for (partition, hosted) in wanted {
+            asked.spawn(async move { (partition, hosted.replica.barrier(limit).await.ok()) });
+        }
+        let mut confirmed: BTreeMap<PartitionId, Option<LogIndex>> = BTreeMap::new();
+        each(asked, |(partition, index)| confirmed.extend([(partition, index)])).await;
+        let index = |partition| confirmed.get(partition).copied().flatten();
+        BarrierAnswer { committed: request.partitions.iter().map(index).collect() }
+    }
+}
+
+/// Takes snapshots of groups whose log has grown, and of those that keep old segments of the log from going.
+pub(super) async fn cut_logs<D: Disk, T: Transport>(node: Weak<Node<D, T>>) {
+    loop {
+        let Some(strong) = node.upgrade() else { return };
+        strong.cut_logs_once().await;
+        drop(strong);
+        tokio::time::sleep(LOOP_PAUSE).await;
+    }
+}
+
+impl<D: Disk, T: Transport> Node<D, T> {
+    async fn cut_logs_once(&self) {
+        let stats = self.env.wal.stats();
+        let pressed = stats.live_bytes > self.options.wal.max_live_bytes / 2;
+        for hosted in self.all_hosted() {
+            let size = hosted.replica.log_size();
+            let pins = pressed && stats.pinning.contains(&hosted.replica.partition().0) && size.entries > 0;
+            if size.bytes > self.options.snapshot_log_bytes || pins {
+                hosted.replica.trigger_snapshot().await;
+            }
+        }
+        if let Some(root) = self.root_replica() {
+            let size = root.log_size();
+            let pins = pressed && stats.pinning.contains(&root.partition().0) && size.entries > 0;
+            if size.bytes > self.options.snapshot_log_bytes || pins {
+                root.trigger_snapshot().await;
+            }
+        }
+    }
+}
