@@ -2,27 +2,32 @@
 //! placement, limits) is not here: the root group has it.
 //!
 //! Relations between values are checked in [`Config::load`], before anything is opened; each refusal names both values
-//! ([`ConfigProblem`]). The relations of the Raft times, and why each must hold:
+//! ([`ConfigProblem`]). The times of replication are those of [`RaftTiming`], whose defaults are the defaults here. Their
+//! relations, and why each must hold:
 //!
 //! ```text
 //! heartbeat x 3 <= election_min          one lost heartbeat, and one late one, must not start an election
 //! heartbeat > 2 x zone_delay + fsync     a heartbeat is answered before the next one is due, else they pile up
-//! election_max >= election_min + 100 ms  candidates of one group must spread, or they split their votes for ever
-//! lease <= election_min                  no other leader may be elected while a lease can still hold
-//! lease x (1 - drift) > heartbeat + 2 x zone_delay + fsync
-//!                                        what is left of a lease when two clocks drift apart as far as is declared must
-//!                                        outlive the round that renews it
+//! election_max >= election_min + 100 ms  candidates of one group must spread, or they split their votes for ever;
+//!              >= election_min + 4 x zone_delay   two round trips between zones at the least
+//! drift <= 100,000 ppm                   a tenth: more would eat the lease
 //! ```
+//!
+//! The lease of a leader is `election_max`: a follower that has heard its leader votes for nobody for that long. What is
+//! left of it when two clocks drift apart as far as is declared outlives the round that renews it, a heartbeat and its
+//! answer; that follows from the relations above, and is asserted.
 
 use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 use stoa_protocol::codec::{DecodeError, check_name};
 use stoa_protocol::limits::SET_PARTITIONS_MAX;
 use stoa_protocol::{ClusterId, NodeId};
+use stoa_raft::{RaftTiming, TimingError};
 
 /// Bytes of a configuration file: a hundred times what one needs.
 const CONFIG_BYTES_MAX: usize = 256 << 10;
@@ -33,6 +38,13 @@ const ROOT_MEMBERS: usize = 3;
 /// How far apart the shortest and the longest election timeout lie at least, in milliseconds: some round trips between
 /// zones, so that two candidates seldom start within one.
 const ELECTION_SPREAD_MS_MIN: u64 = 100;
+
+/// The longest time of replication that may be given, in milliseconds: ten minutes without a leader are an outage, and far
+/// below what arithmetic on times can hold.
+const RAFT_MS_MAX: u64 = 600_000;
+
+/// The largest drift of a clock that may be declared, in microseconds a second.
+const DRIFT_PPM_MAX: u64 = 100_000;
 
 /// The configuration of one node; every path in it is absolute or relative to the process, never to the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,92 +125,76 @@ impl Default for BootstrapConfig {
     }
 }
 
-/// Times of replication; the relations between them are at the top of this file.
+/// Times of replication; the relations between them are at the top of this file, the defaults those of [`RaftTiming`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RaftConfig {
-    /// Time between two heartbeats of a leader, in milliseconds; 100 unless given.
+    /// Time between two heartbeats of a leader, in milliseconds.
     pub heartbeat_ms: u64,
-    /// Shortest silence of a leader after which a follower stands for election, in milliseconds; 600 unless given.
+    /// Shortest wait of a follower before it stands for election, after the leader's lease has run out, in milliseconds.
     pub election_ms_min: u64,
-    /// Longest such silence, in milliseconds; 1,000 unless given.
+    /// Longest such wait, and the leader's lease, in milliseconds.
     pub election_ms_max: u64,
-    /// Longest delay of a message between two zones, one way, in milliseconds; 5 unless given.
+    /// Longest delay of a message between two zones, one way, in milliseconds.
     pub zone_delay_ms_max: u64,
-    /// Longest time that a sync of the log is expected to take, in milliseconds; 50 unless given.
+    /// Longest time that a sync of the log is expected to take, in milliseconds.
     pub fsync_ms_max: u64,
-    /// How far two clocks may drift apart, in microseconds a second; 10,000 (1 %) unless given.
+    /// How much faster or slower than true time a clock may run, in microseconds a second.
     pub clock_drift_ppm_max: u64,
-    /// How long a leader may answer after a quorum's answer, in milliseconds; `election_ms_min` unless given.
-    pub lease_ms: Option<u64>,
 }
 
 impl Default for RaftConfig {
     fn default() -> Self {
+        let timing = RaftTiming::default();
+        let ms = |time: Duration| u64::try_from(time.as_millis()).expect("defaults are far below this");
         Self {
-            heartbeat_ms: 100,
-            election_ms_min: 600,
-            election_ms_max: 1_000,
-            zone_delay_ms_max: 5,
-            fsync_ms_max: 50,
-            clock_drift_ppm_max: 10_000,
-            lease_ms: None,
+            heartbeat_ms: ms(timing.heartbeat),
+            election_ms_min: ms(timing.election_min),
+            election_ms_max: ms(timing.election_max),
+            zone_delay_ms_max: ms(timing.zone_delay_max),
+            fsync_ms_max: ms(timing.fsync_max),
+            clock_drift_ppm_max: timing.clock_drift_ppm.into(),
         }
     }
 }
 
 impl RaftConfig {
-    /// The lease, in milliseconds.
-    pub fn lease_ms(&self) -> u64 {
-        self.lease_ms.unwrap_or(self.election_ms_min)
-    }
-
-    /// What is left of the lease when this clock and a voter's drift apart as far as is declared, in microseconds:
-    /// lease x (1 - drift). This is how long a leader may trust a quorum's answer.
-    pub fn lease_effective_us(&self) -> u64 {
-        self.lease_ms().saturating_mul(1_000_000u64.saturating_sub(self.clock_drift_ppm_max)) / 1_000
-    }
-
-    /// Longest time of the round that renews a lease, in milliseconds: the wait for the next heartbeat, the way there
-    /// and back, a sync.
-    pub fn renewal_ms_max(&self) -> u64 {
-        self.heartbeat_ms.saturating_add(self.round_ms_max())
-    }
-
-    fn round_ms_max(&self) -> u64 {
-        self.zone_delay_ms_max.saturating_mul(2).saturating_add(self.fsync_ms_max)
+    /// The times as replication takes them.
+    pub fn timing(&self) -> RaftTiming {
+        RaftTiming {
+            heartbeat: Duration::from_millis(self.heartbeat_ms),
+            election_min: Duration::from_millis(self.election_ms_min),
+            election_max: Duration::from_millis(self.election_ms_max),
+            zone_delay_max: Duration::from_millis(self.zone_delay_ms_max),
+            fsync_max: Duration::from_millis(self.fsync_ms_max),
+            clock_drift_ppm: u32::try_from(self.clock_drift_ppm_max).unwrap_or(u32::MAX),
+        }
     }
 
     /// Checks the relations at the top of this file.
     pub fn check(&self) -> Result<(), ConfigProblem> {
-        let (heartbeat_ms, election_ms_min) = (self.heartbeat_ms, self.election_ms_min);
-        if heartbeat_ms.saturating_mul(3) > election_ms_min {
+        let Self { heartbeat_ms, election_ms_min, election_ms_max, zone_delay_ms_max, fsync_ms_max, .. } = *self;
+        check_range("raft.heartbeat_ms", heartbeat_ms, 1, RAFT_MS_MAX)?;
+        check_range("raft.election_ms_min", election_ms_min, 1, RAFT_MS_MAX)?;
+        check_range("raft.election_ms_max", election_ms_max, 1, RAFT_MS_MAX)?;
+        check_range("raft.zone_delay_ms_max", zone_delay_ms_max, 0, RAFT_MS_MAX)?;
+        check_range("raft.fsync_ms_max", fsync_ms_max, 0, RAFT_MS_MAX)?;
+        check_range("raft.clock_drift_ppm_max", self.clock_drift_ppm_max, 0, DRIFT_PPM_MAX)?;
+        if heartbeat_ms * 3 > election_ms_min {
             return Err(ConfigProblem::HeartbeatSlow { heartbeat_ms, election_ms_min });
         }
-        let round_ms = self.round_ms_max();
+        let round_ms = 2 * zone_delay_ms_max + fsync_ms_max;
         if heartbeat_ms <= round_ms {
-            return Err(ConfigProblem::HeartbeatFast {
-                heartbeat_ms,
-                zone_delay_ms_max: self.zone_delay_ms_max,
-                fsync_ms_max: self.fsync_ms_max,
-                round_ms,
-            });
+            return Err(ConfigProblem::HeartbeatFast { heartbeat_ms, zone_delay_ms_max, fsync_ms_max, round_ms });
         }
-        if self.election_ms_max < election_ms_min.saturating_add(ELECTION_SPREAD_MS_MIN) {
-            return Err(ConfigProblem::ElectionNarrow { election_ms_min, election_ms_max: self.election_ms_max });
+        let spread_ms = ELECTION_SPREAD_MS_MIN.max(4 * zone_delay_ms_max);
+        if election_ms_max < election_ms_min + spread_ms {
+            return Err(ConfigProblem::ElectionNarrow { election_ms_min, election_ms_max, spread_ms });
         }
-        let lease_ms = self.lease_ms();
-        if lease_ms > election_ms_min {
-            return Err(ConfigProblem::LeaseLong { lease_ms, election_ms_min });
-        }
-        if self.lease_effective_us() <= self.renewal_ms_max().saturating_mul(1_000) {
-            return Err(ConfigProblem::LeaseShort {
-                lease_ms,
-                clock_drift_ppm_max: self.clock_drift_ppm_max,
-                effective_us: self.lease_effective_us(),
-                renewal_ms: self.renewal_ms_max(),
-            });
-        }
+        let timing = self.timing();
+        timing.check()?;
+        let renewal = timing.heartbeat + Duration::from_millis(round_ms);
+        assert!(timing.lease_read_age_max() > renewal, "a lease ends before it can be renewed: {timing:?}");
         Ok(())
     }
 }
@@ -349,41 +345,19 @@ pub enum ConfigProblem {
     /// Candidates would split their votes.
     #[error(
         "raft.election_ms_min is {election_ms_min} and raft.election_ms_max {election_ms_max}; they must lie at least \
-         {ELECTION_SPREAD_MS_MIN} ms apart"
+         {spread_ms} ms apart: {ELECTION_SPREAD_MS_MIN} ms, and 4 x raft.zone_delay_ms_max"
     )]
     ElectionNarrow {
         /// Shortest election timeout.
         election_ms_min: u64,
         /// Longest election timeout.
         election_ms_max: u64,
+        /// How far apart they must lie.
+        spread_ms: u64,
     },
-    /// Another leader could be elected while a lease holds.
-    #[error(
-        "raft.lease_ms is {lease_ms} and raft.election_ms_min {election_ms_min}; a lease may not outlast the shortest \
-         election timeout"
-    )]
-    LeaseLong {
-        /// The lease.
-        lease_ms: u64,
-        /// Shortest election timeout.
-        election_ms_min: u64,
-    },
-    /// A lease would end before it can be renewed.
-    #[error(
-        "raft.lease_ms is {lease_ms} and raft.clock_drift_ppm_max {clock_drift_ppm_max}, which leaves {effective_us} \
-         us; that must be more than the {renewal_ms} ms in which a lease is renewed (raft.heartbeat_ms + 2 x \
-         raft.zone_delay_ms_max + raft.fsync_ms_max)"
-    )]
-    LeaseShort {
-        /// The lease.
-        lease_ms: u64,
-        /// Drift between two clocks.
-        clock_drift_ppm_max: u64,
-        /// What is left of the lease.
-        effective_us: u64,
-        /// Time of its renewal.
-        renewal_ms: u64,
-    },
+    /// Replication refuses its times.
+    #[error("raft: {0}")]
+    Timing(#[from] TimingError),
     /// The log could not free a segment before it is full.
     #[error(
         "log.segment_mib is {segment_mib} and log.live_mib_max {live_mib_max}; the live log must hold at least two \

@@ -7,7 +7,6 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use stoa_env::{Clock, Credentials, OsEntropy, QuicOptions, QuicTransport, RealClock, RealDisk};
-use stoa_raft::RaftTiming;
 use stoa_raft::wal::WalOptions;
 
 use crate::certs::ensure_local;
@@ -86,7 +85,6 @@ async fn run(config: Config) -> anyhow::Result<u8> {
 }
 
 fn options(config: &Config) -> NodeOptions {
-    let ms = Duration::from_millis;
     NodeOptions {
         cluster: config.cluster,
         node: config.node,
@@ -95,14 +93,7 @@ fn options(config: &Config) -> NodeOptions {
         root: config.root.iter().map(|m| RootMember { node: m.node, zone: m.zone.clone(), addr: m.addr }).collect(),
         partitions: config.bootstrap.partitions as u32,
         nodes_expected: config.bootstrap.nodes as u32,
-        timing: RaftTiming {
-            heartbeat: ms(config.raft.heartbeat_ms),
-            election_min: ms(config.raft.election_ms_min),
-            election_max: ms(config.raft.election_ms_max),
-            zone_delay_max: ms(config.raft.zone_delay_ms_max),
-            fsync_max: ms(config.raft.fsync_ms_max),
-            clock_drift_ppm: config.raft.clock_drift_ppm_max as u32,
-        },
+        timing: config.raft.timing(),
         wal: WalOptions {
             segment_bytes: config.log.segment_mib << 20,
             max_live_bytes: config.log.live_mib_max << 20,

@@ -28,8 +28,7 @@ fn a_short_file_has_every_default_and_paths_beside_it() {
     assert_eq!(config.data_dir, dir.path().join("data"));
     assert_eq!(config.tls, TlsConfig::Dir { dir: dir.path().join("certs"), create: true });
     assert_eq!(config.bootstrap, BootstrapConfig { partitions: 64, nodes: 3 });
-    assert_eq!(config.raft.lease_ms(), 600);
-    assert_eq!(config.raft.lease_effective_us(), 594_000);
+    assert_eq!(config.raft.timing(), RaftTiming::default());
     assert_eq!(config.log, LogConfig { segment_mib: 64, live_mib_max: 1_024 });
     assert!(config.is_root_member());
 }
@@ -38,12 +37,21 @@ fn a_short_file_has_every_default_and_paths_beside_it() {
 fn a_full_file_keeps_what_it_says() {
     let text = GOOD.replace("tls: {dir: certs, create: true}", "tls: {ca: ca.pem, cert: /x/n.pem, key: n.key}")
         + "advertise: 127.0.0.1:7001\nbootstrap: {partitions: 8, nodes: 6}\nraft: {heartbeat_ms: 200, election_ms_min: \
-           900, election_ms_max: 1500, zone_delay_ms_max: 2, fsync_ms_max: 20, clock_drift_ppm_max: 500, lease_ms: \
-           800}\nlog: {segment_mib: 8, live_mib_max: 64}\nthreads: 2\n";
+           900, election_ms_max: 1500, zone_delay_ms_max: 2, fsync_ms_max: 20, clock_drift_ppm_max: 500}\nlog: {segment_mib: 8, live_mib_max: 64}\nthreads: 2\n";
     let config = parse(&text).unwrap();
     let ca = PathBuf::from("/etc/stoa/ca.pem");
     assert_eq!(config.tls, TlsConfig::Files { ca, cert: "/x/n.pem".into(), key: "/etc/stoa/n.key".into() });
-    assert_eq!((config.raft.heartbeat_ms, config.raft.lease_ms()), (200, 800));
+    let ms = Duration::from_millis;
+    let timing = RaftTiming {
+        heartbeat: ms(200),
+        election_min: ms(900),
+        election_max: ms(1500),
+        zone_delay_max: ms(2),
+        fsync_max: ms(20),
+        clock_drift_ppm: 500,
+    };
+    assert_eq!(config.raft.timing(), timing);
+    assert_eq!(timing.lease(), ms(1500), "the lease is the longest election timeout, and nothing of its own");
     assert_eq!((config.threads, config.bootstrap.nodes), (Some(2), 6));
 }
 
@@ -80,19 +88,29 @@ fn each_refusal_names_the_values_and_what_would_be_right() {
         (more("bootstrap: {partitions: 0}"), "bootstrap.partitions is 0; it may be 1 to 4096"),
         (more("bootstrap: {partitions: 4097}"), "bootstrap.partitions is 4097; it may be 1 to 4096"),
         (more("bootstrap: {nodes: 2}"), "bootstrap.nodes is 2; it may be 3 to"),
-        (more("raft: {heartbeat_ms: 201}"), "raft.heartbeat_ms is 201 and raft.election_ms_min 600; three heartbeats"),
+        (more("raft: {heartbeat_ms: 134}"), "raft.heartbeat_ms is 134 and raft.election_ms_min 400; three heartbeats"),
         (
             more("raft: {heartbeat_ms: 60}"),
             "raft.heartbeat_ms is 60, and one round takes up to 60 ms (2 x raft.zone_delay_ms_max 5 + raft.fsync_ms_max 50)",
         ),
-        (more("raft: {election_ms_max: 699}"), "raft.election_ms_min is 600 and raft.election_ms_max 699"),
-        (more("raft: {lease_ms: 601}"), "raft.lease_ms is 601 and raft.election_ms_min 600"),
+        (more("raft: {zone_delay_ms_max: 25}"), "takes up to 100 ms (2 x raft.zone_delay_ms_max 25"),
+        (more("raft: {fsync_ms_max: 90}"), "takes up to 100 ms (2 x raft.zone_delay_ms_max 5 + raft.fsync_ms_max 90)"),
         (
-            more("raft: {lease_ms: 161}"),
-            "raft.lease_ms is 161 and raft.clock_drift_ppm_max 10000, which leaves 159390 us",
+            more("raft: {election_ms_max: 499}"),
+            "raft.election_ms_min is 400 and raft.election_ms_max 499; they must lie",
         ),
-        (more("raft: {clock_drift_ppm_max: 1000001}"), "which leaves 0 us; that must be more than the 160 ms"),
-        (more("raft: {heartbeat_ms: 18446744073709551615}"), "three heartbeats must fit"),
+        (
+            more("raft: {election_ms_min: 501}"),
+            "raft.election_ms_min is 501 and raft.election_ms_max 600; they must lie",
+        ),
+        (
+            more("raft: {heartbeat_ms: 130, zone_delay_ms_max: 35, election_ms_max: 539}"),
+            "at least 140 ms apart: 100 ms, and 4 x raft.zone_delay_ms_max",
+        ),
+        (more("raft: {clock_drift_ppm_max: 100001}"), "raft.clock_drift_ppm_max is 100001; it may be 0 to 100000"),
+        (more("raft: {heartbeat_ms: 0}"), "raft.heartbeat_ms is 0; it may be 1 to 600000"),
+        (more("raft: {election_ms_max: 18446744073709551615}"), "raft.election_ms_max is 18446744073709551615; it may"),
+        (more("raft: {lease_ms: 300}"), "lease_ms"),
         (more("log: {segment_mib: 0}"), "log.segment_mib is 0; it may be 1 to 4096"),
         (more("log: {segment_mib: 64, live_mib_max: 127}"), "log.segment_mib is 64 and log.live_mib_max 127"),
         (more("threads: 0"), "threads is 0; it may be 1 to 1024"),
@@ -106,6 +124,24 @@ fn each_refusal_names_the_values_and_what_would_be_right() {
         let message = parse(&text).expect_err(&text).to_string();
         assert!(message.starts_with("/etc/stoa/node.yaml: "), "{message}");
         assert!(message.contains(wanted), "{message}\nshould have\n{wanted}");
+    }
+}
+
+#[test]
+fn times_at_the_edge_of_every_relation_are_taken() {
+    for raft in [
+        "{heartbeat_ms: 133}",
+        "{heartbeat_ms: 61}",
+        "{zone_delay_ms_max: 24}",
+        "{fsync_ms_max: 89}",
+        "{election_ms_max: 500}",
+        "{election_ms_min: 500}",
+        "{heartbeat_ms: 130, zone_delay_ms_max: 35, election_ms_max: 540}",
+        "{clock_drift_ppm_max: 100000}",
+        "{heartbeat_ms: 199966, election_ms_min: 599900, election_ms_max: 600000, clock_drift_ppm_max: 100000}",
+    ] {
+        let config = parse(&format!("{GOOD}raft: {raft}\n"));
+        assert!(config.is_ok(), "{raft}: {config:?}");
     }
 }
 
