@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use stoa_env::{Clock, Credentials, OsEntropy, QuicOptions, QuicTransport, RealClock, RealDisk};
+use stoa_env::{Clock, Credentials, OsEntropy, PeerIdentity, QuicOptions, QuicTransport, RealClock, RealDisk};
 use stoa_raft::wal::WalOptions;
 
 use crate::certs::ensure_local;
@@ -40,26 +40,9 @@ impl NodeCommand {
 }
 
 async fn run(config: Config) -> anyhow::Result<u8> {
-    let now = RealClock.wall();
-    let credentials = match &config.tls {
-        TlsConfig::Dir { dir, create: true } => {
-            let local = ensure_local(dir, Some(config.node.0), &LOCAL_PRINCIPALS, now)?;
-            let files = local.node.context("a node's certificate was asked for")?;
-            Credentials::from_pem_files(&local.ca, &files.cert, &files.key, now)?
-        }
-        TlsConfig::Dir { dir, create: false } => {
-            let file = |name: String| dir.join(name);
-            Credentials::from_pem_files(
-                &file("ca.pem".into()),
-                &file(format!("node-{}.pem", config.node)),
-                &file(format!("node-{}.key", config.node)),
-                now,
-            )?
-        }
-        TlsConfig::Files { ca, cert, key } => Credentials::from_pem_files(ca, cert, key, now)?,
-    };
+    let credentials = credentials(&config)?;
     // The port first: a second process on the same data directory fails here, before it touches a file.
-    let transport = QuicTransport::bind(config.listen, credentials, QuicOptions::default())?;
+    let transport = QuicTransport::bind(config.listen, credentials, QuicOptions::default()).context("listen")?;
     let opening = || format!("opening the data directory {}", config.data_dir.display());
     std::fs::create_dir_all(&config.data_dir).with_context(opening)?;
     let disk = RealDisk::new(&config.data_dir).with_context(opening)?;
@@ -82,6 +65,35 @@ async fn run(config: Config) -> anyhow::Result<u8> {
         Some(why) => anyhow::bail!(why),
         None => Ok(0),
     }
+}
+
+/// This node's certificates, which must be this node's.
+fn credentials(config: &Config) -> anyhow::Result<Credentials> {
+    let now = RealClock.wall();
+    let (ca, cert, key) = match &config.tls {
+        TlsConfig::Dir { dir, create: true } => {
+            let local = ensure_local(dir, Some(config.node.0), &LOCAL_PRINCIPALS, now)?;
+            let files = local.node.context("a node's certificate was asked for")?;
+            (local.ca, files.cert, files.key)
+        }
+        TlsConfig::Dir { dir, create: false } => {
+            let file = |end: &str| dir.join(format!("node-{}.{end}", config.node));
+            (dir.join("ca.pem"), file("pem"), file("key"))
+        }
+        TlsConfig::Files { ca, cert, key } => (ca.clone(), cert.clone(), key.clone()),
+    };
+    let credentials = Credentials::from_pem_files(&ca, &cert, &key, now).context("tls")?;
+    anyhow::ensure!(
+        *credentials.identity() == PeerIdentity::Node(config.node.0),
+        "tls: {} is the certificate of {}, and the config says node {}; give this node its own",
+        cert.display(),
+        match credentials.identity() {
+            PeerIdentity::Node(other) => format!("node {other}"),
+            PeerIdentity::Client(principal) => format!("client {principal}"),
+        },
+        config.node
+    );
+    Ok(credentials)
 }
 
 fn options(config: &Config) -> NodeOptions {
@@ -109,3 +121,34 @@ const SNAPSHOT_LOG_BYTES: u64 = 32 << 20;
 
 /// Logical bytes of one partition: 2^32 row numbers would be exhausted near it by the smallest rows.
 const PARTITION_BYTES_MAX: u64 = 64 << 30;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(dir: &std::path::Path, tls: &str) -> Config {
+        let path = dir.join("node.yaml");
+        let text = format!(
+            "cluster: {{name: demo, id: 00000000000000000000000000000017}}\nnode: 1\nzone: a\nlisten: 127.0.0.1:7001\n\
+             data_dir: data\ntls: {tls}\nroot:\n- {{node: 1, zone: a, addr: 127.0.0.1:7001}}\n- {{node: 2, zone: b, addr: \
+             127.0.0.1:7002}}\n- {{node: 3, zone: c, addr: 127.0.0.1:7003}}\n"
+        );
+        std::fs::write(&path, text).unwrap();
+        Config::load(&path).unwrap()
+    }
+
+    #[test]
+    fn certificates_that_are_not_there_or_anothers_are_named_with_what_would_be_right() {
+        let dir = tempfile::tempdir().unwrap();
+        let fault = |tls: &str| format!("{:#}", credentials(&config(dir.path(), tls)).unwrap_err());
+        let missing = fault("{dir: certs}");
+        assert!(missing.starts_with("tls: ") && missing.contains("certs/ca.pem: cannot be read"), "{missing}");
+        assert!(!dir.path().join("certs").exists(), "nothing is made that was not asked for");
+        assert!(credentials(&config(dir.path(), "{dir: certs, create: true}")).is_ok());
+        ensure_local(&dir.path().join("certs"), Some(2), &[], RealClock.wall()).unwrap();
+        let others = fault("{ca: certs/ca.pem, cert: certs/node-2.pem, key: certs/node-2.key}");
+        assert!(others.contains("node-2.pem is the certificate of node 2, and the config says node 1"), "{others}");
+        let clients = fault("{ca: certs/ca.pem, cert: certs/client-app.pem, key: certs/client-app.key}");
+        assert!(clients.contains("of client app, and the config says node 1"), "{clients}");
+    }
+}

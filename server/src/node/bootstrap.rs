@@ -14,7 +14,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use stoa_env::{Channel, Disk, Transport, TransportError};
+use stoa_env::{Channel, Disk, Transport};
 use stoa_protocol::codec::Wire;
 use stoa_protocol::map::{NodeInfo, ReplicaInfo};
 use stoa_protocol::message::{Caller, HelloAnswer, HelloRequest, JoinRequest, Kind, encode_request};
@@ -25,8 +25,9 @@ use stoa_raft::root::command::{CreateSet, Form};
 use stoa_raft::root::state::SPOKEN_VERSIONS;
 use tokio::task::JoinSet;
 
+use super::preflight::stranger;
 use super::upkeep::each;
-use super::{HELD_CALLS, LOOP_PAUSE, NODE_CALL_LIMIT, Node, RootMember};
+use super::{HELD_CALLS, LOOP_PAUSE, NODE_CALL_LIMIT, Node, NodeError, RootMember};
 
 /// The name of the set that projects share unless they have one of their own.
 pub const DEFAULT_SET: &str = "shared";
@@ -199,16 +200,9 @@ impl<D: Disk, T: Transport> Node<D, T> {
 
     /// Notes a node that this cluster's certificates or this cluster's id do not fit, and says so once.
     fn suspect_stranger(&self, node: NodeId, error: &CallError) {
-        let foreign = match error {
-            CallError::Transport(TransportError::Untrusted { .. }) => true,
-            CallError::Refused(refusal) => refusal.code == ErrorCode::WrongCluster,
-            _ => false,
-        };
-        if !foreign {
-            return tracing::debug!(to = node.0, %error, "no answer");
-        }
+        let Some(why) = stranger(error) else { return tracing::debug!(to = node.0, %error, "no answer") };
         let mut strangers = self.strangers.lock().unwrap_or_else(|e| e.into_inner());
-        if strangers.insert(node, error.to_string()).is_none() {
+        if strangers.insert(node, why).is_none() {
             tracing::error!(to = node.0, %error, "a node that should be of this cluster is not, or this one is not");
         }
     }
@@ -227,10 +221,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
         let each: Vec<&String> = asked.iter().filter_map(|node| strangers.get(node)).collect();
         if each.len() == asked.len() {
             let each = each.into_iter().cloned().collect::<Vec<_>>().join("; ");
-            self.fail(format!(
-                "no root node is of the same cluster as this one: {each}; all nodes must have certificates of one \
-                 authority (tls) and one cluster id (cluster.id)"
-            ));
+            self.fail(NodeError::Strangers { each }.to_string());
         }
     }
 

@@ -1,6 +1,7 @@
 //! A node: its replicas, its copy of the root group's state, and the answers to every request. Generic over the outside
 //! world, so that the simulator runs the same assembly as the real process.
 //!
+//! - [`preflight`]: whether the neighbours are of the same cluster, before any file is touched.
 //! - [`identity`]: who this data directory is.
 //! - [`bootstrap`]: the cluster is formed, the node joins.
 //! - [`follow`]: the node's copy of the root state, in memory and on disk.
@@ -14,6 +15,7 @@ mod damage;
 mod follow;
 pub mod hosting;
 pub mod identity;
+mod preflight;
 pub mod reads;
 pub mod requests;
 mod upkeep;
@@ -125,9 +127,15 @@ pub enum NodeError {
          that was; bring the file `identity` back, or empty the directory and give the node a new number"
     )]
     IdentityGone,
-    /// The cluster refuses this node.
-    #[error("the cluster refuses this node: {0}")]
-    Refused(String),
+    /// The other first members are of another cluster than this node.
+    #[error(
+        "no other root node is of the same cluster as this one: {each}; all nodes must have certificates of one authority \
+         (tls) and one cluster id (cluster.id)"
+    )]
+    Strangers {
+        /// What each of them said.
+        each: String,
+    },
 }
 
 /// One partition's replica on this node.
@@ -164,6 +172,9 @@ impl<D: Disk, T: Transport> Node<D, T> {
     pub async fn start(options: NodeOptions, world: World<D, T>) -> Result<Arc<Self>, NodeError> {
         options.timing.check()?;
         let World { disk, transport, clock, entropy } = world;
+        let peers = Peers::new(transport, options.cluster);
+        options.root.iter().for_each(|member| peers.learn(member.node, member.addr));
+        preflight::check(&peers, &options.root, options.node).await?;
         let mine =
             Identity { cluster: options.cluster, node: options.node, zone: options.zone.clone(), incarnation: 0 };
         let (identity, existed) = Identity::load_or_create(&disk, mine, &*entropy).await?;
@@ -182,8 +193,6 @@ impl<D: Disk, T: Transport> Node<D, T> {
             identity.write(&disk).await?;
         }
         let damage = Damage::find(&disk, &recovered).await?;
-        let peers = Peers::new(transport, options.cluster);
-        options.root.iter().for_each(|member| peers.learn(member.node, member.addr));
         let cached = follow::load_state(&disk, options.cluster).await?;
         cached.map.nodes.iter().for_each(|node| peers.learn(node.id, node.addr));
         let env = ReplicaEnvironment {

@@ -1,10 +1,11 @@
 //! Who may be part of the cluster, and how one learns that one may not.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use stoa_protocol::map::NodeInfo;
 use stoa_protocol::message::{JoinRequest, Kind};
-use stoa_protocol::{ErrorCode, NodeId};
+use stoa_protocol::{ClusterId, ErrorCode, NodeId};
 use stoa_raft::root::state::SPOKEN_VERSIONS;
 
 use super::cluster::{CLUSTER, Cluster, addr, end_of, until};
@@ -53,12 +54,51 @@ async fn a_join_that_is_refused_changes_no_address() {
 async fn a_node_whose_authority_nobody_else_has_ends_and_says_so() {
     let mut cluster = Cluster::new(1, 3);
     cluster.net.estrange(3);
-    for node in 1..=3 {
+    // It is there first, and finds out when the others come.
+    let stranger = cluster.start(3).await;
+    for node in 1..=2 {
         cluster.start(node).await;
     }
-    let why = end_of(&cluster.node(3)).await;
+    let why = end_of(&stranger).await;
     assert!(why.contains("another authority's") && why.contains(&addr(1).to_string()), "{why}");
     assert!(cluster.node(1).fatal.borrow().is_none(), "one stranger is no reason for the others to end");
+}
+
+#[tokio::test]
+async fn a_node_whose_neighbours_are_strangers_touches_no_file() {
+    let mut cluster = Cluster::formed(1, 3).await;
+    cluster.stop(3).await;
+    cluster.net.estrange(3);
+    let before = files(&cluster.dir(3));
+    let Err(error) = cluster.try_start(3).await else { panic!("it started") };
+    assert!(error.to_string().contains("one authority (tls)"), "{error}");
+    assert_eq!(files(&cluster.dir(3)), before);
+    // Another cluster's id is as strange.
+    let options = crate::node::NodeOptions { cluster: ClusterId(0x99), ..cluster.options(4) };
+    let Err(error) = cluster.start_with(options).await else { panic!("it started") };
+    let error = error.to_string();
+    assert!(
+        error.contains("is of cluster 00000000000000000000000000000017, not 0000") && error.contains("cluster.id"),
+        "{error}"
+    );
+    assert_eq!(files(&cluster.dir(4)), []);
+}
+
+/// All files below a directory, with their bytes.
+fn files(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut all = Vec::new();
+    let mut open = vec![dir.to_owned()];
+    while let Some(dir) = open.pop() {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => open.push(path),
+                false => all.push((path.clone(), std::fs::read(path).unwrap())),
+            }
+        }
+    }
+    all.sort();
+    all
 }
 
 #[tokio::test]
