@@ -146,7 +146,7 @@ fn a_bit_flipped_anywhere_below_the_durable_position_makes_suspects_and_loses_no
         for (group, state) in &found.groups {
             assert_eq!(state, &whole.groups[group], "offset {offset}");
         }
-        assert_eq!(found.unattributed.is_some(), start == 0, "offset {offset}");
+        assert_eq!(found.unattributed.is_some(), !attributed, "offset {offset}");
         assert_eq!(disk.bytes(&path), rotten, "suspect files are left alone");
         let again = reopened(&disk);
         assert_eq!(again.suspect.len(), found.suspect.len(), "offset {offset}: still suspect at the next start");

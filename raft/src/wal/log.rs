@@ -37,8 +37,8 @@ pub struct Recovered {
     /// The groups whose log is not. Each must be forgotten and rebuilt from its peers; until then the log takes nothing
     /// for it, and keeps its files as they are.
     pub suspect: BTreeMap<u64, Suspicion>,
-    /// The beginning of a segment is damaged: groups may have been there that no frame names any more. Whoever knows of
-    /// a group that is in neither map must treat it as suspect.
+    /// Durable bytes are damaged that no header attributes: groups may have been there that no frame names any more.
+    /// Whoever knows of a group that is in neither map must treat it as suspect.
     pub unattributed: Option<Suspicion>,
 }
 

@@ -20,7 +20,7 @@ pub(super) struct GroupReplay {
 #[derive(Debug, Default)]
 pub(super) struct Replay {
     pub groups: BTreeMap<u64, GroupReplay>,
-    /// Damage to a segment header: groups may exist that no frame names any more.
+    /// Damage that no header attributes: groups may have been in it that no frame names any more.
     pub unattributed: Option<Suspicion>,
 }
 
@@ -54,9 +54,8 @@ impl Replay {
             }
             _ => {
                 let found = Suspicion { segment, offset, cause: SuspicionCause::UnattributedDamage };
-                if offset == 0 {
-                    self.unattributed.get_or_insert(found);
-                }
+                // Also of a group that is new in this segment, and that no frame but the damaged one names.
+                self.unattributed.get_or_insert(found);
                 for group in named {
                     self.groups.entry(*group).or_default();
                 }
