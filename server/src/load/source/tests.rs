@@ -296,6 +296,28 @@ fn values_of_a_parquet_file_that_do_not_fit_make_bad_rows() {
     }
 }
 
+/// Most damage to a Parquet file reads as other values. A file that has checksums (Spark writes them) must be held to
+/// them; the writer of the `parquet` crate writes none, so this one comes from elsewhere.
+#[test]
+fn a_flipped_bit_under_a_checksum_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let group = group(&[("id", KeyType::Int64)], &[("a", "Int64")], None);
+    let whole = include_bytes!("../../../../tests/fixtures/page_checksums.parquet");
+    let (rows, bad) = read(&write(&dir, "whole.parquet", whole), &group, 100).unwrap();
+    assert_eq!((rows.len(), bad.len()), (4, 0));
+    assert_eq!(rows[1].values, [Value::Int(0x1122_3344_5566_7788)]);
+    let marker = 0x1122_3344_5566_7788_u64.to_le_bytes();
+    let at = whole.windows(8).position(|bytes| bytes == marker).unwrap();
+    for bit in [0, 13, 62] {
+        let mut flipped = whole.to_vec();
+        flipped[at + bit / 8] ^= 1 << (bit % 8);
+        match read(&write(&dir, "flipped.parquet", flipped), &group, 100) {
+            Err(LoadError::Damaged { why, .. }) => assert!(why.contains("CRC"), "{why}"),
+            other => panic!("bit {bit}: {other:?}"),
+        }
+    }
+}
+
 #[test]
 fn a_column_of_another_type_is_refused_before_any_row_is_read() {
     let dir = tempfile::tempdir().unwrap();
