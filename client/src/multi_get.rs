@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use stoa_env::BootTime;
-use stoa_protocol::limits::{FRAME_BYTES_MAX, READ_SECTIONS_MAX};
+use stoa_protocol::limits::{DEADLINE_US_MAX, FRAME_BYTES_MAX, READ_SECTIONS_MAX};
 use stoa_protocol::{ErrorBody, ErrorClass, ErrorCode, MapVersion, NodeId, PartitionId};
 
 use crate::budget::HedgeBudget;
@@ -33,12 +33,22 @@ use crate::routes::{Route, Routes};
 use crate::section_rows::SectionRows;
 use crate::split::SectionWeight;
 
-/// Requests that may carry one section: all three replicas, twice, and two to spare. Reads end soon; a partition that
-/// needs more is down.
-pub const SECTION_ATTEMPTS_MAX: u8 = 8;
+/// Requests that may carry one section. With the pauses between rounds, three replicas are asked so often in the 60 s
+/// that the longest deadline gives: a read ends at its deadline and not before, since a partition without a leader, or
+/// one that has yet to learn a schema, comes back within most deadlines.
+pub const SECTION_ATTEMPTS_MAX: u8 = 200;
 
-/// The pause after all replicas of a section have failed once; doubled each time.
+/// The pause after all replicas of a section have failed once; doubled each time, up to [`ROUND_PAUSE_MAX`].
 pub const ROUND_PAUSE: Duration = Duration::from_millis(2);
+
+/// The longest pause between two rounds: a partition that is down costs each of its readers three requests a second.
+pub const ROUND_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+const _: () = assert!(
+    // Each round but the first ten lasts half of the longest pause at the least.
+    (SECTION_ATTEMPTS_MAX as u64 / 3 - 10) * (ROUND_PAUSE_MAX.as_micros() as u64 / 2) > DEADLINE_US_MAX / 3,
+    "a read must not run out of attempts long before its deadline"
+);
 
 /// Bytes of sections in one request and, estimated, in its answer: half a frame, as the estimate may be off by two.
 const REQUEST_BYTES_MAX: usize = FRAME_BYTES_MAX / 2;
@@ -439,7 +449,8 @@ impl MultiGet {
                 }
                 let section = &mut self.sections[at];
                 section.failed.clear();
-                let pause = jittered(ROUND_PAUSE * (1 << section.rounds.min(4)), world.random);
+                let pause = ROUND_PAUSE.saturating_mul(1 << section.rounds.min(16)).min(ROUND_PAUSE_MAX);
+                let pause = jittered(pause, world.random);
                 section.rounds = section.rounds.saturating_add(1);
                 section.resume = Some(now.plus(pause));
             }

@@ -128,7 +128,7 @@ fn cases(cluster: &LocalCluster, good: &str) -> anyhow::Result<Vec<Case>> {
         case(&[("data_dir: node-3", "data_dir: node-3.yaml")], &["data directory", "node-3.yaml"]),
         case(&[("threads: 1", "threads: 0")], &["threads is 0", "1 to 1024"]),
         case(&[("threads: 1", "thread: 1")], &["thread", "threads"]),
-        case(&[("threads: 1", "raft: {heartbeat_ms: 500}")], &["heartbeat_ms is 500", "election_ms_min 600"]),
+        case(&[("threads: 1", "raft: {heartbeat_ms: 500}")], &["heartbeat_ms is 500", "election_ms_min 400"]),
         case(&[("threads: 1", "log: {segment_mib: 64, live_mib_max: 64}")], &["segment_mib is 64", "two segments"]),
         case(&[(&listen, "listen: here")], &["line 4", "\"here\"", "IP:PORT"]),
     ])

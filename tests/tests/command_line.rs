@@ -57,7 +57,11 @@ async fn load_products(cluster: &LocalCluster) -> anyhow::Result<()> {
     let lines = "product_id,department,brand\n1001,\"MEAT, \"\"FRESH\"\"\",National\n1002,GROCERY,\n";
     let file = write(cluster, "products.csv", lines)?;
     let loaded = run(cluster, &["load", "shop/product_catalog@1", text(&file)]).await?.succeeded()?;
-    ensure!(loaded.out.starts_with("2 rows read, 2 acknowledged, 0 bad, 0 older"), "{}", loaded.out);
+    ensure!(
+        loaded.out.starts_with("2 rows read, 2 acknowledged (0 before this run), 0 bad, 0 older"),
+        "{}",
+        loaded.out
+    );
     Ok(())
 }
 
@@ -245,7 +249,7 @@ async fn bad_rows_abort_a_load_or_are_skipped() -> anyhow::Result<()> {
     }
 
     let skipped = run(&cluster, &["load", GROUP, text(&file), "--on-bad", "skip"]).await?.succeeded()?;
-    ensure!(skipped.out.contains("7 rows read, 3 acknowledged, 4 bad, 0 older"), "{}", skipped.out);
+    ensure!(skipped.out.contains("7 rows read, 3 acknowledged (0 before this run), 4 bad, 0 older"), "{}", skipped.out);
     for reason in reasons {
         ensure!(skipped.out.contains(reason), "{reason:?} is missing:\n{}", skipped.out);
     }

@@ -174,12 +174,13 @@ impl<D: Disk, T: Transport> Node<D, T> {
     pub async fn start(options: NodeOptions, world: World<D, T>) -> Result<Arc<Self>, NodeError> {
         options.timing.check()?;
         let World { disk, transport, clock, entropy } = world;
+        let mine =
+            Identity { cluster: options.cluster, node: options.node, zone: options.zone.clone(), incarnation: 0 };
+        // Read before the neighbours are asked: what can be seen here is named as what it is. Nothing is written yet.
+        let (identity, existed) = Identity::load_or_create(&disk, mine, &*entropy).await?;
         let peers = Peers::new(transport, options.cluster);
         options.root.iter().for_each(|member| peers.learn(member.node, member.addr));
         preflight::check(&peers, &options.root, options.node).await?;
-        let mine =
-            Identity { cluster: options.cluster, node: options.node, zone: options.zone.clone(), incarnation: 0 };
-        let (identity, existed) = Identity::load_or_create(&disk, mine, &*entropy).await?;
         let wal_identity = WalIdentity { cluster: options.cluster.0, node: options.node.0 };
         let wal_dir = PathBuf::from("wal");
         if existed && !has_segments(&disk, &wal_dir).await {

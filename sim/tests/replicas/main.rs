@@ -142,7 +142,7 @@ fn a_log_that_stays_at_its_maximum_refuses_and_halts_nobody() {
             }
         }
         let refused = refused.expect("the log has a maximum");
-        assert_eq!(refused.code, ErrorCode::Overloaded, "{refused}");
+        assert_eq!(refused.code, ErrorCode::DiskFull, "{refused}");
         let count = tape(&leader).await.count;
         tokio::time::sleep(Duration::from_secs(2)).await;
         for (_, member) in &all {

@@ -48,7 +48,7 @@ async fn a_root_node_that_is_cut_off_holds_nobody_back() {
 async fn a_node_whose_root_replica_is_out_serves_its_partitions_and_follows_the_others() {
     let mut cluster = Cluster::formed(2, 3).await;
     cluster.stop(3).await;
-    let snapshot = cluster.dir(3).join("snapshots").join(ROOT_PARTITION.to_string()).join("snapshot-900000");
+    let snapshot = cluster.dir(3).join("snapshots").join(ROOT_PARTITION.to_string()).join("900000-1-1");
     std::fs::create_dir_all(&snapshot).unwrap();
     std::fs::write(snapshot.join("manifest"), "damaged").unwrap();
     let node = cluster.start(3).await;
