@@ -255,7 +255,7 @@ pub struct ReplicaStatus {
     pub rows: u64,
     /// Bytes in memory.
     pub bytes: u64,
-    /// Why it does not serve, in words; empty if it does.
+    /// What is wrong with it, in words: why it does not serve, or what is wrong with what it serves; empty if nothing is.
     pub trouble: String,
 }
 crate::wire_struct!(ReplicaStatus { partition, leader, term, last, committed, applied, rows, bytes, trouble });

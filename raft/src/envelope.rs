@@ -94,6 +94,13 @@ pub enum RaftAnswer {
     NoRoom(String),
 }
 
+impl RaftAnswer {
+    /// Whether it says that a leader was followed: entries were appended, or a heartbeat was taken.
+    pub fn is_followed(&self) -> bool {
+        matches!(self, Self::Append(AppendEntriesResponse::Success | AppendEntriesResponse::PartialSuccess(_)))
+    }
+}
+
 fn config() -> impl bincode::config::Config {
     bincode::config::standard().with_limit::<FRAME_BYTES_MAX>()
 }

@@ -5,6 +5,7 @@
 //! begun is run to its end even if nobody waits for its answer any more, because it may be half-way through an effect;
 //! it still counts against its connection, and its connection against the node.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 
+use super::complaints::Complaints;
 use super::credentials::identity_of;
 use super::limits::{
     ANSWER_BYTES_MAX, ChannelLimits, HANDSHAKES_MAX, HANDSHAKES_UNPROVEN_MAX, LARGE_REQUESTS_MAX, QuicOptions,
@@ -30,6 +32,7 @@ pub(super) async fn accept<H: Handler>(endpoint: Endpoint, handler: Arc<H>, opti
         connections: Arc::new(Semaphore::new(options.inbound_connections_max)),
         clients: Arc::new(Semaphore::new(options.inbound_clients_max)),
         handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
+        failures: Complaints::default(),
         options,
     });
     // A `JoinSet` sees panics as `stoa_env::spawn` does, without a second task for each first one.
@@ -51,6 +54,7 @@ struct Acceptor<H> {
     connections: Arc<Semaphore>,
     clients: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
+    failures: Complaints,
     options: QuicOptions,
 }
 
@@ -92,8 +96,8 @@ impl<H: Handler> Acceptor<H> {
         };
         let connection = match tokio::time::timeout(self.options.handshake_within, connecting).await {
             Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => return tracing::warn!(from = %addr, %error, "an inbound handshake failed"),
-            Err(_) => return tracing::warn!(from = %addr, "an inbound handshake took too long"),
+            Ok(Err(error)) => return self.complain(addr, &error.to_string()),
+            Err(_) => return self.complain(addr, "it took too long"),
         };
         drop(handshake);
         let Some((from, channel)) = proven(&connection) else {
@@ -117,6 +121,14 @@ impl<H: Handler> Acceptor<H> {
         };
         let place = Place { _connection: connection_place, _client: client_place };
         self.requests(connection, Arc::new(from), channel, place).await;
+    }
+
+    /// Says that a handshake failed. Anybody can make one fail, so it is not said of each.
+    fn complain(&self, from: SocketAddr, why: &str) {
+        match self.failures.due(self.options.clock.boot()) {
+            Some(held_back) => tracing::warn!(%from, why, not_logged_before = held_back, "an inbound handshake failed"),
+            None => tracing::debug!(%from, why, "an inbound handshake failed"),
+        }
     }
 
     /// Serves the requests of one connection until it ends and its last handler is done.

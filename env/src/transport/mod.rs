@@ -5,6 +5,7 @@
 //! congestion window: a snapshot must not delay a heartbeat.
 
 mod accept;
+mod complaints;
 pub mod credentials;
 mod limits;
 mod outcome;

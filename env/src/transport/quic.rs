@@ -5,6 +5,7 @@
 //! | `quic.rs` | the transport as its users see it; one call |
 //! | `pool.rs` | outbound connections |
 //! | `accept.rs` | inbound connections and their requests |
+//! | `complaints.rs` | how often the log hears of handshakes that failed |
 //! | `stream.rs` | one message on one stream, reset codes |
 //! | `outcome.rs` | what quinn's errors mean to a caller |
 //! | `credentials.rs`, `tls.rs` | who may talk to whom |

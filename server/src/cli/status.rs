@@ -64,7 +64,7 @@ fn print(map: &ClusterMap, nodes: &BTreeMap<NodeId, Result<NodeStatus, String>>)
                 let trouble = status.replicas.iter().filter(|r| !r.trouble.is_empty()).count();
                 line.extend([status.replicas.len().to_string(), leads.to_string(), rows.to_string()]);
                 line.push(format!("{:.1}", bytes as f64 / f64::from(1 << 20)));
-                line.push(if trouble == 0 { "serves".into() } else { format!("{trouble} replicas do not serve") });
+                line.push(if trouble == 0 { "serves".into() } else { format!("{trouble} replicas in trouble") });
             }
             Err(error) => line.extend([String::new(), String::new(), String::new(), String::new(), error.clone()]),
         }

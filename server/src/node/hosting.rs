@@ -5,7 +5,7 @@
 //! were it to start them empty, it could help to elect a leader that lacks what it had acknowledged itself.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use stoa_env::{BootTime, Disk, Transport};
@@ -109,5 +109,5 @@ async fn start_one<D: Disk, T: Transport>(
     let (machine, view) = PartitionMachine::new(options);
     let recovered = node.take_recovered(partition.id);
     let replica = Replica::start(&node.env, partition.id, id, machine, recovered).await?;
-    Ok(Hosted { replica, view, barrier: Mutex::new(None) })
+    Ok(Hosted::new(replica, view, node.env.context.clock.boot()))
 }

@@ -28,10 +28,11 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock, Weak};
 use std::time::Duration;
 
-use stoa_env::{Channel, Clock, Disk, Entropy, TaskGroup, Transport};
+use stoa_env::{BootTime, Channel, Clock, Disk, Entropy, TaskGroup, Transport};
 use stoa_protocol::map::NodeInfo;
 use stoa_protocol::{ClusterId, MapVersion, NodeId, PartitionId, ROOT_PARTITION};
 use stoa_raft::root::{RootMachine, RootState};
@@ -148,6 +149,19 @@ pub struct Hosted<D: Disk> {
     pub view: PartitionView,
     /// The index of the barrier that it has to reach before it serves, once known.
     pub(crate) barrier: Mutex<Option<stoa_protocol::LogIndex>>,
+    /// When it last followed a leader, in boot time; when it started, if it has not.
+    pub(crate) followed: AtomicU64,
+}
+
+impl<D: Disk> Hosted<D> {
+    pub(crate) fn new(replica: Arc<Replica<D, PartitionMachine>>, view: PartitionView, now: BootTime) -> Self {
+        Self { replica, view, barrier: Mutex::new(None), followed: AtomicU64::new(now.0) }
+    }
+
+    /// For how long it has followed no leader; zero if it leads.
+    pub(crate) fn alone_for(&self, now: BootTime) -> Duration {
+        if self.replica.leads() { Duration::ZERO } else { now.since(BootTime(self.followed.load(Ordering::Relaxed))) }
+    }
 }
 
 /// A node.
@@ -227,7 +241,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
             fatal: watch::Sender::new(None),
             tasks: TaskGroup::new(),
         });
-        node.tasks.spawn("watch the log", watch_log(Arc::downgrade(&node), node.env.wal.clone()));
+        node.spawn_vital("watch the log", watch_log(Arc::downgrade(&node), node.env.wal.clone()));
         if node.options.root.iter().any(|member| member.node == node.info.id) {
             node.start_root().await;
         }

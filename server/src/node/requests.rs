@@ -1,6 +1,7 @@
 //! Frames in, frames out: who may ask what, and which part of the node answers.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -156,7 +157,13 @@ impl<D: Disk, T: Transport> Node<D, T> {
             }
         } else {
             match self.hosted(envelope.partition) {
-                Some(hosted) if hosted.replica.id() == envelope.to => hosted.replica.handle(call).await,
+                Some(hosted) if hosted.replica.id() == envelope.to => {
+                    let answer = hosted.replica.handle(call).await;
+                    if answer.is_followed() {
+                        hosted.followed.store(self.env.context.clock.boot().0, Ordering::Relaxed);
+                    }
+                    answer
+                }
                 _ => return refused(format!("node {} has no replica {} of it", self.info.id, envelope.to)),
             }
         };
@@ -250,6 +257,11 @@ impl<D: Disk, T: Transport> Node<D, T> {
         Ok(answer.to_vec())
     }
 
+    /// For how long a follower may be without a leader before that is worth a word: twice the time that an election takes.
+    fn alone_max(&self) -> Duration {
+        (self.options.timing.lease() + self.options.timing.election_max) * 2
+    }
+
     /// What this node knows of itself.
     pub fn status(&self) -> NodeStatus {
         let state = self.state();
@@ -263,6 +275,13 @@ impl<D: Disk, T: Transport> Node<D, T> {
             let mut status = hosted.replica.status();
             status.rows = reader.rows();
             status.bytes = reader.memory().total;
+            let alone = hosted.alone_for(self.env.context.clock.boot());
+            if status.trouble.is_empty() && alone > self.alone_max() {
+                status.trouble = format!(
+                    "has heard from no leader for {} s; it serves reads, and what it serves may be that old",
+                    alone.as_secs()
+                );
+            }
             replicas.push(status);
         }
         for (partition, why) in self.failures.lock().unwrap_or_else(|e| e.into_inner()).iter() {

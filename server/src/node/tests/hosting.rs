@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use stoa_protocol::codec::Wire;
 use stoa_protocol::map::NodeInfo;
 use stoa_protocol::message::{BarrierAnswer, BarrierRequest, Caller, Kind, encode_request};
-use stoa_protocol::{NodeId, PartitionId};
+use stoa_protocol::{NodeId, PartitionId, ROOT_PARTITION};
 use stoa_raft::root::RootState;
 use stoa_raft::root::command::{CreateSet, Form, Join, RootCommand};
 
@@ -176,4 +177,24 @@ async fn a_panic_in_a_task_of_the_node_ends_the_node() {
     node.spawn_vital("count sheep", async { panic!("the wolf") });
     let why = end_of(&node).await;
     assert!(why.contains("count sheep") && why.contains("the wolf"), "{why}");
+}
+
+#[tokio::test]
+async fn a_follower_without_a_leader_says_so_and_serves_on() {
+    let cluster = Cluster::formed(1, 3).await;
+    let trouble = |node: u64| -> Vec<String> {
+        let replicas = cluster.node(node).status().replicas;
+        replicas.into_iter().filter(|r| r.partition != ROOT_PARTITION).map(|r| r.trouble).collect()
+    };
+    let leads = |id: u64| cluster.node(id).all_hosted().iter().any(|hosted| hosted.replica.leads());
+    until("the partition has a leader", || (1..=3).any(leads)).await;
+    let follower = (1..=3).find(|id| !leads(*id)).unwrap();
+    let followed = || cluster.node(follower).all_hosted()[0].followed.load(Ordering::Relaxed);
+    let before = followed();
+    until("it hears from its leader", || followed() > before).await;
+    let others: Vec<u64> = (1..=3).filter(|id| *id != follower).collect();
+    others.iter().for_each(|other| cluster.net.cut(follower, *other));
+    until("it says so", || trouble(follower)[0].contains("heard from no leader")).await;
+    until("the others are as they were", || others.iter().all(|other| trouble(*other)[0].is_empty())).await;
+    assert!(cluster.node(follower).all_hosted()[0].replica.is_caught_up(), "it serves on");
 }
