@@ -319,6 +319,14 @@ pub enum WriteError {
         /// The partition.
         partition: PartitionId,
     },
+    /// Other calls of the same writer were writing to the partition all the time, so the batch was not sent.
+    #[error("other calls of this writer have kept partition {partition} for {waited:?}, so the batch was not sent")]
+    Busy {
+        /// The partition.
+        partition: PartitionId,
+        /// How long.
+        waited: Duration,
+    },
     /// The batch was refused for good and not carried out.
     #[error("the write was refused: {0}")]
     Rejected(Box<CallError>),
@@ -349,7 +357,7 @@ impl WriteError {
     /// What the caller should do.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::NoPartition { .. } | Self::Skipped { .. } => ErrorClass::Retry,
+            Self::NoPartition { .. } | Self::Skipped { .. } | Self::Busy { .. } => ErrorClass::Retry,
             Self::NotTaken { .. } | Self::OutcomeUnknown { .. } => ErrorClass::Retry,
             Self::Rejected(error) => error.class(),
             Self::Rows(_) | Self::Deadline { .. } | Self::Name(_) => ErrorClass::Reject,

@@ -4,7 +4,6 @@
 //! partitions go side by side, up to [`PARTITIONS_IN_FLIGHT_MAX`].
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Mutex;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
@@ -12,10 +11,11 @@ use stoa_env::Transport;
 use stoa_protocol::catalog::FeatureGroup;
 use stoa_protocol::key::{encode_key, key_prefix, partition_hash};
 use stoa_protocol::message::{SessionStep, WriteAnswer};
-use stoa_protocol::{ClusterMap, KeyType, KeyValue, PartitionId, RowBatch, RowBatchBuilder, Value};
+use stoa_protocol::{ClusterMap, ErrorCode, KeyType, KeyValue, PartitionId, RowBatch, RowBatchBuilder, Value};
 
 use crate::error::{RowsError, WriteError};
 use crate::plan::key_error;
+use crate::session_place::{SessionPlace, SessionPlaces};
 use crate::writer::{Group, OnLostAnswer, WriteOptions};
 
 /// Partitions that one call writes to at the same time: enough to fill three nodes' group commits, few enough that
@@ -65,22 +65,14 @@ impl Default for WriterOptions {
     }
 }
 
-/// Writes rows of one group. With a session, use one writer at a time for it.
+/// Writes rows of one group. Calls may be made at the same time; batches of one partition then go in turn. With a session,
+/// use one writer at a time for it.
 pub struct GroupWriter<T: Transport> {
     group: Group<T>,
     features: Vec<u16>,
     types: Vec<KeyType>,
     options: WriterOptions,
-    /// Each partition's place in the session.
-    steps: Mutex<BTreeMap<PartitionId, SessionPlace>>,
-}
-
-#[derive(Debug, Clone, Default)]
-struct SessionPlace {
-    /// The last sequence known to be applied.
-    last: u64,
-    /// A batch of sequence `last + 1` whose outcome is not known: nothing else may take its number.
-    unsettled: Option<RowBatch>,
+    places: SessionPlaces,
 }
 
 struct Job {
@@ -112,7 +104,7 @@ impl<T: Transport> Group<T> {
             group: self.clone(),
             features: places,
             options,
-            steps: Mutex::default(),
+            places: SessionPlaces::default(),
         })
     }
 }
@@ -204,11 +196,12 @@ impl<T: Transport> GroupWriter<T> {
     async fn write_partition(&self, partition: PartitionId, jobs: Vec<Job>) -> Vec<BatchResult> {
         let mut queue: VecDeque<Job> = jobs.into();
         let mut results = Vec::with_capacity(queue.len());
-        if let Err(error) = self.prepare(partition, &mut queue).await {
-            return fail_all(partition, queue, error);
-        }
         while let Some(job) = queue.pop_front() {
-            let result = self.write_one(partition, &job.batch).await;
+            let (settled, result) = match self.options.session {
+                None => (None, self.write_plain(partition, &job.batch).await),
+                Some(session) => self.write_step(partition, session, &job.batch).await,
+            };
+            results.extend(settled.map(|result| BatchResult { partition, rows: Vec::new(), result }));
             let failed = result.is_err();
             results.push(BatchResult { partition, rows: job.rows, result });
             if failed {
@@ -223,61 +216,125 @@ impl<T: Transport> GroupWriter<T> {
         results
     }
 
-    /// Learns the partition's place in the session, and puts a batch whose outcome is open first.
-    async fn prepare(&self, partition: PartitionId, queue: &mut VecDeque<Job>) -> Result<(), WriteError> {
-        let Some(session) = self.options.session else { return Ok(()) };
-        let known = self.steps().get(&partition).cloned();
-        let place = match known {
-            Some(place) => place,
-            None => {
-                let answer = self.group.client.session(partition, session, self.options.deadline).await?;
-                let place = SessionPlace { last: answer.last, unsettled: None };
-                self.steps().insert(partition, place.clone());
-                place
-            }
+    async fn write_plain(&self, partition: PartitionId, batch: &RowBatch) -> Result<WriteAnswer, WriteError> {
+        let WriterOptions { deadline, on_lost_answer, .. } = self.options;
+        let options = WriteOptions { deadline, step: None, on_lost_answer };
+        self.group.client.write(partition, batch, &options).await
+    }
+
+    /// Writes a batch as the next step of the session. First is what became of an earlier batch that was open still, if
+    /// there was one; if it could not be settled, this one is not sent.
+    async fn write_step(
+        &self,
+        partition: PartitionId,
+        session: u128,
+        batch: &RowBatch,
+    ) -> (Option<Result<WriteAnswer, WriteError>>, Result<WriteAnswer, WriteError>) {
+        let deadline = self.options.deadline;
+        let held = self.places.of(partition);
+        let Ok(mut held) = tokio::time::timeout(deadline, held.lock()).await else {
+            return (None, Err(WriteError::Busy { partition, waited: deadline }));
         };
-        if let Some(batch) = place.unsettled {
-            queue.push_front(Job { rows: Vec::new(), batch });
+        let place = match &mut *held {
+            Some(place) => place,
+            unknown => match self.group.client.session(partition, session, deadline).await {
+                Ok(answer) => unknown.insert(SessionPlace::new(answer.last)),
+                Err(error) => return (None, Err(error)),
+            },
+        };
+        let settled = match place.open() {
+            Some(open) => Some(self.send_step(partition, session, place, &open, SentBefore::Yes).await),
+            None => None,
+        };
+        let result = match &settled {
+            Some(Err(_)) => Err(WriteError::Skipped { partition }),
+            _ => self.send_step(partition, session, place, batch, SentBefore::No).await,
+        };
+        let errors = [settled.as_ref().and_then(|settled| settled.as_ref().err()), result.as_ref().err()];
+        if errors.into_iter().flatten().any(is_gap) {
+            // The partition has forgotten the session: what this writer knows of its place is worth nothing.
+            *held = None;
         }
-        Ok(())
+        (settled, result)
     }
 
-    async fn write_one(&self, partition: PartitionId, batch: &RowBatch) -> Result<WriteAnswer, WriteError> {
-        let step = self.options.session.map(|session| {
-            let last = self.steps().get(&partition).map_or(0, |place| place.last);
-            SessionStep { session, sequence: last + 1 }
-        });
-        let options =
-            WriteOptions { deadline: self.options.deadline, step, on_lost_answer: self.options.on_lost_answer };
-        if step.is_some() {
-            // Noted before it is sent: if this future is dropped, the number is not given to another batch.
-            self.steps().entry(partition).or_default().unsettled = Some(batch.clone());
-        }
-        let result = self.group.client.write(partition, batch, &options).await;
-        if let Some(step) = step {
-            let mut steps = self.steps();
-            let place = steps.entry(partition).or_default();
-            match &result {
-                Ok(_) => *place = SessionPlace { last: step.sequence, unsettled: None },
-                Err(error) if error.may_have_happened() => {}
-                Err(_) => place.unsettled = None,
+    async fn send_step(
+        &self,
+        partition: PartitionId,
+        session: u128,
+        place: &mut SessionPlace,
+        batch: &RowBatch,
+        sent_before: SentBefore,
+    ) -> Result<WriteAnswer, WriteError> {
+        let WriterOptions { deadline, on_lost_answer, .. } = self.options;
+        // Twice at most: a number is contested only until it is used.
+        loop {
+            let step = Some(SessionStep { session, sequence: place.next() });
+            place.on_send(batch);
+            let result =
+                self.group.client.write(partition, batch, &WriteOptions { deadline, step, on_lost_answer }).await;
+            match result {
+                Ok(answer) if place.on_applied(answer.repeated) => return Ok(answer),
+                Ok(_) => {}
+                Err(error) if error.may_have_happened() => return Err(error),
+                Err(error) if sent_before == SentBefore::No => {
+                    place.on_never_taken();
+                    return Err(error);
+                }
+                Err(error) => return self.settle_refused(partition, session, place, error).await,
             }
         }
-        result
     }
 
-    fn steps(&self) -> std::sync::MutexGuard<'_, BTreeMap<PartitionId, SessionPlace>> {
-        self.steps.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    /// A batch that may have happened earlier is refused now: what became of it only a quorum can tell.
+    async fn settle_refused(
+        &self,
+        partition: PartitionId,
+        session: u128,
+        place: &mut SessionPlace,
+        refused: WriteError,
+    ) -> Result<WriteAnswer, WriteError> {
+        let WriteError::Rejected(last) = &refused else {
+            // It was not taken this time, and may be the next time.
+            return Err(refused);
+        };
+        if is_gap(&refused) {
+            return Err(WriteError::OutcomeUnknown { waited: Duration::ZERO, last: last.clone() });
+        }
+        let Ok(answer) = self.group.client.session(partition, session, self.options.deadline).await else {
+            return Err(WriteError::OutcomeUnknown { waited: self.options.deadline, last: last.clone() });
+        };
+        if answer.last < place.next() {
+            place.on_given_up();
+            return Err(refused);
+        }
+        if !place.on_applied(true) {
+            // The number was contested, so it may be another batch that was applied. The next one is nobody else's, and
+            // this one is refused.
+            return Err(refused);
+        }
+        let incarnation = self.group.client.map().set(self.group.definition().set).map_or(0, |set| set.incarnation);
+        Ok(WriteAnswer { index: answer.index, incarnation, applied: 0, older: Vec::new(), repeated: true })
     }
+}
+
+/// Whether an earlier call has sent the batch already, with an outcome that is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SentBefore {
+    Yes,
+    No,
+}
+
+fn is_gap(error: &WriteError) -> bool {
+    let last = match error {
+        WriteError::Rejected(last) | WriteError::OutcomeUnknown { last, .. } => last,
+        _ => return false,
+    };
+    last.refusal().is_some_and(|refusal| refusal.code == ErrorCode::SessionGap)
 }
 
 fn finish(rows: Vec<u32>, builder: RowBatchBuilder) -> Option<Job> {
     builder.finish().map(|batch| Job { rows, batch })
-}
-
-fn fail_all(partition: PartitionId, queue: VecDeque<Job>, error: WriteError) -> Vec<BatchResult> {
-    let fail = |job: Job| BatchResult { partition, rows: job.rows, result: Err(error.clone()) };
-    queue.into_iter().map(fail).collect()
 }
 
 /// Bytes of a row's values of variable width, not less.

@@ -30,6 +30,8 @@ pub enum Mood {
     Silent,
     /// Carries requests out, and their answers vanish.
     Deaf,
+    /// Requests are delayed on their way, until [`Cluster::deliver_late`].
+    Late,
     /// Nobody listens.
     Down,
     /// Answers after this time.
@@ -55,6 +57,8 @@ pub struct State {
     pub sessions: BTreeMap<(PartitionId, u128), u64>,
     pub map_version: u64,
     pub hide_from: Option<u64>,
+    /// Requests that are still on their way, and to whom.
+    pub late: Vec<(u64, Bytes)>,
 }
 
 #[derive(Clone)]
@@ -155,6 +159,13 @@ impl Cluster {
         nodes
     }
 
+    /// What was delayed arrives.
+    pub fn deliver_late(&self) {
+        let late = std::mem::take(&mut self.state().late);
+        assert!(!late.is_empty(), "nothing is on its way");
+        late.iter().for_each(|(node, request)| drop(self.answer(*node, request, &Mood::Well)));
+    }
+
     pub fn map(&self) -> ClusterMap {
         map(self.state().map_version)
     }
@@ -206,6 +217,10 @@ impl Transport for Cluster {
             Mood::Silent => None,
             Mood::Deaf => {
                 self.answer(node, &request, &mood);
+                None
+            }
+            Mood::Late => {
+                self.state().late.push((node, request.clone()));
                 None
             }
             Mood::Garbled => Some(Bytes::from_static(b"HTTP/1.1 200 OK")),
