@@ -57,6 +57,8 @@ pub struct State {
     pub sessions: BTreeMap<(PartitionId, u128), u64>,
     pub map_version: u64,
     pub hide_from: Option<u64>,
+    /// Batches that are carried out before all others are refused.
+    pub refuse_after: Option<usize>,
     /// Requests that are still on their way, and to whom.
     pub late: Vec<(u64, Bytes)>,
 }
@@ -356,6 +358,9 @@ impl State {
 
     fn write(&mut self, node: u64, request: WriteRequest) -> Result<Vec<u8>, ErrorBody> {
         self.lead(node)?;
+        if self.refuse_after.is_some_and(|batches| self.batches >= batches) {
+            return Err(ErrorBody::new(ErrorCode::Forbidden, "enough"));
+        }
         let batch = RowBatch::parse(request.batch.into())?;
         batch.check(&product(), i64::MAX)?;
         let mut repeated = false;

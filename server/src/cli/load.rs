@@ -106,19 +106,18 @@ impl LoadCommand {
         let seconds = RealClock.boot().since(start).as_secs_f64();
         let (report, error) = match result {
             Ok(report) => (report, None),
-            Err(LoadFailure::BadRows(report)) => (*report.clone(), Some(LoadFailure::BadRows(report).to_string())),
-            Err(LoadFailure::Write { partition, sequence, error, report }) => {
-                let text = LoadFailure::Write { partition, sequence, error, report: report.clone() }.to_string();
-                (*report, Some(text))
-            }
-            Err(error) => return Err(error.into()),
+            Err(failure) => match failure.report() {
+                Some(report) => (report.clone(), Some(failure)),
+                None => return Err(failure.into()),
+            },
         };
+        let error_text = error.as_ref().map(LoadFailure::to_string);
         match self.json {
-            true => println!("{}", json(&report, seconds, error.as_deref())),
+            true => println!("{}", json(&report, seconds, error_text.as_deref())),
             false => print(&report, seconds),
         }
         match error {
-            Some(error) => anyhow::bail!(error),
+            Some(error) => Err(error.into()),
             None => Ok(0),
         }
     }
@@ -136,13 +135,14 @@ fn print(report: &LoadReport, seconds: f64) {
         println!("columns not read: {}", report.ignored_columns.join(", "));
     }
     println!(
-        "{} rows read, {} acknowledged, {} bad, {} older than what was there; {:.1} s, {:.0} rows/s",
+        "{} rows read, {} acknowledged ({} before this run), {} bad, {} older than what was there; {:.1} s, {:.0} rows/s",
         report.rows_read,
         report.rows_acknowledged,
+        report.rows_before,
         report.rows_bad,
         report.rows_older,
         seconds,
-        report.rows_acknowledged as f64 / seconds.max(1e-9)
+        rows_per_s(report, seconds)
     );
     for (partition, done) in &report.acknowledged {
         println!(
@@ -152,6 +152,11 @@ fn print(report: &LoadReport, seconds: f64) {
     }
 }
 
+/// Of this run: what an earlier one had written took no time.
+fn rows_per_s(report: &LoadReport, seconds: f64) -> f64 {
+    (report.rows_acknowledged - report.rows_before) as f64 / seconds.max(1e-9)
+}
+
 fn json(report: &LoadReport, seconds: f64, error: Option<&str>) -> serde_json::Value {
     serde_json::json!({
         "rows_read": report.rows_read,
@@ -159,7 +164,9 @@ fn json(report: &LoadReport, seconds: f64, error: Option<&str>) -> serde_json::V
         "rows_bad": report.rows_bad,
         "rows_older": report.rows_older,
         "seconds": seconds,
-        "rows_per_s": report.rows_acknowledged as f64 / seconds.max(1e-9),
+        "rows_before": report.rows_before,
+        "rows_per_s": rows_per_s(report, seconds),
+        "ignored_columns": report.ignored_columns,
         "bad": report.bad.iter().map(|b| serde_json::json!({"line": b.line, "reason": b.reason})).collect::<Vec<_>>(),
         "acknowledged": report.acknowledged.iter().map(|(p, a)| (p.to_string(), serde_json::json!(a)))
             .collect::<serde_json::Map<_, _>>(),
