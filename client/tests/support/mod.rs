@@ -57,6 +57,8 @@ pub struct State {
     pub sessions: BTreeMap<(PartitionId, u128), u64>,
     pub map_version: u64,
     pub hide_from: Option<u64>,
+    /// The schema version that the partitions have learnt; the client opens its views at 1.
+    pub schema_version: u32,
     /// Batches that are carried out before all others are refused.
     pub refuse_after: Option<usize>,
     /// Requests that are still on their way, and to whom.
@@ -131,7 +133,7 @@ fn view() -> FeatureView {
 
 impl Cluster {
     pub fn new() -> Self {
-        let mut state = State { leader: 1, index: 100, map_version: 1, ..State::default() };
+        let mut state = State { leader: 1, index: 100, map_version: 1, schema_version: 1, ..State::default() };
         for id in 0..100 {
             state.rows.insert((FeatureGroupId(10), key(id)), id as i32 + 1_000);
             state.rows.insert((FeatureGroupId(11), key(id)), id as i32);
@@ -347,7 +349,7 @@ impl State {
             column
         });
         SectionResult::Rows(SectionAnswer {
-            schema_version: 1,
+            schema_version: self.schema_version,
             applied: LogIndex(self.index),
             incarnation: 0,
             statuses: found.iter().map(|row| row.map_or(RowStatus::NotFound, |_| RowStatus::Found)).collect(),
