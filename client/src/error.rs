@@ -319,6 +319,14 @@ pub enum WriteError {
         /// The partition.
         partition: PartitionId,
     },
+    /// Other calls of the same writer were writing to the partition all the time, so the batch was not sent.
+    #[error("other calls of this writer have kept partition {partition} for {waited:?}, so the batch was not sent")]
+    Busy {
+        /// The partition.
+        partition: PartitionId,
+        /// How long.
+        waited: Duration,
+    },
     /// The batch was refused for good and not carried out.
     #[error("the write was refused: {0}")]
     Rejected(Box<CallError>),
@@ -331,20 +339,6 @@ pub enum WriteError {
         attempts: u32,
         /// What the last attempt met.
         last: Box<CallError>,
-    },
-    /// An earlier attempt of this batch of a writer session may have been carried out, and now it is refused. Its number
-    /// stays taken: write the same again, or go on in a new session.
-    #[error(
-        "batch {sequence} of the writer session in partition {partition} may have been written by an earlier attempt, and \
-         now: {last}; write again, or go on in a new session"
-    )]
-    StepUnsettled {
-        /// The partition.
-        partition: PartitionId,
-        /// The batch's number.
-        sequence: u64,
-        /// What the last attempt met.
-        last: Box<WriteError>,
     },
     /// The batch may have been carried out, or may yet be.
     #[error(
@@ -363,17 +357,16 @@ impl WriteError {
     /// What the caller should do.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::NoPartition { .. } | Self::Skipped { .. } => ErrorClass::Retry,
+            Self::NoPartition { .. } | Self::Skipped { .. } | Self::Busy { .. } => ErrorClass::Retry,
             Self::NotTaken { .. } | Self::OutcomeUnknown { .. } => ErrorClass::Retry,
             Self::Rejected(error) => error.class(),
-            Self::StepUnsettled { last, .. } => last.class(),
             Self::Rows(_) | Self::Deadline { .. } | Self::Name(_) => ErrorClass::Reject,
         }
     }
 
     /// Whether the batch may have been, or may yet be, applied.
     pub fn may_have_happened(&self) -> bool {
-        matches!(self, Self::OutcomeUnknown { .. } | Self::StepUnsettled { .. })
+        matches!(self, Self::OutcomeUnknown { .. })
     }
 }
 

@@ -4,7 +4,6 @@
 //! partitions go side by side, up to [`PARTITIONS_IN_FLIGHT_MAX`].
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
@@ -12,10 +11,11 @@ use stoa_env::Transport;
 use stoa_protocol::catalog::FeatureGroup;
 use stoa_protocol::key::{encode_key, key_prefix, partition_hash};
 use stoa_protocol::message::{SessionStep, WriteAnswer};
-use stoa_protocol::{ClusterMap, KeyType, KeyValue, PartitionId, RowBatch, RowBatchBuilder, Value};
+use stoa_protocol::{ClusterMap, ErrorCode, KeyType, KeyValue, PartitionId, RowBatch, RowBatchBuilder, Value};
 
 use crate::error::{RowsError, WriteError};
 use crate::plan::key_error;
+use crate::session_place::{SessionPlace, SessionPlaces};
 use crate::writer::{Group, OnLostAnswer, WriteOptions};
 
 /// Partitions that one call writes to at the same time: enough to fill three nodes' group commits, few enough that
@@ -52,9 +52,7 @@ pub struct WriterOptions {
     /// For each batch, as [`WriteOptions::deadline`].
     pub deadline: Duration,
     /// A writer session for exactly-once: a number that no other writer uses. Its steps begin at 1; a writer that
-    /// continues a session asks each partition how far it has come. It must write the same batches again from there: a
-    /// batch of the former writer may still be on its way, and a number that two batches were given is refused with
-    /// [`ErrorCode::SessionConflict`](stoa_protocol::ErrorCode::SessionConflict). Other rows take a new session.
+    /// continues a session asks each partition how far it has come.
     pub session: Option<u128>,
     /// As [`WriteOptions::on_lost_answer`].
     pub on_lost_answer: OnLostAnswer,
@@ -67,27 +65,14 @@ impl Default for WriterOptions {
     }
 }
 
-/// Writes rows of one group. With a session, use one writer at a time for it; calls of one writer may go side by side.
+/// Writes rows of one group. Calls may be made at the same time; batches of one partition then go in turn. With a session,
+/// use one writer at a time for it.
 pub struct GroupWriter<T: Transport> {
     group: Group<T>,
     features: Vec<u16>,
     types: Vec<KeyType>,
     options: WriterOptions,
-    /// Each partition's place in the session; `None` until the partition was asked. A place is locked for as long as
-    /// batches of its partition are under way, so that calls side by side take turns. As many as the map has partitions.
-    steps: Mutex<BTreeMap<PartitionId, Place>>,
-}
-
-type Place = Arc<tokio::sync::Mutex<Option<SessionPlace>>>;
-
-#[derive(Debug, Clone, Default)]
-struct SessionPlace {
-    /// The last sequence known to be applied.
-    last: u64,
-    /// A batch of sequence `last + 1` that was sent and whose outcome is not known. It keeps the number until a leader
-    /// says that it was applied: even if it is refused later, an earlier attempt may have been carried out, or may lie
-    /// in the network still, and whatever took the number then would be acknowledged and lost.
-    unsettled: Option<RowBatch>,
+    places: SessionPlaces,
 }
 
 struct Job {
@@ -119,7 +104,7 @@ impl<T: Transport> Group<T> {
             group: self.clone(),
             features: places,
             options,
-            steps: Mutex::default(),
+            places: SessionPlaces::default(),
         })
     }
 }
@@ -209,37 +194,14 @@ impl<T: Transport> GroupWriter<T> {
     }
 
     async fn write_partition(&self, partition: PartitionId, jobs: Vec<Job>) -> Vec<BatchResult> {
-        let Some(session) = self.options.session else { return self.write_all(partition, jobs.into(), None).await };
-        let place =
-            self.steps.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).entry(partition).or_default().clone();
-        let mut place = place.lock().await;
         let mut queue: VecDeque<Job> = jobs.into();
-        let known = match place.take() {
-            Some(known) => known,
-            None => match self.group.client.session(partition, session, self.options.deadline).await {
-                Ok(answer) => SessionPlace { last: answer.last, unsettled: None },
-                Err(error) => return fail_all(partition, queue, error),
-            },
-        };
-        if let Some(batch) = known.unsettled.clone() {
-            queue.push_front(Job { rows: Vec::new(), batch });
-        }
-        self.write_all(partition, queue, Some((session, place.insert(known)))).await
-    }
-
-    /// Writes one batch after the other, up to the first that fails.
-    async fn write_all(
-        &self,
-        partition: PartitionId,
-        mut queue: VecDeque<Job>,
-        mut session: Option<(u128, &mut SessionPlace)>,
-    ) -> Vec<BatchResult> {
         let mut results = Vec::with_capacity(queue.len());
         while let Some(job) = queue.pop_front() {
-            let result = match &mut session {
-                Some((session, place)) => self.write_step(partition, &job.batch, *session, place).await,
-                None => self.write_one(partition, &job.batch, None).await,
+            let (settled, result) = match self.options.session {
+                None => (None, self.write_plain(partition, &job.batch).await),
+                Some(session) => self.write_step(partition, session, &job.batch).await,
             };
+            results.extend(settled.map(|result| BatchResult { partition, rows: Vec::new(), result }));
             let failed = result.is_err();
             results.push(BatchResult { partition, rows: job.rows, result });
             if failed {
@@ -254,53 +216,127 @@ impl<T: Transport> GroupWriter<T> {
         results
     }
 
-    /// Writes the next batch of a session.
+    async fn write_plain(&self, partition: PartitionId, batch: &RowBatch) -> Result<WriteAnswer, WriteError> {
+        let WriterOptions { deadline, on_lost_answer, .. } = self.options;
+        let options = WriteOptions { deadline, step: None, on_lost_answer };
+        self.group.client.write(partition, batch, &options).await
+    }
+
+    /// Writes a batch as the next step of the session. First is what became of an earlier batch that was open still, if
+    /// there was one; if it could not be settled, this one is not sent.
     async fn write_step(
         &self,
         partition: PartitionId,
+        session: u128,
         batch: &RowBatch,
+    ) -> (Option<Result<WriteAnswer, WriteError>>, Result<WriteAnswer, WriteError>) {
+        let deadline = self.options.deadline;
+        let held = self.places.of(partition);
+        let Ok(mut held) = tokio::time::timeout(deadline, held.lock()).await else {
+            return (None, Err(WriteError::Busy { partition, waited: deadline }));
+        };
+        let place = match &mut *held {
+            Some(place) => place,
+            unknown => match self.group.client.session(partition, session, deadline).await {
+                Ok(answer) => unknown.insert(SessionPlace::new(answer.last)),
+                Err(error) => return (None, Err(error)),
+            },
+        };
+        let settled = match place.open() {
+            Some(open) => Some(self.send_step(partition, session, place, &open, SentBefore::Yes).await),
+            None => None,
+        };
+        let result = match &settled {
+            Some(Err(_)) => Err(WriteError::Skipped { partition }),
+            _ => self.send_step(partition, session, place, batch, SentBefore::No).await,
+        };
+        let errors = [settled.as_ref().and_then(|settled| settled.as_ref().err()), result.as_ref().err()];
+        if errors.into_iter().flatten().any(|error| has_code(error, ErrorCode::SessionGap)) {
+            // The partition has forgotten the session: what this writer knows of its place is worth nothing.
+            *held = None;
+        }
+        (settled, result)
+    }
+
+    async fn send_step(
+        &self,
+        partition: PartitionId,
         session: u128,
         place: &mut SessionPlace,
+        batch: &RowBatch,
+        sent_before: SentBefore,
     ) -> Result<WriteAnswer, WriteError> {
-        let step = SessionStep { session, sequence: place.last + 1 };
-        let sent_before = place.unsettled.is_some();
-        // Noted before it is sent: if this future is dropped, the number is not given to another batch.
-        place.unsettled = Some(batch.clone());
-        let result = self.write_one(partition, batch, Some(step)).await;
-        match result {
-            Ok(answer) => {
-                *place = SessionPlace { last: step.sequence, unsettled: None };
-                Ok(answer)
-            }
-            Err(error) if error.may_have_happened() => Err(error),
-            Err(error) if sent_before => {
-                Err(WriteError::StepUnsettled { partition, sequence: step.sequence, last: Box::new(error) })
-            }
-            Err(error) => {
-                place.unsettled = None;
-                Err(error)
+        let WriterOptions { deadline, on_lost_answer, .. } = self.options;
+        // Twice at most: a number is contested only until it is used, and an uncontested one is not refused as taken.
+        loop {
+            let step = Some(SessionStep { session, sequence: place.next() });
+            place.on_send(batch);
+            let result =
+                self.group.client.write(partition, batch, &WriteOptions { deadline, step, on_lost_answer }).await;
+            match result {
+                Ok(answer) if place.on_applied(answer.repeated) => return Ok(answer),
+                Ok(_) => {}
+                Err(error) if error.may_have_happened() => return Err(error),
+                // Another batch has the number: this one was not applied under it, and the next number is free.
+                Err(error) if has_code(&error, ErrorCode::SessionConflict) && place.on_taken() => {}
+                Err(error) if sent_before == SentBefore::No => {
+                    place.on_never_taken();
+                    return Err(error);
+                }
+                Err(error) => return self.settle_refused(partition, session, place, error).await,
             }
         }
     }
 
-    async fn write_one(
+    /// A batch that may have happened earlier is refused now: what became of it only a quorum can tell.
+    async fn settle_refused(
         &self,
         partition: PartitionId,
-        batch: &RowBatch,
-        step: Option<SessionStep>,
+        session: u128,
+        place: &mut SessionPlace,
+        refused: WriteError,
     ) -> Result<WriteAnswer, WriteError> {
-        let WriterOptions { deadline, on_lost_answer, .. } = self.options;
-        self.group.client.write(partition, batch, &WriteOptions { deadline, step, on_lost_answer }).await
+        let WriteError::Rejected(last) = &refused else {
+            // It was not taken this time, and may be the next time.
+            return Err(refused);
+        };
+        if has_code(&refused, ErrorCode::SessionGap) {
+            return Err(WriteError::OutcomeUnknown { waited: Duration::ZERO, last: last.clone() });
+        }
+        let Ok(answer) = self.group.client.session(partition, session, self.options.deadline).await else {
+            return Err(WriteError::OutcomeUnknown { waited: self.options.deadline, last: last.clone() });
+        };
+        if answer.last < place.next() {
+            place.on_given_up();
+            return Err(refused);
+        }
+        if !place.on_applied(true) {
+            // The number was contested, so it may be another batch that was applied. The next one is nobody else's, and
+            // this one is refused.
+            return Err(refused);
+        }
+        let incarnation = self.group.client.map().set(self.group.definition().set).map_or(0, |set| set.incarnation);
+        Ok(WriteAnswer { index: answer.index, incarnation, applied: 0, older: Vec::new(), repeated: true })
     }
+}
+
+/// Whether an earlier call has sent the batch already, with an outcome that is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SentBefore {
+    Yes,
+    No,
+}
+
+fn has_code(error: &WriteError, code: ErrorCode) -> bool {
+    let last = match error {
+        WriteError::Rejected(last) | WriteError::OutcomeUnknown { last, .. } => last,
+        _ => return false,
+    };
+    last.refusal().is_some_and(|refusal| refusal.code == code)
 }
 
 fn finish(rows: Vec<u32>, builder: RowBatchBuilder) -> Option<Job> {
     builder.finish().map(|batch| Job { rows, batch })
-}
-
-fn fail_all(partition: PartitionId, queue: VecDeque<Job>, error: WriteError) -> Vec<BatchResult> {
-    let fail = |job: Job| BatchResult { partition, rows: job.rows, result: Err(error.clone()) };
-    queue.into_iter().map(fail).collect()
 }
 
 /// Bytes of a row's values of variable width, not less.

@@ -64,6 +64,7 @@ pub mod retry;
 pub mod routes;
 pub mod rows;
 pub mod section_rows;
+mod session_place;
 mod shared;
 pub mod split;
 pub mod view;

@@ -128,13 +128,17 @@ impl Split {
         self.keys_of(plan, section).put(out);
     }
 
-    /// Whether an answer is one to a section: same schema, as many rows and columns, of the same types.
+    /// Whether an answer is one to a section: as many rows and columns, of the same types, of the schema asked or a newer
+    /// one. A newer one has appended features, and those asked for are still at their places; the whole answer is of it.
     pub fn fits(&self, plan: &ViewPlan, section: usize, answer: &SectionRows) -> Result<(), String> {
         let asked = &self.sections[section];
         let group = &plan.groups[asked.group];
-        if answer.schema_version != group.schema_version {
+        if answer.schema_version < group.schema_version {
             let (found, wanted) = (answer.schema_version, group.schema_version);
-            return Err(format!("it is of schema {found} of {}, and schema {wanted} was asked", group.name));
+            return Err(format!(
+                "it is of schema {found} of {}, and schema {wanted} or a newer one was asked",
+                group.name
+            ));
         }
         let rows = self.keys_of(plan, section).len();
         if answer.rows() != rows {

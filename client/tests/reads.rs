@@ -51,6 +51,20 @@ async fn one_request_to_one_node_asks_for_every_entity_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_view_reads_on_when_a_feature_is_appended_to_a_group() {
+    let cluster = Cluster::new();
+    let view = cluster.client().await.view("test/rank@1").await.unwrap();
+    cluster.state().schema_version = 2;
+    let answer = view.get(&rows([4, 6].into_iter()), &ReadOptions::default()).await.unwrap();
+    assert!(answer.is_complete());
+    assert_eq!(answer.column("p_name").unwrap().str(1), Some("product 6"));
+    assert_eq!(answer.stats().requests, 1);
+    cluster.state().schema_version = 0;
+    let answer = view.get(&rows([4, 6].into_iter()), &ReadOptions::default()).await.unwrap();
+    assert_eq!(answer.column("p_name").unwrap().status(1), ValueStatus::Unavailable, "an older schema is not believed");
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_rows_give_an_empty_answer_and_wrong_ones_a_typed_error() {
     let cluster = Cluster::new();
     let view = cluster.client().await.view("test/rank@1").await.unwrap();

@@ -7,9 +7,9 @@ mod support;
 
 use std::time::Duration;
 
-use stoa_client::{OnLostAnswer, WriteError, WriteOptions, WriteRow, WriterOptions};
+use stoa_client::{Group, GroupWriter, OnLostAnswer, WriteError, WriteOptions, WriteRow, WriterOptions};
 use stoa_protocol::message::Kind;
-use stoa_protocol::{ErrorCode, FeatureGroupId, PartitionId, RowBatch, RowBatchBuilder, Value};
+use stoa_protocol::{ErrorCode, FeatureGroupId, KeyValue, PartitionId, RowBatch, RowBatchBuilder, Value};
 use support::{Cluster, Mood, key, product};
 
 fn batch(cluster: &Cluster, id: i64) -> (PartitionId, RowBatch) {
@@ -153,44 +153,128 @@ async fn a_session_writer_settles_an_open_batch_before_the_next() {
     assert_eq!(cluster.state().rows[&(FeatureGroupId(11), key(1))], 3);
 }
 
+fn session_writer(group: &Group<Cluster>) -> GroupWriter<Cluster> {
+    let options = WriterOptions { session: Some(4), deadline: Duration::from_secs(1), ..WriterOptions::default() };
+    group.writer(&["p_name", "p_units"], options).unwrap()
+}
+
+fn set_all(cluster: &Cluster, mood: &Mood) {
+    (1..=3).for_each(|node| cluster.set(node, mood.clone()));
+}
+
+fn units(cluster: &Cluster, id: i64) -> i32 {
+    cluster.state().rows[&(FeatureGroupId(11), key(id))]
+}
+
 #[tokio::test(start_paused = true)]
-async fn an_open_batch_keeps_its_number_when_it_is_refused_later() {
-    for refusal in [ErrorCode::NoQuorum, ErrorCode::SchemaMismatch] {
-        let cluster = Cluster::new();
-        let group = cluster.client().await.group("test/product@1").await.unwrap();
-        let options = WriterOptions { session: Some(4), deadline: Duration::from_secs(1), ..WriterOptions::default() };
-        let writer = group.writer(&["p_name", "p_units"], options).unwrap();
-        writer.write_rows(&[row(1, 1)]).await.unwrap();
-        (1..=3).for_each(|node| cluster.set(node, Mood::Deaf));
-        let results = writer.write_rows(&[row(1, 2)]).await.unwrap();
-        assert!(results[0].result.as_ref().unwrap_err().may_have_happened());
-        (1..=3).for_each(|node| cluster.set(node, Mood::Refusing(refusal)));
-        let results = writer.write_rows(&[row(1, 3)]).await.unwrap();
-        let error = results[0].result.as_ref().unwrap_err();
-        assert!(matches!(error, WriteError::StepUnsettled { sequence: 2, .. }), "{error}");
-        assert!(error.may_have_happened());
-        (1..=3).for_each(|node| cluster.set(node, Mood::Well));
-        let results = writer.write_rows(&[row(1, 4)]).await.unwrap();
-        assert_eq!(results.len(), 2, "the open one, again, and the new one");
-        assert!(!results[1].result.as_ref().unwrap().repeated, "its number was given to another batch");
-        assert_eq!(cluster.state().rows[&(FeatureGroupId(11), key(1))], 4, "an acknowledged row is lost");
-    }
+async fn the_number_of_a_batch_that_may_yet_arrive_costs_no_other_batch_its_rows() {
+    let cluster = Cluster::new();
+    let group = cluster.client().await.group("test/product@1").await.unwrap();
+    let writer = session_writer(&group);
+    writer.write_rows(&[row(1, 1)]).await.unwrap();
+    set_all(&cluster, &Mood::Late);
+    let results = writer.write_rows(&[row(1, 2)]).await.unwrap();
+    assert!(results[0].result.as_ref().unwrap_err().may_have_happened());
+    set_all(&cluster, &Mood::Refusing(ErrorCode::Forbidden));
+    let results = writer.write_rows(&[row(1, 3)]).await.unwrap();
+    assert!(results.iter().all(|result| result.result.is_err()), "{results:?}");
+    set_all(&cluster, &Mood::Well);
+    cluster.deliver_late();
+    let results = writer.write_rows(&[row(1, 4)]).await.unwrap();
+    assert!(results.iter().all(|result| result.result.is_ok()), "{results:?}");
+    assert_eq!(units(&cluster, 1), 4, "what was acknowledged last is there");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_had_happened_and_is_refused_later_keeps_its_number() {
+    let cluster = Cluster::new();
+    let group = cluster.client().await.group("test/product@1").await.unwrap();
+    let writer = session_writer(&group);
+    set_all(&cluster, &Mood::Deaf);
+    // The first call learns the place before it writes.
+    let ask = writer.write_rows(&[row(1, 0)]).await.unwrap();
+    assert!(ask[0].result.is_err());
+    set_all(&cluster, &Mood::Well);
+    writer.write_rows(&[row(1, 1)]).await.unwrap();
+    set_all(&cluster, &Mood::Deaf);
+    writer.write_rows(&[row(1, 2)]).await.unwrap();
+    set_all(&cluster, &Mood::Refusing(ErrorCode::Forbidden));
+    let results = writer.write_rows(&[row(1, 3)]).await.unwrap();
+    assert!(results[0].rows.is_empty() && results[0].result.as_ref().unwrap().repeated, "{results:?}");
+    assert!(results[1].result.is_err());
+    set_all(&cluster, &Mood::Well);
+    writer.write_rows(&[row(1, 4)]).await.unwrap();
+    assert_eq!(units(&cluster, 1), 4);
+    assert_eq!(cluster.state().batches, 3, "1, 2 and 4");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_is_dropped_leaves_its_number_taken() {
     let cluster = Cluster::new();
     let group = cluster.client().await.group("test/product@1").await.unwrap();
-    let writer = group.writer(&["p_name", "p_units"], WriterOptions { session: Some(4), ..WriterOptions::default() });
-    let writer = writer.unwrap();
+    let writer = session_writer(&group);
     writer.write_rows(&[row(1, 1)]).await.unwrap();
-    (1..=3).for_each(|node| cluster.set(node, Mood::Deaf));
-    let dropped = tokio::time::timeout(Duration::from_millis(50), writer.write_rows(&[row(1, 2)])).await;
-    assert!(dropped.is_err());
-    (1..=3).for_each(|node| cluster.set(node, Mood::Well));
+    set_all(&cluster, &Mood::Late);
+    let rows = [row(1, 2)];
+    assert!(tokio::time::timeout(Duration::from_millis(100), writer.write_rows(&rows)).await.is_err());
+    set_all(&cluster, &Mood::Refusing(ErrorCode::Forbidden));
+    writer.write_rows(&[row(1, 3)]).await.unwrap();
+    set_all(&cluster, &Mood::Well);
+    cluster.deliver_late();
+    let results = writer.write_rows(&[row(1, 4)]).await.unwrap();
+    assert!(results.iter().all(|result| result.result.is_ok()), "{results:?}");
+    assert_eq!(units(&cluster, 1), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_writer_that_continues_a_session_loses_nothing_to_what_its_predecessor_left_on_the_way() {
+    let cluster = Cluster::new();
+    let client = cluster.client().await;
+    let group = client.group("test/product@1").await.unwrap();
+    let first = session_writer(&group);
+    first.write_rows(&[row(1, 1)]).await.unwrap();
+    set_all(&cluster, &Mood::Late);
+    first.write_rows(&[row(1, 2)]).await.unwrap();
+    drop(first);
+    set_all(&cluster, &Mood::Refusing(ErrorCode::Forbidden));
+    let second = session_writer(&group);
+    second.write_rows(&[row(1, 3)]).await.unwrap(); // it has asked for its place, and been refused
+    set_all(&cluster, &Mood::Well);
+    cluster.deliver_late();
+    let results = second.write_rows(&[row(1, 4)]).await.unwrap();
+    assert!(results[0].result.is_ok());
+    assert_eq!(units(&cluster, 1), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_calls_of_one_writer_at_once_take_different_numbers() {
+    let cluster = Cluster::new();
+    let group = cluster.client().await.group("test/product@1").await.unwrap();
+    let writer = session_writer(&group);
+    let ids: Vec<i64> = (0..20).collect();
+    let (even, odd): (Vec<_>, Vec<_>) = ids.iter().map(|&id| row(id, id + 500)).partition(|row| {
+        row.event_time == 1 && {
+            let KeyValue::Int(id) = row.key[0] else { unreachable!() };
+            id % 2 == 0
+        }
+    });
+    let (a, b) = tokio::join!(writer.write_rows(&even), writer.write_rows(&odd));
+    assert!(a.unwrap().iter().chain(&b.unwrap()).all(|result| result.result.is_ok()));
+    ids.iter().for_each(|&id| assert_eq!(i64::from(units(&cluster, id)), id + 500, "row {id}"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_was_forgotten_is_begun_again() {
+    let cluster = Cluster::new();
+    let group = cluster.client().await.group("test/product@1").await.unwrap();
+    let writer = session_writer(&group);
+    writer.write_rows(&[row(1, 1)]).await.unwrap();
+    cluster.state().sessions.clear();
+    let results = writer.write_rows(&[row(1, 2)]).await.unwrap();
+    assert!(results[0].result.is_err(), "the caller is told");
     let results = writer.write_rows(&[row(1, 3)]).await.unwrap();
-    assert!(results[0].rows.is_empty() && results[0].result.as_ref().unwrap().repeated, "{results:?}");
-    assert_eq!(cluster.state().rows[&(FeatureGroupId(11), key(1))], 3);
+    assert!(results[0].result.is_ok(), "{results:?}");
+    assert_eq!(units(&cluster, 1), 3);
 }
 
 #[tokio::test(start_paused = true)]

@@ -30,6 +30,8 @@ pub enum Mood {
     Silent,
     /// Carries requests out, and their answers vanish.
     Deaf,
+    /// Requests are delayed on their way, until [`Cluster::deliver_late`].
+    Late,
     /// Nobody listens.
     Down,
     /// Answers after this time.
@@ -52,9 +54,16 @@ pub struct State {
     pub log: Vec<(Kind, u64)>,
     pub keys_read: usize,
     pub batches: usize,
-    pub sessions: BTreeMap<(PartitionId, u128), u64>,
+    /// The last number of each session, and the bytes of its batch.
+    pub sessions: BTreeMap<(PartitionId, u128), (u64, Vec<u8>)>,
     pub map_version: u64,
     pub hide_from: Option<u64>,
+    /// The schema version that the partitions have learnt; the client opens its views at 1.
+    pub schema_version: u32,
+    /// Batches that are carried out before all others are refused.
+    pub refuse_after: Option<usize>,
+    /// Requests that are still on their way, and to whom.
+    pub late: Vec<(u64, Bytes)>,
 }
 
 #[derive(Clone)]
@@ -125,7 +134,7 @@ fn view() -> FeatureView {
 
 impl Cluster {
     pub fn new() -> Self {
-        let mut state = State { leader: 1, index: 100, map_version: 1, ..State::default() };
+        let mut state = State { leader: 1, index: 100, map_version: 1, schema_version: 1, ..State::default() };
         for id in 0..100 {
             state.rows.insert((FeatureGroupId(10), key(id)), id as i32 + 1_000);
             state.rows.insert((FeatureGroupId(11), key(id)), id as i32);
@@ -153,6 +162,13 @@ impl Cluster {
         let nodes = state.log.iter().filter(|(kind, _)| *kind == wanted).map(|(_, node)| *node).collect();
         state.log.clear();
         nodes
+    }
+
+    /// What was delayed arrives.
+    pub fn deliver_late(&self) {
+        let late = std::mem::take(&mut self.state().late);
+        assert!(!late.is_empty(), "nothing is on its way");
+        late.iter().for_each(|(node, request)| drop(self.answer(*node, request, &Mood::Well)));
     }
 
     pub fn map(&self) -> ClusterMap {
@@ -206,6 +222,10 @@ impl Transport for Cluster {
             Mood::Silent => None,
             Mood::Deaf => {
                 self.answer(node, &request, &mood);
+                None
+            }
+            Mood::Late => {
+                self.state().late.push((node, request.clone()));
                 None
             }
             Mood::Garbled => Some(Bytes::from_static(b"HTTP/1.1 200 OK")),
@@ -273,7 +293,7 @@ impl State {
             }
             Kind::Session => {
                 let (_, request) = decode_request::<SessionRequest>(body)?;
-                let last = self.sessions.get(&(request.partition, request.session)).copied().unwrap_or(0);
+                let last = self.sessions.get(&(request.partition, request.session)).map_or(0, |(last, _)| *last);
                 Ok(SessionAnswer { last, index: LogIndex(self.index) }.to_bytes())
             }
             Kind::Apply => {
@@ -330,7 +350,7 @@ impl State {
             column
         });
         SectionResult::Rows(SectionAnswer {
-            schema_version: 1,
+            schema_version: self.schema_version,
             applied: LogIndex(self.index),
             incarnation: 0,
             statuses: found.iter().map(|row| row.map_or(RowStatus::NotFound, |_| RowStatus::Found)).collect(),
@@ -341,16 +361,24 @@ impl State {
 
     fn write(&mut self, node: u64, request: WriteRequest) -> Result<Vec<u8>, ErrorBody> {
         self.lead(node)?;
+        if self.refuse_after.is_some_and(|batches| self.batches >= batches) {
+            return Err(ErrorBody::new(ErrorCode::Forbidden, "enough"));
+        }
         let batch = RowBatch::parse(request.batch.into())?;
         batch.check(&product(), i64::MAX)?;
         let mut repeated = false;
         if let Some(step) = request.step {
-            let last = self.sessions.entry((request.partition, step.session)).or_default();
+            let (last, content) = self.sessions.entry((request.partition, step.session)).or_default();
             repeated = step.sequence <= *last;
+            if step.sequence == *last && content[..] != batch.bytes()[..] {
+                return Err(ErrorBody::new(ErrorCode::SessionConflict, "another batch has this number"));
+            }
             if step.sequence > *last + 1 {
                 return Err(ErrorBody::new(ErrorCode::SessionGap, format!("{} after {last}", step.sequence)));
             }
-            *last = step.sequence.max(*last);
+            if !repeated {
+                (*last, *content) = (step.sequence, batch.bytes().to_vec());
+            }
         }
         if !repeated {
             self.index += 1;

@@ -106,23 +106,18 @@ impl LoadCommand {
         let seconds = RealClock.boot().since(start).as_secs_f64();
         let (report, error) = match result {
             Ok(report) => (report, None),
-            Err(LoadFailure::BadRows(report)) => (*report.clone(), Some(LoadFailure::BadRows(report).to_string())),
-            Err(LoadFailure::Write { partition, sequence, error, report }) => {
-                let text = LoadFailure::Write { partition, sequence, error, report: report.clone() }.to_string();
-                (*report, Some(text))
-            }
-            Err(LoadFailure::Broken { what, report }) => {
-                let text = LoadFailure::Broken { what, report: report.clone() }.to_string();
-                (*report, Some(text))
-            }
-            Err(error) => return Err(error.into()),
+            Err(failure) => match failure.report() {
+                Some(report) => (report.clone(), Some(failure)),
+                None => return Err(failure.into()),
+            },
         };
+        let error_text = error.as_ref().map(LoadFailure::to_string);
         match self.json {
-            true => println!("{}", json(&report, seconds, error.as_deref())),
+            true => println!("{}", json(&report, seconds, error_text.as_deref())),
             false => print(&report, seconds),
         }
         match error {
-            Some(error) => anyhow::bail!(error),
+            Some(error) => Err(error.into()),
             None => Ok(0),
         }
     }
@@ -147,7 +142,7 @@ fn print(report: &LoadReport, seconds: f64) {
         report.rows_bad,
         report.rows_older,
         seconds,
-        report.rows_written() as f64 / seconds.max(1e-9)
+        rows_per_s(report, seconds)
     );
     for (partition, done) in &report.acknowledged {
         println!(
@@ -155,6 +150,11 @@ fn print(report: &LoadReport, seconds: f64) {
             done.batches, done.batches_before, done.rows, done.first_line, done.last_line
         );
     }
+}
+
+/// Of this run: what an earlier one had written took no time.
+fn rows_per_s(report: &LoadReport, seconds: f64) -> f64 {
+    (report.rows_acknowledged - report.rows_before) as f64 / seconds.max(1e-9)
 }
 
 fn json(report: &LoadReport, seconds: f64, error: Option<&str>) -> serde_json::Value {
@@ -165,7 +165,8 @@ fn json(report: &LoadReport, seconds: f64, error: Option<&str>) -> serde_json::V
         "rows_older": report.rows_older,
         "seconds": seconds,
         "rows_before": report.rows_before,
-        "rows_per_s": report.rows_written() as f64 / seconds.max(1e-9),
+        "rows_per_s": rows_per_s(report, seconds),
+        "ignored_columns": report.ignored_columns,
         "bad": report.bad.iter().map(|b| serde_json::json!({"line": b.line, "reason": b.reason})).collect::<Vec<_>>(),
         "acknowledged": report.acknowledged.iter().map(|(p, a)| (p.to_string(), serde_json::json!(a)))
             .collect::<serde_json::Map<_, _>>(),

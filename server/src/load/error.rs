@@ -93,6 +93,18 @@ pub enum LoadError {
         /// The file types that would do.
         allowed: String,
     },
+    /// A thread of the load panicked: the rest of the file was not read.
+    #[error("the thread that was to {what} stopped by a fault of this program; what it was reading may be damaged")]
+    Stopped {
+        /// What it did.
+        what: &'static str,
+    },
+    /// The operating system gives no thread.
+    #[error("no thread could be started to read the file: {source}")]
+    Thread {
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
     /// Rows cannot be sent to partitions.
     #[error("{group} lies in partition set {wanted}, and the set given is {given} with {partitions} partitions")]
     Partitions {

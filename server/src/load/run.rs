@@ -5,28 +5,19 @@
 //! load asks each partition how far it has come and goes on from there.
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-use stoa_client::{Client, WriteError, WriteOptions};
-use stoa_env::{Transport, spawn};
-use stoa_protocol::message::SessionStep;
+use stoa_client::{Client, WriteError};
+use stoa_env::Transport;
 use stoa_protocol::{FeatureGroup, PartitionId};
-use tokio::sync::mpsc;
 
-use super::{
-    BadRow, Batcher, LoadError, LoadIdentity, LoadOptions, ReadyBatch, SourceFile, UnknownColumns, load_session_id,
-};
+use super::lanes::{LaneFailure, Lanes};
+use super::reading::{Input, Item, Output, ReadEnd, apart, read_on_a_thread};
+use super::{BadRow, Batcher, LoadError, LoadIdentity, LoadOptions, SourceFile, UnknownColumns, load_session_id};
 
 /// Rows read from the file at once.
 const CHUNK_ROWS: usize = 4_096;
-/// Batches of one partition that wait for the one before; with 2 MiB each it bounds what a slow partition holds.
-const WAITING_BATCHES_MAX: usize = 2;
-/// How long one batch may take over all attempts: a zone may be lost and a leader elected meanwhile.
-const BATCH_DEADLINE: Duration = Duration::from_secs(30);
 /// Bad rows that are kept for the report.
 pub const BAD_ROWS_SHOWN: usize = 20;
 
@@ -68,6 +59,8 @@ pub struct Acknowledged {
     pub batches_before: u64,
     /// Rows in them.
     pub rows: u64,
+    /// Of these, the ones that an earlier run had written.
+    pub rows_before: u64,
     /// The first line of the file among them; 0 if there is none.
     pub first_line: u64,
     /// The last line of the file among them; other partitions' lines lie between.
@@ -96,9 +89,21 @@ pub struct LoadReport {
 }
 
 impl LoadReport {
-    /// Rows that this run has written.
-    pub fn rows_written(&self) -> u64 {
-        self.rows_acknowledged - self.rows_before
+    fn note_rows(&mut self, read: u64, bad: u64, first_bad: Vec<BadRow>) {
+        self.rows_read += read;
+        self.rows_bad += bad;
+        let room = BAD_ROWS_SHOWN.saturating_sub(self.bad.len());
+        self.bad.extend(first_bad.into_iter().take(room));
+    }
+}
+
+impl LoadFailure {
+    /// What was read and acknowledged until then, if the load came that far.
+    pub fn report(&self) -> Option<&LoadReport> {
+        match self {
+            Self::File(_) | Self::Group(_) => None,
+            Self::BadRows(report) | Self::Interrupted { report, .. } | Self::Write { report, .. } => Some(report),
+        }
     }
 }
 
@@ -114,6 +119,14 @@ pub enum LoadFailure {
     /// The group cannot be opened. Nothing was written.
     #[error("{0}")]
     Group(WriteError),
+    /// The file could not be read to its end.
+    #[error("{error}. {} rows of it are acknowledged; run the same load again to go on from there", .report.rows_acknowledged)]
+    Interrupted {
+        /// Why.
+        error: LoadError,
+        /// What was acknowledged until then.
+        report: Box<LoadReport>,
+    },
     /// A batch was not written.
     #[error(
         "batch {sequence} of partition {partition} was not written: {error}. Run the same load again to go on from there"
@@ -125,14 +138,6 @@ pub enum LoadFailure {
         sequence: u64,
         /// Why.
         error: String,
-        /// What was acknowledged until then.
-        report: Box<LoadReport>,
-    },
-    /// The load itself broke down, which is a fault of the program.
-    #[error("the load broke down: {what} ended before its work was done. Run the same load again to go on from there")]
-    Broken {
-        /// Which part of it.
-        what: String,
         /// What was acknowledged until then.
         report: Box<LoadReport>,
     },
@@ -163,14 +168,22 @@ pub async fn load<T: Transport>(
     let group = client.group(&request.group).await.map_err(LoadFailure::Group)?;
     let definition = group.definition().clone();
     let options = LoadOptions { unknown_columns: request.unknown_columns, ..LoadOptions::new(request.at_us) };
-    let source = Arc::new(SourceFile::open(&request.file, &definition, options)?);
-    let mut report = LoadReport { ignored_columns: source.ignored_columns().to_vec(), ..LoadReport::default() };
+    let file = request.file.clone();
+    let group_read = definition.clone();
+    let source = apart("open the file", move || SourceFile::open(&file, &group_read, options)).await??;
+    let source = Arc::new(source);
+    let report = LoadReport { ignored_columns: source.ignored_columns().to_vec(), ..LoadReport::default() };
+    let mut total = source.rows_total();
     if request.on_bad == OnBad::Abort {
-        check_all(&source, &*progress, &mut report)?;
-        if report.rows_bad > 0 {
-            return Err(LoadFailure::BadRows(Box::new(report)));
+        let (checked, progress) = (source.clone(), progress.clone());
+        let found = apart("check the file", move || check_all(&checked, &*progress)).await??;
+        if found.rows_bad > 0 {
+            return Err(LoadFailure::BadRows(Box::new(LoadReport {
+                ignored_columns: report.ignored_columns,
+                ..found
+            })));
         }
-        report.rows_read = 0;
+        total = Some(found.rows_read);
     }
     let map = client.map();
     let set = map.set(definition.set).cloned().ok_or_else(|| LoadError::Partitions {
@@ -179,263 +192,80 @@ pub async fn load<T: Transport>(
         given: 0,
         partitions: 0,
     })?;
+    let digested = source.clone();
     let session = load_session_id(&LoadIdentity {
         name: &request.name,
-        file_digest: source.digest()?,
+        file_digest: apart("digest the file", move || digested.digest()).await??,
         group: &definition,
         set: &set,
         rows_per_batch: request.rows_per_batch,
         load_time_us: request.at_us,
     });
     let batcher = Batcher::new(&definition, &source.features(), &set, request.rows_per_batch)?;
-    let mut batches = read_batches(source.clone(), batcher);
-    let mut lanes = Lanes::new(client.clone(), session, progress, source.rows_total());
-    let read = feed(&mut batches, &mut report, async |batch| lanes.send(batch).await).await;
-    // Ends the reader if it is still at it.
-    drop(batches);
-    let failed = lanes.finish(&mut report).await;
-    match (failed, read) {
-        (Some(LaneFailure::Write { partition, sequence, error }), _) => {
-            Err(LoadFailure::Write { partition, sequence, error: error.to_string(), report: Box::new(report) })
-        }
-        (Some(LaneFailure::Broken { partition }), _) => {
-            Err(LoadFailure::Broken { what: format!("the writer of partition {partition}"), report: Box::new(report) })
-        }
-        (None, Fed::Failed(error)) => Err(error.into()),
-        (None, Fed::Stopped) => {
-            Err(LoadFailure::Broken { what: "the reader of the file".into(), report: Box::new(report) })
-        }
-        (None, Fed::Whole) => Ok(report),
-    }
+    let lanes = Lanes::new(client.clone(), session, progress, total);
+    let items = read_on_a_thread(move |send| read_batches(&source, batcher, send))?;
+    transfer(items, lanes, report).await
 }
 
-/// How the feeding of a file to its partitions ended.
-#[derive(Debug)]
-enum Fed {
-    /// With the end of the file.
-    Whole,
-    /// The file cannot be read any further.
-    Failed(LoadError),
-    /// Before its end: a partition took no more, or the reader died.
-    Stopped,
-}
-
-/// Hands on what the reader reads. Only the reader's own word says that the file was read to its end: a reader that has
-/// died is silent, too.
-async fn feed(
-    batches: &mut mpsc::Receiver<Result<Read, LoadError>>,
-    report: &mut LoadReport,
-    mut send: impl AsyncFnMut(ReadyBatch) -> bool,
-) -> Fed {
-    while let Some(item) = batches.recv().await {
-        match item {
-            Ok(Read::End) => return Fed::Whole,
-            Ok(Read::Batch(batch)) => {
-                if !send(batch).await {
-                    return Fed::Stopped;
-                }
-            }
-            Ok(Read::Rows { read, bad, first_bad }) => {
-                report.rows_read += read;
-                report.rows_bad += bad;
-                let room = BAD_ROWS_SHOWN.saturating_sub(report.bad.len());
-                report.bad.extend(first_bad.into_iter().take(room));
-            }
-            Err(error) => return Fed::Failed(error),
-        }
-    }
-    Fed::Stopped
-}
-
-fn check_all(source: &SourceFile, progress: &dyn Progress, report: &mut LoadReport) -> Result<(), LoadError> {
+/// Reads the whole file to find its bad rows, and counts them all.
+fn check_all(source: &SourceFile, progress: &dyn Progress) -> Result<LoadReport, LoadError> {
+    let mut report = LoadReport::default();
     for chunk in source.chunks(CHUNK_ROWS)? {
         let chunk = chunk?;
-        report.rows_read += chunk.len() as u64;
-        report.rows_bad += chunk.bad.len() as u64;
-        let room = BAD_ROWS_SHOWN.saturating_sub(report.bad.len());
-        report.bad.extend(chunk.bad.into_iter().take(room));
+        report.note_rows(chunk.len() as u64, chunk.bad.len() as u64, chunk.bad);
         progress.checked(report.rows_read, source.rows_total());
     }
-    Ok(())
+    Ok(report)
 }
 
-enum Read {
-    Batch(ReadyBatch),
-    Rows {
-        read: u64,
-        bad: u64,
-        first_bad: Vec<BadRow>,
-    },
-    /// The last item of a file that was read to its end.
-    End,
+/// Reads the file and cuts it into batches.
+fn read_batches(source: &SourceFile, mut batcher: Batcher, send: &mut Output) -> Result<(), ReadEnd> {
+    for chunk in source.chunks(CHUNK_ROWS)? {
+        let chunk = chunk?;
+        for row in &chunk.rows {
+            if let Some(batch) = batcher.push(row) {
+                send.batch(batch)?;
+            }
+        }
+        let read = chunk.len() as u64;
+        let bad = chunk.bad.len() as u64;
+        send.rows(read, bad, chunk.bad.into_iter().take(BAD_ROWS_SHOWN).collect())?;
+    }
+    batcher.finish().into_iter().try_for_each(|batch| send.batch(batch))
 }
 
-/// Reads the file on a thread of its own: decoding blocks, and the runtime's threads carry the network.
-fn read_batches(source: Arc<SourceFile>, mut batcher: Batcher) -> mpsc::Receiver<Result<Read, LoadError>> {
-    let (send, receive) = mpsc::channel(WAITING_BATCHES_MAX);
-    std::thread::spawn(move || {
-        let chunks = match source.chunks(CHUNK_ROWS) {
-            Ok(chunks) => chunks,
-            Err(error) => return drop(send.blocking_send(Err(error))),
-        };
-        for chunk in chunks {
-            let chunk = match chunk {
-                Ok(chunk) => chunk,
-                Err(error) => return drop(send.blocking_send(Err(error))),
-            };
-            for batch in chunk.rows.iter().filter_map(|row| batcher.push(row)).collect::<Vec<_>>() {
-                if send.blocking_send(Ok(Read::Batch(batch))).is_err() {
-                    return;
+/// Carries what the reader finds to the partitions. Whatever happens, the report says what was acknowledged.
+async fn transfer<T: Transport>(
+    mut items: Input,
+    mut lanes: Lanes<T>,
+    mut report: LoadReport,
+) -> Result<LoadReport, LoadFailure> {
+    let mut failure = None;
+    loop {
+        match items.next().await {
+            Item::Batch(batch) => {
+                if !lanes.send(batch).await {
+                    break;
                 }
             }
-            let rows = Read::Rows {
-                read: chunk.len() as u64,
-                bad: chunk.bad.len() as u64,
-                first_bad: chunk.bad.into_iter().take(BAD_ROWS_SHOWN).collect(),
-            };
-            if send.blocking_send(Ok(rows)).is_err() {
-                return;
+            Item::Rows { read, bad, first_bad } => report.note_rows(read, bad, first_bad),
+            Item::End => break,
+            Item::Failed(error) => {
+                failure = Some(error);
+                break;
             }
         }
-        for batch in batcher.finish() {
-            if send.blocking_send(Ok(Read::Batch(batch))).is_err() {
-                return;
-            }
+    }
+    // Ends the reader if it is still at it.
+    drop(items);
+    let failed = lanes.finish(&mut report).await;
+    match (failed, failure) {
+        (Some(LaneFailure { partition, sequence, error }), _) => {
+            Err(LoadFailure::Write { partition, sequence, error, report: Box::new(report) })
         }
-        // Nobody listens any more only if a partition has failed, which is what the load then reports.
-        let _nobody_listens = send.blocking_send(Ok(Read::End));
-    });
-    receive
-}
-
-/// What a lane has to tell at its end.
-#[derive(Default)]
-struct LaneResult {
-    acknowledged: Acknowledged,
-    /// Rows of batches that an earlier run had written.
-    rows_before: u64,
-    rows_older: u64,
-    failed: Option<(u64, WriteError)>,
-}
-
-/// A lane at work; `None` if it panicked.
-type LaneTask = tokio::task::JoinHandle<Option<LaneResult>>;
-
-/// How a lane failed.
-#[derive(Debug)]
-enum LaneFailure {
-    Write {
-        partition: PartitionId,
-        sequence: u64,
-        error: WriteError,
-    },
-    /// Its task panicked, so nobody knows how far it came.
-    Broken {
-        partition: PartitionId,
-    },
-}
-
-/// One writer for each partition: batches of a partition go in order, partitions side by side.
-struct Lanes<T: Transport> {
-    client: Client<T>,
-    session: u128,
-    progress: Arc<dyn Progress>,
-    total: Option<u64>,
-    rows_done: Arc<AtomicU64>,
-    lanes: BTreeMap<PartitionId, mpsc::Sender<ReadyBatch>>,
-    tasks: Vec<(PartitionId, LaneTask)>,
-}
-
-impl<T: Transport> Lanes<T> {
-    fn new(client: Client<T>, session: u128, progress: Arc<dyn Progress>, total: Option<u64>) -> Self {
-        let rows_done = Arc::default();
-        Self { client, session, progress, total, rows_done, lanes: BTreeMap::new(), tasks: Vec::new() }
+        (None, Some(error)) => Err(LoadFailure::Interrupted { error, report: Box::new(report) }),
+        (None, None) => Ok(report),
     }
-
-    /// Hands a batch to its partition's writer; false if that one has failed.
-    async fn send(&mut self, batch: ReadyBatch) -> bool {
-        let partition = batch.partition;
-        let lane = match self.lanes.get(&partition) {
-            Some(lane) => lane,
-            None => {
-                let (send, receive) = mpsc::channel(WAITING_BATCHES_MAX);
-                let (client, session) = (self.client.clone(), self.session);
-                let (progress, total, done) = (self.progress.clone(), self.total, self.rows_done.clone());
-                let told = move |rows: u64| {
-                    let sum = done.fetch_add(rows, Ordering::Relaxed) + rows;
-                    progress.acknowledged(sum, total);
-                };
-                let lane = spawn("load a partition", write_lane(client, partition, session, receive, told));
-                self.tasks.push((partition, lane));
-                self.lanes.entry(partition).or_insert(send)
-            }
-        };
-        lane.send(batch).await.is_ok()
-    }
-
-    async fn finish(self, report: &mut LoadReport) -> Option<LaneFailure> {
-        drop(self.lanes);
-        add_up(self.tasks, report).await
-    }
-}
-
-/// Waits for all lanes and adds up what they tell; the first failure.
-async fn add_up(tasks: Vec<(PartitionId, LaneTask)>, report: &mut LoadReport) -> Option<LaneFailure> {
-    let mut failed = None;
-    for (partition, task) in tasks {
-        let Ok(Some(lane)) = task.await else {
-            failed.get_or_insert(LaneFailure::Broken { partition });
-            continue;
-        };
-        report.rows_acknowledged += lane.acknowledged.rows;
-        report.rows_before += lane.rows_before;
-        report.rows_older += lane.rows_older;
-        report.acknowledged.insert(partition, lane.acknowledged);
-        if let Some((sequence, error)) = lane.failed {
-            failed.get_or_insert(LaneFailure::Write { partition, sequence, error });
-        }
-    }
-    failed
-}
-
-async fn write_lane<T: Transport>(
-    client: Client<T>,
-    partition: PartitionId,
-    session: u128,
-    mut batches: mpsc::Receiver<ReadyBatch>,
-    told: impl Fn(u64),
-) -> LaneResult {
-    let mut lane = LaneResult::default();
-    let before = match client.session(partition, session, BATCH_DEADLINE).await {
-        Ok(answer) => answer.last,
-        Err(error) => return LaneResult { failed: Some((1, error)), ..lane },
-    };
-    while let Some(ReadyBatch { sequence, lines, batch, .. }) = batches.recv().await {
-        let rows = batch.rows() as u64;
-        if sequence > before {
-            let step = Some(SessionStep { session, sequence });
-            let options = WriteOptions { deadline: BATCH_DEADLINE, step, ..WriteOptions::default() };
-            match client.write(partition, &batch, &options).await {
-                Ok(answer) => lane.rows_older += answer.older.len() as u64,
-                Err(error) => return LaneResult { failed: Some((sequence, error)), ..lane },
-            }
-        } else {
-            lane.acknowledged.batches_before += 1;
-            lane.rows_before += rows;
-        }
-        note(&mut lane.acknowledged, sequence, &lines, rows);
-        told(rows);
-    }
-    lane
-}
-
-fn note(acknowledged: &mut Acknowledged, sequence: u64, lines: &RangeInclusive<u64>, rows: u64) {
-    acknowledged.batches = sequence;
-    acknowledged.rows += rows;
-    if acknowledged.first_line == 0 {
-        acknowledged.first_line = *lines.start();
-    }
-    acknowledged.last_line = acknowledged.last_line.max(*lines.end());
 }
 
 /// The load time when none is given: when the file was last changed, but not later than `now_us`. It is the same in
@@ -453,42 +283,4 @@ pub fn default_name(file: &Path, group: &FeatureGroup) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use stoa_protocol::map::{PartitionInfo, PartitionSet};
-    use stoa_protocol::{FeatureType, KeyType, PartitionSetId};
-
-    #[tokio::test]
-    async fn a_file_is_read_to_its_end_or_the_load_has_failed() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("rows.csv");
-        std::fs::write(&file, "id,x\n1,10\n2,20\n3,oops\n").unwrap();
-        let group = FeatureGroup::simple(1, "g", &[("id", KeyType::Int64)], &[("x", FeatureType::Int64)]);
-        let partitions = vec![PartitionInfo { id: PartitionId(2), first_hash: 0, replicas: Vec::new() }];
-        let set = PartitionSet { id: PartitionSetId(1), name: "shared".into(), incarnation: 0, partitions };
-        let source = Arc::new(SourceFile::open(&file, &group, LoadOptions::new(0)).unwrap());
-        let batcher = Batcher::new(&group, &source.features(), &set, 1).unwrap();
-        let (mut report, mut rows) = (LoadReport::default(), 0);
-        let mut batches = read_batches(source, batcher);
-        let fed = feed(&mut batches, &mut report, async |batch| {
-            rows += batch.batch.rows();
-            true
-        });
-        assert!(matches!(fed.await, Fed::Whole));
-        assert_eq!((rows, report.rows_read, report.rows_bad), (2, 3, 1));
-
-        let (send, mut receive) = mpsc::channel(1);
-        send.send(Ok(Read::Rows { read: 1, bad: 0, first_bad: Vec::new() })).await.unwrap();
-        drop(send);
-        let fed = feed(&mut receive, &mut report, async |_| true).await;
-        assert!(matches!(fed, Fed::Stopped), "a reader that died is taken for the end of the file: {fed:?}");
-    }
-
-    #[tokio::test]
-    async fn a_lane_that_died_fails_the_load() {
-        let died = spawn("a lane that dies", async { panic!("planted") });
-        let mut report = LoadReport::default();
-        let failed = add_up(vec![(PartitionId(7), died)], &mut report).await;
-        assert!(matches!(failed, Some(LaneFailure::Broken { partition: PartitionId(7) })));
-    }
-}
+mod tests;
