@@ -134,14 +134,14 @@ impl AsyncRuntime for StoaRuntime {
     type Oneshot = TokioOneshot;
     type Mutex<T: OptionalSend + 'static> = TokioMutex<T>;
 
-    #[allow(clippy::disallowed_methods)] // openraft's own tasks: it keeps the handle, and a panic reaches our halt hook
+    // openraft's own tasks: it keeps the handle, and a panic reaches our halt hook.
     fn spawn<T>(future: T) -> Self::JoinHandle<T::Output>
     where
         T: Future + OptionalSend + 'static,
         T::Output: OptionalSend + 'static,
     {
         let context = CONTEXT.with(NodeContext::clone);
-        NodeJoinHandle(tokio::spawn(async move { context.run(future).await }))
+        NodeJoinHandle(stoa_env::task::spawn_unwatched(async move { context.run(future).await }))
     }
 
     fn sleep(duration: Duration) -> Self::Sleep {

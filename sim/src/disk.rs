@@ -36,10 +36,23 @@ pub struct Strikes {
     pub operations: u64,
 }
 
+/// Sees every operation before it is done, and says how long it takes.
+pub trait DiskWatch: Send + Sync {
+    /// An operation on a path (or on an open file, by its number) with so many bytes.
+    fn begin(&self, operation: &'static str, on: &dyn std::fmt::Display, bytes: usize) -> Duration;
+}
+
 /// An in-memory [`Disk`]. Clones are the same device.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct SimDisk {
     device: Arc<Mutex<Device>>,
+    watch: Option<Arc<dyn DiskWatch>>,
+}
+
+impl std::fmt::Debug for SimDisk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SimDisk").field("device", &self.device).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -136,6 +149,19 @@ impl SimDisk {
     /// An empty device.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty device whose operations are watched.
+    pub fn watched(watch: Arc<dyn DiskWatch>) -> Self {
+        Self { device: Arc::default(), watch: Some(watch) }
+    }
+
+    /// The process dies and the machine lives: files opened before are dead, and nothing is lost yet. What was not
+    /// synced is still not.
+    pub fn kill(&self) {
+        let mut device = self.lock();
+        device.epoch += 1;
+        device.halt_in = None;
     }
 
     /// Loses power: of what was not synced, `choose(n)` (a number below `n`) decides what is kept. Open files are dead;
@@ -253,7 +279,7 @@ impl SimDisk {
             capacity: device.capacity,
             ..Device::default()
         };
-        SimDisk { device: Arc::new(Mutex::new(copy)) }
+        SimDisk { device: Arc::new(Mutex::new(copy)), watch: None }
     }
 
     fn lock(&self) -> MutexGuard<'_, Device> {
@@ -261,8 +287,9 @@ impl SimDisk {
     }
 
     /// Begins an operation: takes its time, and fails if the process is dead.
-    async fn begin(&self) -> io::Result<()> {
-        let delay = self.lock().delay;
+    async fn begin(&self, operation: &'static str, on: &dyn std::fmt::Display, bytes: usize) -> io::Result<()> {
+        let watched = self.watch.as_ref().map_or(Duration::ZERO, |watch| watch.begin(operation, on, bytes));
+        let delay = self.lock().delay + watched;
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
@@ -363,7 +390,7 @@ impl Disk for SimDisk {
     type Map = Bytes;
 
     async fn create(&self, path: &Path) -> io::Result<SimFile> {
-        self.begin().await?;
+        self.begin("create", &path.display(), 0).await?;
         let path = inside(path)?;
         let mut device = self.lock();
         if device.names.contains_key(&path) {
@@ -377,14 +404,14 @@ impl Disk for SimDisk {
     }
 
     async fn open(&self, path: &Path) -> io::Result<SimFile> {
-        self.begin().await?;
+        self.begin("open", &path.display(), 0).await?;
         let device = self.lock();
         let file = device.file(&inside(path)?)?;
         Ok(self.opened(&device, file))
     }
 
     async fn map(&self, path: &Path) -> io::Result<Bytes> {
-        self.begin().await?;
+        self.begin("map", &path.display(), 0).await?;
         Ok(self.lock().content(&inside(path)?)?.now.clone().into())
     }
 
@@ -397,7 +424,7 @@ impl Disk for SimDisk {
     }
 
     async fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
-        self.begin().await?;
+        self.begin("list", &dir.display(), 0).await?;
         let dir = inside(dir)?;
         let device = self.lock();
         let all = device.names.keys().chain(&device.dirs).filter(|path| path.parent() == Some(&dir));
@@ -406,13 +433,13 @@ impl Disk for SimDisk {
     }
 
     async fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        self.begin().await?;
+        self.begin("create_dir", &dir.display(), 0).await?;
         self.lock().dirs.insert(inside(dir)?);
         Ok(())
     }
 
     async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.begin().await?;
+        self.begin("rename", &to.display(), 0).await?;
         let (from, to) = (inside(from)?, inside(to)?);
         let mut device = self.lock();
         if device.dirs.contains(&from) {
@@ -430,7 +457,7 @@ impl Disk for SimDisk {
     }
 
     async fn remove(&self, path: &Path) -> io::Result<()> {
-        self.begin().await?;
+        self.begin("remove", &path.display(), 0).await?;
         let path = inside(path)?;
         let mut device = self.lock();
         let mut gone: Vec<PathBuf> = device.names.keys().filter(|name| name.starts_with(&path)).cloned().collect();
@@ -445,7 +472,7 @@ impl Disk for SimDisk {
     }
 
     async fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.begin().await?;
+        self.begin("sync_dir", &dir.display(), 0).await?;
         let dir = inside(dir)?;
         let mut device = self.lock();
         // What is not covered stays undone: a covered change in a directory whose rename is not, is one to the directory
@@ -475,8 +502,13 @@ pub struct SimFile {
 }
 
 impl SimFile {
-    async fn with<T>(&self, work: impl FnOnce(&mut Device, u64) -> io::Result<T>) -> io::Result<T> {
-        self.disk.begin().await?;
+    async fn with<T>(
+        &self,
+        operation: &'static str,
+        bytes: usize,
+        work: impl FnOnce(&mut Device, u64) -> io::Result<T>,
+    ) -> io::Result<T> {
+        self.disk.begin(operation, &self.file, bytes).await?;
         let mut device = self.disk.lock();
         if device.epoch != self.epoch || !device.files.contains_key(&self.file) {
             return Err(io::Error::other("the file was opened before a crash"));
@@ -487,7 +519,7 @@ impl SimFile {
 
 impl DiskFile for SimFile {
     async fn append(&mut self, bytes: Bytes) -> io::Result<()> {
-        self.with(|device, file| {
+        self.with("append", bytes.len(), |device, file| {
             let room = device.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(device.used()));
             let fits = bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX));
             let content = device.files.get_mut(&file).expect("looked up before");
@@ -502,7 +534,7 @@ impl DiskFile for SimFile {
     }
 
     async fn sync(&mut self) -> io::Result<()> {
-        self.with(|device, file| {
+        self.with("sync", 0, |device, file| {
             device.strikes.syncs += 1;
             if let Some(n) = device.fail_sync_in.take() {
                 if n <= 1 {
@@ -523,7 +555,7 @@ impl DiskFile for SimFile {
     }
 
     async fn truncate(&mut self, len: u64) -> io::Result<()> {
-        self.with(|device, file| {
+        self.with("truncate", 0, |device, file| {
             let content = device.files.get_mut(&file).expect("looked up before");
             content.now.resize(usize::try_from(len).expect("files in memory are small"), 0);
             Ok(())
@@ -532,7 +564,7 @@ impl DiskFile for SimFile {
     }
 
     async fn len(&mut self) -> io::Result<u64> {
-        self.with(|device, file| Ok(device.files[&file].now.len() as u64)).await
+        self.with("len", 0, |device, file| Ok(device.files[&file].now.len() as u64)).await
     }
 }
 

@@ -1,12 +1,17 @@
 //! Tasks whose end is seen. A bare `tokio::spawn` loses a panic silently; these log it with the task's name, and a
-//! [`TaskGroup`] ends all its tasks when it is dropped.
+//! [`TaskGroup`] ends all its tasks when it is dropped, and a [`Process`] can be killed as a whole.
+
+mod process;
 
 use std::future::Future;
 use std::sync::Mutex;
 
+pub use process::Process;
+
 use tokio::task::{AbortHandle, JoinHandle};
 
-/// Spawns `future`; if it panics, the panic is logged under `name` with level error.
+/// Spawns `future`; if it panics, the panic is logged under `name` with level error. The task is of the same
+/// [`Process`] as the one that spawns it.
 pub fn spawn<F>(name: &'static str, future: F) -> JoinHandle<Option<F::Output>>
 where
     F: Future + Send + 'static,
@@ -15,7 +20,20 @@ where
     watched(name, future, |_logged_already| {})
 }
 
-#[allow(clippy::disallowed_methods)] // the one place that may: it sees the panic
+/// Spawns `future` for a caller that looks after its end itself. The task is of the same [`Process`] as the one that
+/// spawns it.
+#[allow(clippy::disallowed_methods)] // the one place that may
+pub fn spawn_unwatched<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    match Process::current() {
+        Some(process) => process.adopt(future),
+        None => tokio::spawn(future),
+    }
+}
+
 fn watched<F>(
     name: &'static str,
     future: F,
@@ -25,9 +43,9 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    let inner = tokio::spawn(future);
+    let inner = spawn_unwatched(future);
     let abort = AbortOnDrop(inner.abort_handle());
-    tokio::spawn(async move {
+    spawn_unwatched(async move {
         let _abort = abort; // an aborted watcher takes its task along
         match inner.await {
             Ok(output) => Some(output),
