@@ -39,7 +39,7 @@ pub struct Strikes {
 /// Sees every operation before it is done, and says how long it takes.
 pub trait DiskWatch: Send + Sync {
     /// An operation on a path (or on an open file, by its number) with so many bytes.
-    fn begin(&self, operation: &'static str, on: &dyn std::fmt::Display, bytes: usize) -> Duration;
+    fn begin(&self, operation: &'static str, on: &(dyn std::fmt::Display + Sync), bytes: usize) -> Duration;
 }
 
 /// An in-memory [`Disk`]. Clones are the same device.
@@ -287,7 +287,12 @@ impl SimDisk {
     }
 
     /// Begins an operation: takes its time, and fails if the process is dead.
-    async fn begin(&self, operation: &'static str, on: &dyn std::fmt::Display, bytes: usize) -> io::Result<()> {
+    async fn begin(
+        &self,
+        operation: &'static str,
+        on: &(dyn std::fmt::Display + Sync),
+        bytes: usize,
+    ) -> io::Result<()> {
         let watched = self.watch.as_ref().map_or(Duration::ZERO, |watch| watch.begin(operation, on, bytes));
         let delay = self.lock().delay + watched;
         if !delay.is_zero() {

@@ -1,3 +1,20 @@
-//! (skeleton)
+//! The whole cluster in one thread under a seed: the node's assembly, Raft, store and client as they are shipped, on
+//! simulated time, network, disks and clocks. It must never be known to the product: nothing depends on it, and no code
+//! of the product asks whether it is simulated.
+//!
+//! Start reading at [`run`]; docs/simulation.md tells how to run, replay and read a trace.
 
+pub mod chance;
+pub mod clock;
 pub mod disk;
+pub mod faults;
+pub mod history;
+pub mod judges;
+pub mod links;
+pub mod machine;
+pub mod net;
+pub mod plan;
+pub mod run;
+pub mod trace;
+pub mod workload;
+pub mod world;

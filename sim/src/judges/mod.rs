@@ -1,0 +1,39 @@
+//! Judges: each states one promise and looks whether it was kept. They know the history as clients know it, and
+//! nothing of how Stoa works.
+
+pub mod digests;
+pub mod half_row;
+pub mod invented;
+pub mod lost_row;
+pub mod newest_wins;
+pub mod own_writes;
+
+use crate::history::{History, Seen};
+
+/// A promise that was not kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broken {
+    /// The judge.
+    pub judge: &'static str,
+    /// What was seen, and what should have been.
+    pub what: String,
+}
+
+/// Judges one row that was read.
+pub type ReadJudge = fn(&History, &Seen) -> Option<String>;
+
+/// The judges of reads, by name.
+pub const READ_JUDGES: [(&str, ReadJudge); 5] = [
+    ("no half row", half_row::judge),
+    ("no invented value", invented::judge),
+    ("no acknowledged row lost", lost_row::judge),
+    ("own writes are read", own_writes::judge),
+    ("the newest event time wins", newest_wins::judge_read),
+];
+
+/// All that is broken in one row that was read.
+pub fn judge_read(history: &History, seen: &Seen) -> Vec<Broken> {
+    let judge =
+        |(name, judge): &(&'static str, ReadJudge)| judge(history, seen).map(|what| Broken { judge: name, what });
+    READ_JUDGES.iter().filter_map(judge).collect()
+}

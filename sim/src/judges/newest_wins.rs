@@ -1,0 +1,35 @@
+//! The newest event time wins, whatever the order of arrival: an answer calls a row older only if a newer one had been
+//! sent, and applied only if no newer one had been acknowledged before it was sent; what stands in the end is not older
+//! than what was reported applied.
+
+use crate::history::{Demand, History, Known, Seen};
+
+/// Judges what a write's answer says of a row.
+pub fn judge_answer(history: &History, number: u64, said_older: bool) -> Option<String> {
+    let write = history.write(number)?;
+    let beaten_by = history.of(write.key).find(|other| {
+        let counts = match (said_older, other.known) {
+            (true, known) => known != Known::Failed,
+            (false, Known::Acknowledged(at)) => at < write.sent,
+            (false, _) => false,
+        };
+        counts && history.beats(other.event, write.event)
+    });
+    match (said_older, beaten_by) {
+        (true, None) => Some(format!("{write:?} was called older, and nothing newer had been sent")),
+        (false, Some(other)) => Some(format!("{write:?} was applied over {other:?}")),
+        _ => None,
+    }
+}
+
+/// Judges the audit: the row that stands is not beaten by an acknowledged write of its key.
+pub fn judge_read(history: &History, seen: &Seen) -> Option<String> {
+    if seen.demand != Demand::All {
+        return None;
+    }
+    let standing = history.write(seen.row.as_ref()?.number? as u64)?;
+    let winner = history.winner(seen.key, seen.sent, |_| true)?;
+    history
+        .beats(winner.event, standing.event)
+        .then(|| format!("key {}: {standing:?} stands, and {winner:?} wins", seen.key))
+}

@@ -1,0 +1,188 @@
+//! One machine: a disk and clocks that stay, and the process of a node that comes and goes.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use stoa::node::{Node, NodeOptions, World};
+use stoa_env::{Clock, PeerIdentity, Process};
+
+use crate::chance::Chance;
+use crate::clock::SimClock;
+use crate::disk::{DiskWatch, SimDisk};
+use crate::net::{Net, SimTransport};
+use crate::trace::Trace;
+
+/// A node as simulated: the assembly that is shipped, on our world.
+pub type SimNode = Node<SimDisk, SimTransport>;
+
+/// How a process ends without notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Crash {
+    /// As by `kill -9`: what it has written stays in the machine's memory, synced or not.
+    Process,
+    /// The machine loses power, and with it any part of what was not synced.
+    Power,
+}
+
+/// A machine.
+pub struct Machine {
+    options: NodeOptions,
+    seed: u64,
+    net: Net,
+    trace: Trace,
+    chance: Chance,
+    /// Its disk.
+    pub disk: SimDisk,
+    clock: Arc<SimClock>,
+    lives: u64,
+    process: Option<Process>,
+    node: Arc<Mutex<Started>>,
+}
+
+#[derive(Default)]
+struct Started {
+    node: Option<Arc<SimNode>>,
+    ended: Option<String>,
+}
+
+/// Notes operations in the trace, and lets syncs take their time.
+struct Watch {
+    name: String,
+    trace: Trace,
+    chance: Chance,
+}
+
+impl DiskWatch for Watch {
+    fn begin(&self, operation: &'static str, on: &(dyn std::fmt::Display + Sync), bytes: usize) -> Duration {
+        self.trace.note(format_args!("disk {} {operation} {on} {bytes}", self.name));
+        match operation {
+            "sync" | "sync_dir" => self.chance.between(Duration::from_micros(200), Duration::from_millis(3)),
+            _ => Duration::ZERO,
+        }
+    }
+}
+
+impl Machine {
+    /// A machine whose node has never run.
+    pub fn new(options: NodeOptions, seed: u64, net: &Net, trace: &Trace, start: tokio::time::Instant) -> Self {
+        let name = format!("n{}", options.node);
+        let chance = Chance::new(seed, &format!("machine {name}"));
+        let drift = u64::from(options.timing.clock_drift_ppm) * 9 / 10;
+        let rate_ppm = chance.below(2 * drift + 1) as i64 - drift as i64;
+        let wall_us = chance.below(2_000_001) as i64 - 1_000_000;
+        let clock = Arc::new(SimClock::new(start, rate_ppm, chance.below(1 << 50), wall_us));
+        trace.note(format_args!("machine {name} zone {} clock {rate_ppm} ppm {wall_us} us", options.zone));
+        let watch = Watch { name, trace: trace.clone(), chance: Chance::new(seed, &format!("disk n{}", options.node)) };
+        Self {
+            options,
+            seed,
+            net: net.clone(),
+            trace: trace.clone(),
+            chance,
+            disk: SimDisk::watched(Arc::new(watch)),
+            clock,
+            lives: 0,
+            process: None,
+            node: Arc::default(),
+        }
+    }
+
+    /// Its node's number.
+    pub fn id(&self) -> u64 {
+        self.options.node.0
+    }
+
+    /// Its zone.
+    pub fn zone(&self) -> &str {
+        &self.options.zone
+    }
+
+    /// Where its node listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.options.advertise
+    }
+
+    /// Whether a process runs here, be it held.
+    pub fn is_up(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// The node, once it has started.
+    pub fn node(&self) -> Option<Arc<SimNode>> {
+        self.lock().node.clone()
+    }
+
+    /// Why the node has ended by itself, if it has.
+    pub fn ended(&self) -> Option<String> {
+        self.lock().ended.clone()
+    }
+
+    /// Starts a process of the node.
+    pub fn start(&mut self) {
+        assert!(!self.is_up(), "node {} runs already", self.id());
+        self.lives += 1;
+        let (id, life) = (self.id(), self.lives);
+        self.trace.note(format_args!("start n{id} life {life}"));
+        let process = Process::new();
+        let started: Arc<Mutex<Started>> = Arc::default();
+        self.node = started.clone();
+        let world = World {
+            disk: self.disk.clone(),
+            transport: self.net.transport(&format!("n{id}"), self.zone(), PeerIdentity::Node(id)),
+            clock: self.clock.clone() as Arc<dyn Clock>,
+            entropy: Arc::new(Chance::new(self.seed, &format!("node {id} life {life}"))),
+        };
+        let (options, net, trace) = (self.options.clone(), self.net.clone(), self.trace.clone());
+        let of_node = process.clone();
+        process.spawn("node", async move {
+            let set = |change: &dyn Fn(&mut Started)| change(&mut started.lock().unwrap_or_else(|e| e.into_inner()));
+            let (addr, zone) = (options.advertise, options.zone.clone());
+            let why = match Node::start(options, world).await {
+                Ok(node) => {
+                    trace.note(format_args!("serves n{id}"));
+                    net.listen(addr, id, &zone, &of_node, node.clone());
+                    set(&|started| started.node = Some(node.clone()));
+                    node.wait_fatal().await
+                }
+                Err(error) => error.to_string(),
+            };
+            trace.note(format_args!("ended n{id} {why}"));
+            set(&|started| started.ended = Some(why.clone()));
+        });
+        self.process = Some(process);
+    }
+
+    /// Ends the process without notice. Nothing happens if none runs.
+    pub fn crash(&mut self, how: Crash) {
+        let Some(process) = self.process.take() else { return };
+        self.trace.note(format_args!("crash n{} {how:?}", self.id()));
+        self.net.close(self.addr());
+        process.kill();
+        self.node = Arc::default();
+        match how {
+            Crash::Process => self.disk.kill(),
+            Crash::Power => self.disk.crash(&mut |n| self.chance.below(n)),
+        }
+    }
+
+    /// Holds the process as SIGSTOP does.
+    pub fn hold(&self) {
+        if let Some(process) = &self.process {
+            self.trace.note(format_args!("hold n{}", self.id()));
+            process.hold();
+        }
+    }
+
+    /// Lets it go on.
+    pub fn go_on(&self) {
+        if let Some(process) = &self.process {
+            self.trace.note(format_args!("go on n{}", self.id()));
+            process.go_on();
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Started> {
+        self.node.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}

@@ -1,0 +1,188 @@
+//! The simulator's commands. Each failure names the seed, and the one command that replays it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use clap::{Parser, Subcommand};
+use stoa_sim::faults::Strikes;
+use stoa_sim::plan::{FaultKind, Plan};
+use stoa_sim::run::{Outcome, Planted, run};
+
+/// The whole cluster in one thread under a seed.
+#[derive(Debug, Parser)]
+#[command(name = "stoa-sim", version)]
+struct Sim {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Runs one seed.
+    Run {
+        /// The seed.
+        seed: u64,
+        /// Writes every event to this file.
+        #[arg(long)]
+        trace: Option<PathBuf>,
+    },
+    /// Runs seeds twice each, in two processes, and compares every event.
+    Meta {
+        /// How many seeds.
+        #[arg(long, default_value_t = 3)]
+        seeds: u64,
+        /// The first seed.
+        #[arg(long, default_value_t = 1)]
+        from: u64,
+    },
+    /// Runs seeds one after the other.
+    Sweep {
+        /// How many seeds.
+        #[arg(long, default_value_t = 20)]
+        seeds: u64,
+        /// The first seed.
+        #[arg(long, default_value_t = 1)]
+        from: u64,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Sim::parse().what {
+        What::Run { seed, trace } => one(seed, trace.as_deref()),
+        What::Meta { seeds, from } => meta(from..from.saturating_add(seeds)),
+        What::Sweep { seeds, from } => sweep(from..from.saturating_add(seeds)),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("stoa-sim: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn one(seed: u64, trace: Option<&Path>) -> std::io::Result<bool> {
+    let plan = Plan::draw(seed);
+    println!("{plan}");
+    let outcome = run(plan, trace, &Planted::default())?;
+    println!("{}", summary(&outcome));
+    tell_broken(&outcome);
+    Ok(outcome.broken.is_empty())
+}
+
+fn summary(outcome: &Outcome) -> String {
+    let Outcome { counts, net, compared, strikes, .. } = outcome;
+    let alive = match outcome.alive {
+        Some((writable, equal)) => format!("healed: writable after {writable:?}, equal after {equal:?}"),
+        None => "never healed".into(),
+    };
+    format!(
+        "{:?} simulated; {} rows acknowledged, {} reads of {} rows; {} messages, {} lost, {} cut, {} doubled; {compared} \
+         comparisons of replicas; faults {strikes:?}; {alive}; trace {} lines, hash {:032x}",
+        outcome.simulated,
+        counts.acknowledged,
+        counts.reads,
+        counts.rows_read,
+        net.sent,
+        net.lost,
+        net.cut,
+        net.doubled,
+        outcome.trace.0,
+        outcome.trace.1
+    )
+}
+
+fn tell_broken(outcome: &Outcome) {
+    const SHOWN: usize = 5;
+    for broken in outcome.broken.iter().take(SHOWN) {
+        println!("BROKEN, {}: {}", broken.judge, broken.what);
+    }
+    if outcome.broken.len() > SHOWN {
+        println!("and {} more", outcome.broken.len() - SHOWN);
+    }
+    if !outcome.broken.is_empty() {
+        println!("replay: cargo run --release -p stoa-sim -- run {} --trace trace.txt", outcome.plan.seed);
+    }
+}
+
+/// Each seed in two processes: chance that leaks in from outside would differ between them.
+fn meta(seeds: std::ops::Range<u64>) -> std::io::Result<bool> {
+    let dir = std::env::temp_dir().join(format!("stoa-sim-{}", std::process::id()));
+    std::fs::create_dir_all(&dir)?;
+    let mut equal = true;
+    for seed in seeds {
+        let files = [dir.join("first"), dir.join("second")];
+        for file in &files {
+            Command::new(std::env::current_exe()?)
+                .arg("run")
+                .arg(seed.to_string())
+                .arg("--trace")
+                .arg(file)
+                .output()?;
+        }
+        let texts = [std::fs::read_to_string(&files[0])?, std::fs::read_to_string(&files[1])?];
+        let differ = texts[0].lines().zip(texts[1].lines()).enumerate().find(|(_, (a, b))| a != b);
+        match differ {
+            Some((line, (first, second))) => {
+                equal = false;
+                println!("seed {seed}: line {} differs\n  {first}\n  {second}", line + 1);
+            }
+            None if texts[0].len() != texts[1].len() || texts[0].is_empty() => {
+                equal = false;
+                println!("seed {seed}: one trace ends before the other, or both are empty");
+            }
+            None => println!("seed {seed}: {} lines, equal", texts[0].lines().count()),
+        }
+    }
+    std::fs::remove_dir_all(&dir)?;
+    Ok(equal)
+}
+
+#[allow(clippy::disallowed_methods)] // what the sweep costs in true time is no part of a run
+fn sweep(seeds: std::ops::Range<u64>) -> std::io::Result<bool> {
+    let start = Instant::now();
+    let (mut simulated, mut acknowledged, mut reads, mut failed, mut runs) = (Duration::ZERO, 0, 0, Vec::new(), 0);
+    let mut slowest = Duration::ZERO;
+    let mut struck: std::collections::BTreeMap<FaultKind, (u64, u64)> = std::collections::BTreeMap::new();
+    let mut idle = 0;
+    for seed in seeds {
+        let outcome = run(Plan::draw(seed), None, &Planted::default())?;
+        runs += 1;
+        simulated += outcome.simulated;
+        acknowledged += outcome.counts.acknowledged;
+        reads += outcome.counts.reads;
+        slowest = slowest.max(outcome.alive.map_or(Duration::ZERO, |(_, equal)| equal));
+        idle += u64::from(outcome.plan.faults.iter().any(|kind| !outcome.strikes.contains_key(kind)));
+        count(&mut struck, &outcome.strikes);
+        if !outcome.broken.is_empty() {
+            println!("{}\n{}", outcome.plan, summary(&outcome));
+            tell_broken(&outcome);
+            failed.push(seed);
+        }
+    }
+    let took = start.elapsed();
+    println!(
+        "{runs} runs, {} failed {failed:?}; {:.0} simulated seconds in {:.1} s ({:.0} a second); {acknowledged} rows \
+         acknowledged, {reads} reads; longest until all replicas were equal again: {slowest:?}",
+        failed.len(),
+        simulated.as_secs_f64(),
+        took.as_secs_f64(),
+        simulated.as_secs_f64() / took.as_secs_f64()
+    );
+    for kind in FaultKind::ALL {
+        let (runs, times) = struck.get(&kind).copied().unwrap_or_default();
+        println!("  {kind:?}: struck in {runs} runs, {times} times");
+    }
+    println!("  runs in which a fault of the plan never struck: {idle}");
+    Ok(failed.is_empty())
+}
+
+fn count(struck: &mut std::collections::BTreeMap<FaultKind, (u64, u64)>, strikes: &Strikes) {
+    for (kind, times) in strikes {
+        let entry = struck.entry(*kind).or_default();
+        entry.0 += 1;
+        entry.1 += times;
+    }
+}

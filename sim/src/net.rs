@@ -1,0 +1,322 @@
+//! Messages between simulated processes: a queue in order of arrival, and what the links do to it. It takes the place
+//! of QUIC, so there is no handshake and no congestion: a lost message is lost, and the call ends by its limit.
+
+use std::collections::{BTreeMap, BinaryHeap};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use stoa_env::{Channel, Handler, Peer, PeerIdentity, Process, Transport, TransportError};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::chance::Chance;
+use crate::links::{Fate, Links};
+use crate::trace::Trace;
+
+/// A [`Handler`] behind a pointer.
+pub trait Serve: Send + Sync {
+    /// Answers one request.
+    fn serve(self: Arc<Self>, from: Arc<PeerIdentity>, channel: Channel, request: Bytes) -> Answer;
+}
+
+/// An answer on its way.
+pub type Answer = Pin<Box<dyn Future<Output = Bytes> + Send>>;
+
+impl<H: Handler> Serve for H {
+    fn serve(self: Arc<Self>, from: Arc<PeerIdentity>, channel: Channel, request: Bytes) -> Answer {
+        Box::pin(self.handle(from, channel, request))
+    }
+}
+
+/// Changes messages on their way: for planted bugs alone. Gets sender, receiver and bytes of a request or an answer.
+pub type Tamper = Box<dyn FnMut(&str, &str, Bytes) -> Bytes + Send>;
+
+/// How many messages met which fate.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NetCounts {
+    /// Sent, answers among them.
+    pub sent: u64,
+    /// Arrived.
+    pub arrived: u64,
+    /// Lost by chance.
+    pub lost: u64,
+    /// Lost on a link that was cut.
+    pub cut: u64,
+    /// Requests that arrived twice.
+    pub doubled: u64,
+}
+
+/// The network. Clones are the same.
+#[derive(Clone)]
+pub struct Net {
+    inner: Arc<Mutex<Inner>>,
+    wake: Arc<Notify>,
+    chance: Chance,
+    trace: Trace,
+}
+
+struct Inner {
+    links: Links,
+    queue: BinaryHeap<Queued>,
+    next: u64,
+    listeners: BTreeMap<SocketAddr, Listener>,
+    waiting: BTreeMap<u64, oneshot::Sender<Result<Bytes, TransportError>>>,
+    counts: NetCounts,
+    tamper: Option<Tamper>,
+}
+
+#[derive(Clone)]
+struct Listener {
+    node: u64,
+    name: String,
+    zone: String,
+    process: Process,
+    handler: Arc<dyn Serve>,
+}
+
+/// Who sends: a name for the trace, the zone, what its certificate says.
+#[derive(Debug, Clone)]
+struct End {
+    name: String,
+    zone: String,
+    identity: Arc<PeerIdentity>,
+}
+
+struct Queued {
+    at: Instant,
+    number: u64,
+    message: Message,
+}
+
+/// What a message is, for the trace and for its fate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    Request,
+    NodeRequest,
+    Answer,
+}
+
+enum Message {
+    Request { call: u64, from: End, to: Peer, channel: Channel, bytes: Bytes },
+    Answer { call: u64, to: String, result: Result<Bytes, TransportError> },
+}
+
+impl PartialEq for Queued {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+impl Eq for Queued {}
+impl PartialOrd for Queued {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Queued {
+    /// The earliest is the greatest: it leaves the heap first.
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (other.at, other.number).cmp(&(self.at, self.number))
+    }
+}
+
+impl Net {
+    /// A network without listeners, all links well.
+    pub fn new(seed: u64, trace: Trace) -> Self {
+        let inner = Inner {
+            links: Links::default(),
+            queue: BinaryHeap::new(),
+            next: 0,
+            listeners: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            counts: NetCounts::default(),
+            tamper: None,
+        };
+        Self { inner: Arc::new(Mutex::new(inner)), wake: Arc::default(), chance: Chance::new(seed, "network"), trace }
+    }
+
+    /// Delivers what is due, for as long as it is polled.
+    pub async fn run(self) {
+        loop {
+            let due = self.lock().queue.peek().map(|queued| queued.at);
+            match due {
+                Some(at) if at <= now() => {
+                    let queued = self.lock().queue.pop().expect("it was there a line ago");
+                    self.deliver(queued.message);
+                }
+                Some(at) => {
+                    tokio::select! {
+                        biased;
+                        () = self.wake.notified() => {}
+                        () = tokio::time::sleep_until(at) => {}
+                    }
+                }
+                None => self.wake.notified().await,
+            }
+        }
+    }
+
+    /// The transport of a process.
+    pub fn transport(&self, name: &str, zone: &str, identity: PeerIdentity) -> SimTransport {
+        let end = End { name: name.to_owned(), zone: zone.to_owned(), identity: Arc::new(identity) };
+        SimTransport { net: self.clone(), end }
+    }
+
+    /// A process listens at an address.
+    pub fn listen(&self, addr: SocketAddr, node: u64, zone: &str, process: &Process, handler: Arc<dyn Serve>) {
+        let listener =
+            Listener { node, name: format!("n{node}"), zone: zone.to_owned(), process: process.clone(), handler };
+        self.lock().listeners.insert(addr, listener);
+    }
+
+    /// Nobody listens there any more.
+    pub fn close(&self, addr: SocketAddr) {
+        self.lock().listeners.remove(&addr);
+    }
+
+    /// Changes the state of the links.
+    pub fn links(&self, change: impl FnOnce(&mut Links)) {
+        change(&mut self.lock().links);
+    }
+
+    /// Plants a bug: messages are changed on their way.
+    pub fn set_tamper(&self, tamper: Tamper) {
+        self.lock().tamper = Some(tamper);
+    }
+
+    /// What became of messages so far.
+    pub fn counts(&self) -> NetCounts {
+        self.lock().counts
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn zone_of(&self, addr: SocketAddr) -> (String, String) {
+        let inner = self.lock();
+        let known = inner.listeners.get(&addr);
+        known.map_or_else(|| (addr.to_string(), String::new()), |l| (l.name.clone(), l.zone.clone()))
+    }
+
+    /// Puts a message on its way, twice if chance has it so; says whether it will arrive.
+    fn send(&self, what: What, from: (&str, &str), to: (&str, &str), message: impl Fn(Bytes) -> Message, bytes: Bytes) {
+        let mut inner = self.lock();
+        inner.counts.sent += 1;
+        let bytes = match &mut inner.tamper {
+            Some(tamper) => tamper(from.0, to.0, bytes),
+            None => bytes,
+        };
+        let number = inner.next;
+        inner.next += 1;
+        let fate = inner.links.fate(from.1, to.1, &self.chance);
+        let (length, hash) = (bytes.len(), xxh3_64(&bytes));
+        self.trace.note(format_args!("{what:?} m{number} {}>{} {length} {hash:016x} {fate:?}", from.0, to.0));
+        let delay = match fate {
+            Fate::Arrives(delay) => delay,
+            Fate::Lost => return inner.counts.lost += 1,
+            Fate::Cut => return inner.counts.cut += 1,
+        };
+        let at = now() + delay;
+        if what == What::NodeRequest && inner.links.duplicate_ppm > 0 && self.chance.hits(inner.links.duplicate_ppm) {
+            inner.counts.doubled += 1;
+            let later = at + self.chance.between(Duration::ZERO, Duration::from_millis(500));
+            let again = inner.next;
+            inner.next += 1;
+            self.trace.note(format_args!("double m{number} as m{again}"));
+            inner.queue.push(Queued { at: later, number: again, message: message(bytes.clone()) });
+        }
+        inner.queue.push(Queued { at, number, message: message(bytes) });
+        self.wake.notify_one();
+    }
+
+    fn deliver(&self, message: Message) {
+        self.lock().counts.arrived += 1;
+        match message {
+            Message::Answer { call, to, result } => {
+                self.trace.note(format_args!("answered c{call} {to} {}", result.is_ok()));
+                if let Some(waiting) = self.lock().waiting.remove(&call) {
+                    // The caller may have given up.
+                    let _ = waiting.send(result);
+                }
+            }
+            Message::Request { call, from, to, channel, bytes } => self.take_request(call, from, to, channel, bytes),
+        }
+    }
+
+    fn take_request(&self, call: u64, from: End, to: Peer, channel: Channel, bytes: Bytes) {
+        let listener = self.lock().listeners.get(&to.addr).cloned();
+        let Some(listener) = listener.filter(|l| to.node.is_none_or(|node| node == l.node)) else {
+            return self.trace.note(format_args!("nobody c{call} at {}", to.addr));
+        };
+        self.trace.note(format_args!("take c{call} {}>{} {channel:?}", from.name, listener.name));
+        let net = self.clone();
+        let (name, zone) = (listener.name.clone(), listener.zone.clone());
+        listener.process.spawn("request", async move {
+            let answer = listener.handler.serve(from.identity.clone(), channel, bytes).await;
+            let addr = to.addr;
+            let back = |bytes: Bytes| Message::Answer {
+                call,
+                to: from.name.clone(),
+                result: match bytes.is_empty() {
+                    true => Err(TransportError::Broken { addr, reason: "no answer".into() }),
+                    false => Ok(bytes),
+                },
+            };
+            net.send(What::Answer, (&name, &zone), (&from.name, &from.zone), back, answer);
+        });
+    }
+}
+
+#[allow(clippy::disallowed_methods)] // simulated time itself
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// The way of one process to all others.
+#[derive(Clone)]
+pub struct SimTransport {
+    net: Net,
+    end: End,
+}
+
+/// Forgets a call whose caller has given up.
+struct Waiting<'a> {
+    net: &'a Net,
+    call: u64,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.net.lock().waiting.remove(&self.call);
+    }
+}
+
+impl Transport for SimTransport {
+    async fn call(&self, to: Peer, channel: Channel, request: Bytes, limit: Duration) -> Result<Bytes, TransportError> {
+        let (answer, answered) = oneshot::channel();
+        let call = {
+            let mut inner = self.net.lock();
+            inner.next += 1;
+            let call = inner.next;
+            inner.waiting.insert(call, answer);
+            call
+        };
+        let _waiting = Waiting { net: &self.net, call };
+        let (name, zone) = self.net.zone_of(to.addr);
+        let from = self.end.clone();
+        let message = |bytes| Message::Request { call, from: from.clone(), to, channel, bytes };
+        // A client's request is a stream of its own, which QUIC delivers once; Raft must bear its messages twice.
+        let what = if channel == Channel::Client { What::Request } else { What::NodeRequest };
+        self.net.send(what, (&self.end.name, &self.end.zone), (&name, &zone), message, request);
+        match tokio::time::timeout(limit, answered).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(TransportError::Broken { addr: to.addr, reason: "the network ended".into() }),
+            Err(_) => Err(TransportError::TimedOut { addr: to.addr, limit }),
+        }
+    }
+}

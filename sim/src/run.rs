@@ -1,0 +1,216 @@
+//! One run: a cluster is formed, clients work while faults strike, everything is healed, and then it must all be there.
+//!
+//! 1. The plan is drawn and printed; one thread, paused time, tokio's own choices seeded.
+//! 2. The cluster forms and learns the catalog.
+//! 3. Clients work, faults strike, judges look at every row that is read and at every replica.
+//! 4. All is healed. Within [`LIVENESS_LIMIT`] every partition must take a write, and all replicas must be equal.
+//! 5. The audit: every key, read from every zone, holds what was acknowledged last.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use stoa_env::task::spawn_unwatched;
+use tokio::runtime::{Builder, RngSeed};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::faults::{Strikes, strike};
+use crate::history::{Demand, History, Rule};
+use crate::judges::Broken;
+use crate::net::NetCounts;
+use crate::plan::Plan;
+use crate::trace::Trace;
+use crate::workload::{CATALOG, Counts, Shared, Worker};
+use crate::world::{SimClient, World, now};
+
+/// Within this time after all is healed, every partition serves, takes writes, and all replicas are equal.
+pub const LIVENESS_LIMIT: Duration = Duration::from_secs(10);
+/// Within this time a cluster without faults is formed and knows its catalog.
+const FORM_LIMIT: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(50);
+
+/// What came of a run.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// What it was made of.
+    pub plan: Plan,
+    /// Lines of the trace and their hash.
+    pub trace: (u64, u128),
+    /// Promises that were not kept.
+    pub broken: Vec<Broken>,
+    /// How often each kind of fault struck.
+    pub strikes: Strikes,
+    /// What clients did.
+    pub counts: Counts,
+    /// What became of messages.
+    pub net: NetCounts,
+    /// Pairs of replicas that were compared at equal positions.
+    pub compared: u64,
+    /// From healing until every partition took a write, and until all replicas were equal.
+    pub alive: Option<(Duration, Duration)>,
+    /// Simulated time.
+    pub simulated: Duration,
+}
+
+/// How a run differs from the shipped cluster: for proofs that the judges see what they should.
+pub struct Planted {
+    /// The rule that the judges believe in.
+    pub rule: Rule,
+    /// Changes the world before its machines start.
+    pub world: fn(&mut World),
+}
+
+impl Default for Planted {
+    fn default() -> Self {
+        Self { rule: Rule::Newest, world: |_| {} }
+    }
+}
+
+/// Runs a plan; the trace goes to `trace_file`, if there is one.
+///
+/// # Errors
+/// If the trace file cannot be written, or the runtime not be made.
+pub fn run(plan: Plan, trace_file: Option<&Path>, planted: &Planted) -> std::io::Result<Outcome> {
+    let seed = RngSeed::from_bytes(&plan.seed.to_le_bytes());
+    let runtime = Builder::new_current_thread().enable_time().start_paused(true).rng_seed(seed).build()?;
+    runtime.block_on(async {
+        let start = now();
+        let trace = Trace::new(start, trace_file)?;
+        trace.note(format_args!("plan {plan}"));
+        let shared = Shared::new(History::new(planted.rule), trace.clone(), &plan);
+        let mut world = World::new(plan, trace, start);
+        (planted.world)(&mut world);
+        let mut outcome = live(&mut world, &shared, start).await;
+        outcome.broken.append(&mut world.broken);
+        outcome.broken.extend(shared.broken());
+        // Nobody may write to the trace after its hash was taken.
+        world.machines.iter_mut().for_each(|machine| machine.crash(crate::machine::Crash::Process));
+        world.trace.flush()?;
+        Ok(outcome)
+    })
+}
+
+async fn live(world: &mut World, shared: &Shared, start: Instant) -> Outcome {
+    let mut outcome = Outcome {
+        plan: world.plan.clone(),
+        trace: (0, 0),
+        broken: Vec::new(),
+        strikes: BTreeMap::new(),
+        counts: Counts::default(),
+        net: NetCounts::default(),
+        compared: 0,
+        alive: None,
+        simulated: Duration::ZERO,
+    };
+    match phases(world, shared, &mut outcome).await {
+        Ok(()) => {}
+        Err(what) => outcome.broken.push(Broken { judge: "liveness", what }),
+    }
+    world.judge_ends();
+    outcome.counts = shared.counts();
+    outcome.net = world.net.counts();
+    outcome.compared = world.digests.compared;
+    outcome.simulated = now() - start;
+    outcome.trace = world.trace.digest();
+    outcome
+}
+
+async fn phases(world: &mut World, shared: &Shared, outcome: &mut Outcome) -> Result<(), String> {
+    world.machines.iter_mut().for_each(|machine| machine.start());
+    let mut clients = Vec::new();
+    for number in 0..world.plan.clients {
+        clients.push(connect(world, number).await?);
+    }
+    let definitions = stoa::definitions::parse_definitions("catalog", CATALOG).map_err(|e| e.to_string())?;
+    clients[0].apply(definitions, FORM_LIMIT).await.map_err(|e| format!("the catalog was not taken: {e}"))?;
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut workers: Vec<JoinHandle<()>> = Vec::new();
+    for (number, client) in clients.iter().enumerate() {
+        let worker = open(world, number, client, shared).await?;
+        workers.push(spawn_unwatched(worker.work(stop.clone())));
+    }
+    outcome.strikes = strike(world).await;
+
+    world.trace.note(format_args!("heal"));
+    world.heal_links();
+    for machine in &mut world.machines {
+        machine.go_on();
+        if !machine.is_up() {
+            machine.start();
+        }
+    }
+    let healed = now();
+    stop.store(true, Ordering::Relaxed);
+    for worker in workers {
+        worker.await.map_err(|error| format!("a client panicked: {error}"))?;
+    }
+    outcome.alive = Some(revive(world, shared, &clients, healed).await?);
+    audit(world, shared, &clients).await
+}
+
+async fn connect(world: &mut World, number: usize) -> Result<SimClient, String> {
+    let limit = now() + FORM_LIMIT;
+    loop {
+        match world.client(number).await {
+            Ok(client) => return Ok(client),
+            Err(error) if now() > limit => return Err(format!("no client finds the cluster: {error}")),
+            Err(_) => world.pass(POLL).await,
+        }
+    }
+}
+
+/// Opens group and view. Another client has had them taken into the catalog, and the node that answers this one may not
+/// have heard of it yet.
+async fn open(world: &mut World, number: usize, client: &SimClient, shared: &Shared) -> Result<Worker, String> {
+    let limit = now() + FORM_LIMIT;
+    loop {
+        match Worker::open(number, client, shared, &world.plan).await {
+            Ok(worker) => return Ok(worker),
+            Err(error) if now() > limit => return Err(format!("the catalog does not reach all nodes: {error}")),
+            Err(_) => world.pass(POLL).await,
+        }
+    }
+}
+
+/// Waits until every partition has taken a write and all replicas are equal.
+async fn revive(
+    world: &mut World,
+    shared: &Shared,
+    clients: &[SimClient],
+    healed: Instant,
+) -> Result<(Duration, Duration), String> {
+    let mut prober = Worker::open(clients.len(), &clients[0], shared, &world.plan).await?;
+    let keys: Vec<i64> = (0..world.plan.keys).collect();
+    // All keys lie in all partitions together; a call fails if one of them takes no write.
+    while !prober.write_keys(&keys).await {
+        if now() - healed > LIVENESS_LIMIT {
+            return Err(format!("not every partition takes writes {LIVENESS_LIMIT:?} after all was healed"));
+        }
+        world.pass(POLL).await;
+    }
+    let writable = now() - healed;
+    while let Some(why) = world.unequal() {
+        if now() - healed > LIVENESS_LIMIT {
+            return Err(format!("replicas are not equal {LIVENESS_LIMIT:?} after all was healed: {why}"));
+        }
+        world.pass(POLL).await;
+    }
+    world.compare();
+    Ok((writable, now() - healed))
+}
+
+/// Every key from every zone. All replicas are equal now, so whichever answers must have everything.
+async fn audit(world: &World, shared: &Shared, clients: &[SimClient]) -> Result<(), String> {
+    let keys: Vec<i64> = (0..world.plan.keys).collect();
+    for (number, client) in clients.iter().enumerate().take(crate::world::ZONES.len()) {
+        let mut auditor = Worker::open(world.plan.clients + 1 + number, client, shared, &world.plan).await?;
+        if !auditor.read_keys(&keys, Demand::All).await {
+            return Err(format!("the client of zone {number} cannot read every key at the end"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,259 @@
+//! What clients do: writes with event times out of order, deletes, and multi-gets, over the client crate as it is
+//! shipped. Everything is noted in the history, and every row that is read is judged at once.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use stoa_client::{BatchResult, GroupWriter, ReadOptions, Rows, ValueStatus, View, WriteRow, WriterOptions};
+use stoa_protocol::position::PartitionPosition;
+use stoa_protocol::{PartitionSetId, Position, Value};
+
+use crate::chance::Chance;
+use crate::clock::WALL_BASE_US;
+use crate::history::{Demand, History, Seen, SeenRow, text_of};
+use crate::judges::{Broken, judge_read, newest_wins};
+use crate::net::SimTransport;
+use crate::plan::Plan;
+use crate::trace::Trace;
+use crate::world::SimClient;
+
+/// The catalog of a run.
+pub const CATALOG: &str = "
+kind: project
+name: shop
+---
+kind: entity
+name: item
+keys: [{name: id, type: Int64}]
+---
+kind: feature_group
+project: shop
+name: row
+version: 1
+entity: item
+event_time: event_time
+features: [{name: number, type: Int64}, {name: text, type: String}]
+---
+kind: feature_view
+project: shop
+name: row
+version: 1
+entities: [item]
+features: [{group: shop/row@1, feature: number}, {group: shop/row@1, feature: text}]
+";
+const NAME: &str = "shop/row@1";
+/// Event times lie in the last seconds before the start of the run, in no order.
+const EVENT_SPAN_US: u64 = 10_000_000;
+const CALL_LIMIT: Duration = Duration::from_secs(2);
+const ROWS_OF_WRITE_MAX: u64 = 3;
+const ROWS_OF_READ_MAX: u64 = 10;
+
+/// What all clients have in common.
+#[derive(Clone)]
+pub struct Shared {
+    inner: Arc<Mutex<Inner>>,
+    trace: Trace,
+    /// Whether an answer may be that of a second copy of its request, which finds itself there.
+    duplicates: bool,
+}
+
+struct Inner {
+    history: History,
+    broken: Vec<Broken>,
+    rows_read: u64,
+    reads: u64,
+}
+
+/// What clients have done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Rows whose write was acknowledged.
+    pub acknowledged: u64,
+    /// Multi-gets that gave an answer.
+    pub reads: u64,
+    /// Rows in them that were judged.
+    pub rows_read: u64,
+}
+
+impl Shared {
+    /// Nothing has happened yet.
+    pub fn new(history: History, trace: Trace, plan: &Plan) -> Self {
+        let inner = Inner { history, broken: Vec::new(), rows_read: 0, reads: 0 };
+        Self { inner: Arc::new(Mutex::new(inner)), trace, duplicates: plan.duplicate_ppm > 0 }
+    }
+
+    /// What was not kept so far.
+    pub fn broken(&self) -> Vec<Broken> {
+        self.lock().broken.clone()
+    }
+
+    /// What was done so far.
+    pub fn counts(&self) -> Counts {
+        let inner = self.lock();
+        Counts { acknowledged: inner.history.acknowledged(), reads: inner.reads, rows_read: inner.rows_read }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+/// One client at work.
+pub struct Worker {
+    number: usize,
+    shared: Shared,
+    chance: Chance,
+    keys: i64,
+    pace: Duration,
+    view: View<SimTransport>,
+    writer: GroupWriter<SimTransport>,
+    set: PartitionSetId,
+    /// What this client has had acknowledged.
+    own: Position,
+}
+
+impl Worker {
+    /// A client that has opened group and view. Every second one writes in a session.
+    pub async fn open(number: usize, client: &SimClient, shared: &Shared, plan: &Plan) -> Result<Self, String> {
+        let chance = Chance::new(plan.seed, &format!("worker {number}"));
+        let group = client.group(NAME).await.map_err(|e| e.to_string())?;
+        let view = client.view(NAME).await.map_err(|e| e.to_string())?;
+        let session = number.is_multiple_of(2).then(|| u128::from(chance.bits()) + 1);
+        let options = WriterOptions { deadline: CALL_LIMIT, session, ..WriterOptions::default() };
+        let set = group.definition().set;
+        let writer = group.writer(&["number", "text"], options).map_err(|e| e.to_string())?;
+        let (shared, own) = (shared.clone(), Position::new());
+        Ok(Self { number, shared, chance, keys: plan.keys, pace: plan.pace, view, writer, set, own })
+    }
+
+    /// Works until it is told to stop.
+    pub async fn work(mut self, stop: Arc<AtomicBool>) {
+        while !stop.load(Ordering::Relaxed) {
+            match self.chance.below(10) {
+                0..=4 => self.write().await,
+                5..=7 => self.read(Demand::Any).await,
+                _ => self.read(Demand::OwnWrites).await,
+            }
+            tokio::time::sleep(self.chance.between(Duration::ZERO, self.pace)).await;
+        }
+    }
+
+    fn some_keys(&self, max: u64) -> Vec<i64> {
+        let mut keys: Vec<i64> =
+            (0..=self.chance.below(max)).map(|_| self.chance.below(self.keys as u64) as i64).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        keys
+    }
+
+    async fn write(&mut self) {
+        let keys = self.some_keys(ROWS_OF_WRITE_MAX);
+        self.write_keys(&keys).await;
+    }
+
+    /// Writes a new row of each key; whether all were acknowledged.
+    pub async fn write_keys(&mut self, keys: &[i64]) -> bool {
+        let (mut rows, mut numbers) = (Vec::new(), Vec::new());
+        for &key in keys {
+            let event_time = WALL_BASE_US - self.chance.below(EVENT_SPAN_US) as i64;
+            let delete = self.chance.hits(100_000);
+            let number = self.shared.lock().history.send(self.number, key, event_time, delete);
+            let values = (!delete).then(|| vec![Value::Int(number as i64), Value::String(text_of(number))]);
+            rows.push(WriteRow { key: vec![key.into()], event_time, sequence: number, values });
+            numbers.push(number);
+        }
+        self.shared.trace.note(format_args!("write c{} {keys:?} {numbers:?}", self.number));
+        let results = match self.writer.write_rows(&rows).await {
+            Ok(results) => results,
+            Err(error) => {
+                let what = format!("rows that fit were refused: {error}");
+                self.shared.lock().broken.push(Broken { judge: "what fits is taken", what });
+                return false;
+            }
+        };
+        results.iter().all(|result| self.settle(result, &numbers))
+    }
+
+    fn settle(&mut self, result: &BatchResult, numbers: &[u64]) -> bool {
+        let mut inner = self.shared.lock();
+        let Inner { history, broken, .. } = &mut *inner;
+        let rows: Vec<u64> = result.rows.iter().map(|&row| numbers[row as usize]).collect();
+        match &result.result {
+            Ok(answer) => {
+                self.shared.trace.note(format_args!("wrote c{} {rows:?} at {}", self.number, answer.index));
+                for (place, &number) in rows.iter().enumerate() {
+                    history.settle(number, true);
+                    let older = answer.older.contains(&(place as u32));
+                    // A second copy of a request finds the rows of the first.
+                    if answer.repeated || (older && self.shared.duplicates) {
+                        continue;
+                    }
+                    if let Some(what) = newest_wins::judge_answer(history, number, older) {
+                        broken.push(Broken { judge: "the newest event time wins", what });
+                    }
+                }
+                self.own.raise(PartitionPosition {
+                    set: self.set,
+                    incarnation: answer.incarnation,
+                    partition: result.partition,
+                    index: answer.index,
+                });
+                true
+            }
+            Err(error) => {
+                let open = error.may_have_happened();
+                self.shared.trace.note(format_args!("failed c{} {rows:?} open {open} {error}", self.number));
+                if !open {
+                    rows.iter().for_each(|&number| history.settle(number, false));
+                }
+                false
+            }
+        }
+    }
+
+    async fn read(&mut self, demand: Demand) {
+        let keys = self.some_keys(ROWS_OF_READ_MAX);
+        self.read_keys(&keys, demand).await;
+    }
+
+    /// Reads keys and judges what came; whether all of them were answered.
+    pub async fn read_keys(&mut self, keys: &[i64], demand: Demand) -> bool {
+        let mut rows = Rows::new(&["id"]);
+        keys.iter().for_each(|&key| rows.push(&[key.into()]).expect("one key column, one value"));
+        let at_least = (demand == Demand::OwnWrites).then(|| self.own.clone());
+        let sent = self.shared.lock().history.tick();
+        self.shared.trace.note(format_args!("read c{} {keys:?} {demand:?}", self.number));
+        let answer = match self.view.get(&rows, &ReadOptions { deadline: CALL_LIMIT, at_least }).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                let what = format!("a read that fits was refused: {error}");
+                self.shared.lock().broken.push(Broken { judge: "what fits is taken", what });
+                return false;
+            }
+        };
+        let (Some(number), Some(text)) = (answer.column("number"), answer.column("text")) else {
+            unreachable!("the view has both columns")
+        };
+        let mut inner = self.shared.lock();
+        let Inner { history, broken, rows_read, reads } = &mut *inner;
+        *reads += 1;
+        let mut whole = true;
+        for (row, &key) in keys.iter().enumerate() {
+            let status = number.status(row);
+            if status == ValueStatus::Unavailable {
+                whole = false;
+                continue;
+            }
+            let seen_row = answer.event_time(row, 0).map(|event_time| SeenRow {
+                event_time,
+                number: number.i64(row),
+                text: text.str(row).map(str::to_owned),
+            });
+            self.shared.trace.note(format_args!("saw c{} {key} {seen_row:?}", self.number));
+            *rows_read += 1;
+            broken.extend(judge_read(history, &Seen { client: self.number, key, sent, demand, row: seen_row }));
+        }
+        whole
+    }
+}

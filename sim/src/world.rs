@@ -1,0 +1,183 @@
+//! A cluster's machines, network and clients, and what is known about them: put together from a plan, and looked at while
+//! time passes.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use stoa::node::{NodeOptions, RootMember};
+use stoa_client::Client;
+use stoa_env::task::spawn_unwatched;
+use stoa_env::{Clock, PeerIdentity};
+use stoa_protocol::message::Caller;
+use stoa_protocol::{ClusterId, NodeId, PartitionId};
+use stoa_raft::RaftTiming;
+use stoa_raft::wal::WalOptions;
+use tokio::time::Instant;
+
+use crate::chance::Chance;
+use crate::clock::SimClock;
+use crate::judges::Broken;
+use crate::judges::digests::Digests;
+use crate::machine::Machine;
+use crate::net::{Net, SimTransport};
+use crate::plan::Plan;
+use crate::trace::Trace;
+
+/// The zones.
+pub const ZONES: [&str; 3] = ["a", "b", "c"];
+const CLUSTER: ClusterId = ClusterId(0x51);
+/// How often replicas are compared while time passes.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// A client as simulated.
+pub type SimClient = Client<SimTransport>;
+
+/// Machines, network, and the comparison of replicas.
+pub struct World {
+    /// What the run is made of.
+    pub plan: Plan,
+    /// What has happened.
+    pub trace: Trace,
+    /// All messages.
+    pub net: Net,
+    /// The nodes' machines.
+    pub machines: Vec<Machine>,
+    /// The digests of replicas at equal positions.
+    pub digests: Digests,
+    /// Promises that were not kept, as far as the world itself sees them.
+    pub broken: Vec<Broken>,
+    start: Instant,
+}
+
+impl World {
+    /// A world whose machines are off.
+    pub fn new(plan: Plan, trace: Trace, start: Instant) -> Self {
+        let net = Net::new(plan.seed, trace.clone());
+        spawn_unwatched(net.clone().run());
+        net.links(|links| links.duplicate_ppm = plan.duplicate_ppm);
+        let machines = (1..=plan.nodes).map(|id| Machine::new(options(&plan, id), plan.seed, &net, &trace, start));
+        let machines = machines.collect();
+        Self { plan, trace, net, machines, digests: Digests::default(), broken: Vec::new(), start }
+    }
+
+    /// All links are as they are between faults.
+    pub fn heal_links(&self) {
+        let duplicate_ppm = self.plan.duplicate_ppm;
+        self.net.links(|links| {
+            links.heal();
+            links.duplicate_ppm = duplicate_ppm;
+        });
+    }
+
+    /// A client of number `number`, in a zone in turn.
+    pub async fn client(&self, number: usize) -> Result<SimClient, stoa_client::ConnectError> {
+        let zone = ZONES[number % ZONES.len()];
+        let identity = PeerIdentity::Client("app".into());
+        let transport = self.net.transport(&format!("c{number}"), zone, identity);
+        let seeds = self.machines.iter().map(Machine::addr).collect();
+        let caller = Caller { project: "shop".into(), principal: String::new() };
+        let clock: Arc<dyn Clock> = Arc::new(SimClock::new(self.start, 0, number as u64, 0));
+        let entropy = Arc::new(Chance::new(self.plan.seed, &format!("client {number}")));
+        Client::with(transport, seeds, zone, caller, clock, entropy).await
+    }
+
+    /// Lets time pass, and compares replicas meanwhile.
+    pub async fn pass(&mut self, duration: Duration) {
+        let end = now() + duration;
+        while now() < end {
+            tokio::time::sleep(LOOK_EVERY.min(end - now())).await;
+            self.compare();
+        }
+    }
+
+    /// Compares the digests of all replicas with those of others at the same position.
+    pub fn compare(&mut self) {
+        for machine in &self.machines {
+            let Some(node) = machine.node() else { continue };
+            for hosted in node.all_hosted() {
+                let partition = hosted.replica.partition();
+                let judged = self.digests.judge(machine.id(), partition, hosted.view.digest());
+                if let Some(what) = judged {
+                    self.broken.push(Broken { judge: "equal digests at equal positions", what });
+                }
+            }
+        }
+    }
+
+    /// Whether all replicas of all partitions are here, serve, and hold the same at the same position; why not, if not.
+    pub fn unequal(&self) -> Option<String> {
+        let mut seen: std::collections::BTreeMap<PartitionId, Vec<_>> = std::collections::BTreeMap::new();
+        for machine in &self.machines {
+            let Some(node) = machine.node() else { return Some(format!("node {} does not run", machine.id())) };
+            for hosted in node.all_hosted() {
+                if let Some(why) = hosted.replica.trouble() {
+                    return Some(format!("node {}: {why}", machine.id()));
+                }
+                if !hosted.replica.is_caught_up() {
+                    return Some(format!("node {}: {} is catching up", machine.id(), hosted.replica.partition()));
+                }
+                seen.entry(hosted.replica.partition()).or_default().push(hosted.view.digest());
+            }
+        }
+        if seen.len() != self.plan.partitions as usize {
+            return Some(format!("{} of {} partitions are hosted", seen.len(), self.plan.partitions));
+        }
+        seen.into_iter().find_map(|(partition, digests)| {
+            let equal = digests.len() == ZONES.len() && digests.iter().all(|digest| *digest == digests[0]);
+            let applied: Vec<_> = digests.iter().map(|digest| digest.applied).collect();
+            (!equal).then(|| format!("partition {partition}: replicas at {applied:?}"))
+        })
+    }
+
+    /// Nodes that have ended by themselves: no fault of a plan gives them a reason.
+    pub fn judge_ends(&mut self) {
+        for machine in &self.machines {
+            if let Some(why) = machine.ended() {
+                let what = format!("node {} has ended by itself: {why}", machine.id());
+                let broken = Broken { judge: "a node goes on", what };
+                if !self.broken.contains(&broken) {
+                    self.broken.push(broken);
+                }
+            }
+        }
+    }
+}
+
+/// The present simulated moment.
+#[allow(clippy::disallowed_methods)] // simulated time itself
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+fn addr(id: u64) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, id as u8], 7000))
+}
+
+fn zone(id: u64) -> String {
+    ZONES[(id as usize - 1) % ZONES.len()].to_owned()
+}
+
+fn options(plan: &Plan, id: u64) -> NodeOptions {
+    let member = |id| RootMember { node: NodeId(id), zone: zone(id), addr: addr(id) };
+    NodeOptions {
+        cluster: CLUSTER,
+        node: NodeId(id),
+        zone: zone(id),
+        advertise: addr(id),
+        root: (1..=3).map(member).collect(),
+        partitions: plan.partitions,
+        nodes_expected: plan.nodes as u32,
+        timing: RaftTiming::default(),
+        // Small, so that segments, snapshots and purges come often.
+        wal: WalOptions {
+            segment_bytes: 64 << 10,
+            queue_bytes: 4 << 20,
+            round_bytes: 1 << 20,
+            max_live_bytes: 8 << 20,
+            reserve_bytes: 0,
+        },
+        snapshot_log_bytes: 32 << 10,
+        partition_bytes_max: 1 << 30,
+    }
+}
