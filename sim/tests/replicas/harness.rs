@@ -234,10 +234,17 @@ pub struct Process {
 }
 
 impl Process {
-    pub async fn open(disk: &SimDisk, net: &Net, node: u64, options: WalOptions) -> (Self, stoa_raft::wal::Recovered) {
+    pub async fn open(
+        disk: &SimDisk,
+        net: &Net,
+        node: u64,
+        options: WalOptions,
+    ) -> std::io::Result<(Self, stoa_raft::wal::Recovered)> {
         let identity = WalIdentity { cluster: CLUSTER.0, node };
         let clock = Arc::new(PausedClock);
-        let (wal, recovered) = Wal::open(disk.clone(), PathBuf::from("wal"), identity, options, clock).await.unwrap();
+        let (wal, recovered) = Wal::open(disk.clone(), PathBuf::from("wal"), identity, options, clock)
+            .await
+            .map_err(std::io::Error::other)?;
         let peers = Peers::new(net.clone(), CLUSTER);
         for other in 1..=3u64 {
             peers.learn(NodeId(other), SocketAddr::from(([127, 0, 0, 1], other as u16)));
@@ -251,7 +258,7 @@ impl Process {
             timing: RaftTiming::default(),
             budget: NodeBudget::default(),
         };
-        (Self { disk: disk.clone(), wal, env }, recovered)
+        Ok((Self { disk: disk.clone(), wal, env }, recovered))
     }
 
     pub async fn start(&self, node: u64, recovered: stoa_raft::wal::Recovered) -> std::io::Result<Member> {
@@ -263,7 +270,7 @@ impl Process {
 
 /// Opens the log and starts the replica on a disk.
 pub async fn start(disk: &SimDisk, net: &Net, node: u64, options: WalOptions) -> std::io::Result<(Process, Member)> {
-    let (process, recovered) = Process::open(disk, net, node, options).await;
+    let (process, recovered) = Process::open(disk, net, node, options).await?;
     let member = process.start(node, recovered).await?;
     net.state.lock().unwrap().replicas.insert(node, member.clone());
     Ok((process, member))

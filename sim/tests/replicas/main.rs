@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a test ends where something is not as it should be
 
+mod crashes;
 mod harness;
 mod traps;
 
@@ -232,6 +233,8 @@ fn an_interrupted_transfer_goes_on_where_it_stopped() {
         net.lose("end", 0, 1);
         net.cut(late.id().0, false);
         applied(late, 100).await;
+        // The sender hears of the install at the latest when it asks again.
+        tokio::time::sleep(Duration::from_secs(120)).await;
         let sent = net.calls("chunk");
         assert!(sent <= chunks + 20 + 2, "{sent} chunks were sent for {chunks}");
         assert!(net.calls("end") - ends <= 3, "an install whose answer is lost is not sent again whole");
@@ -297,44 +300,6 @@ fn a_snapshot_that_finds_the_device_full_is_given_up_and_halts_nothing() {
 }
 
 #[test]
-fn a_crash_at_any_step_of_replacing_a_snapshot_leaves_one_that_starts() {
-    let (disks, net) = (disks(1), Net::default());
-    life(async {
-        let all = group(&disks, &net, &wal_options()).await;
-        for n in 0..100u8 {
-            write(&all[0].1, vec![b'B', 5, n]).await;
-        }
-        cut(&all[0].1).await;
-    });
-    let before = snapshots(&disks[0]);
-    let mut replaced = 0;
-    for steps in 0..60 {
-        let disk = disks[0].copy();
-        life(async {
-            let (_process, member) = start(&disk, &net, 1, wal_options()).await.unwrap();
-            until("a leader", || member.leads()).await;
-            for n in 0..40u8 {
-                write(&member, vec![b'B', 5, n]).await;
-            }
-            disk.halt_after(steps);
-            for _ in 0..3 {
-                member.cut_log(0, true).await;
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        });
-        disk.crash(&mut seeded(steps));
-        replaced += usize::from(!snapshots(&disk).contains(&before[0]));
-        life(async {
-            let (_process, member) = start(&disk, &Net::default(), 1, wal_options()).await.unwrap();
-            until("a leader", || member.leads()).await;
-            applied(&member, 140).await;
-            assert_eq!(snapshots(&disk).len(), 1, "nothing is left lying: {:?}", snapshots(&disk));
-        });
-    }
-    assert!((5..55).contains(&replaced), "crashes before and after the step that counts: {replaced}");
-}
-
-#[test]
 fn a_replica_whose_log_is_lost_or_of_another_life_does_not_start() {
     let (disks, net) = (disks(1), Net::default());
     life(async {
@@ -352,7 +317,7 @@ fn a_replica_whose_log_is_lost_or_of_another_life_does_not_start() {
                 applied(&member, 50).await;
                 cut(&member).await;
             }
-            let (process, recovered) = Process::open(&disk, &net, 1, wal_options()).await;
+            let (process, recovered) = Process::open(&disk, &net, 1, wal_options()).await.unwrap();
             assert!(recovered.groups.contains_key(&GROUP.0));
             process.wal.forget(GROUP.0).await.unwrap();
             process.wal.close().await.unwrap();
@@ -364,7 +329,7 @@ fn a_replica_whose_log_is_lost_or_of_another_life_does_not_start() {
         assert!(refused.contains("the log knows nothing of it"), "{refused}");
     }
     let other = life(async {
-        let (process, recovered) = Process::open(&disks[0].copy(), &net, 1, wal_options()).await;
+        let (process, recovered) = Process::open(&disks[0].copy(), &net, 1, wal_options()).await.unwrap();
         process.start(2, recovered).await.err().unwrap().to_string()
     });
     assert!(other.contains("these are the files of replica 1"), "{other}");
