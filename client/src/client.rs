@@ -174,6 +174,7 @@ async fn first_contact<T: Transport>(
                 request_id: entropy.next_u64(),
                 cluster: ClusterId(0),
                 map_version: MapVersion(0),
+                remaining: None,
             };
             let result = exchange(transport, Peer { addr, node: None }, ask, &body, limit).await;
             match result.and_then(|(header, body)| check_map(addr, header.cluster, &body)) {
