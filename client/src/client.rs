@@ -100,7 +100,7 @@ impl<T: Transport> Client<T> {
         let request = GroupRequest { project, name: short, version };
         let definition: FeatureGroup =
             self.fetch(Kind::Group, &request).await.map_err(|error| match error.class() {
-                ErrorClass::Reject => WriteError::Rejected(error.into()),
+                ErrorClass::Reject => WriteError::Group { group: name.to_owned(), error: error.to_body() },
                 _ => WriteError::NotTaken { waited: OPEN_DEADLINE, attempts: 0, last: error.into() },
             })?;
         Ok(Group::new(self.clone(), definition))
@@ -174,6 +174,7 @@ async fn first_contact<T: Transport>(
                 request_id: entropy.next_u64(),
                 cluster: ClusterId(0),
                 map_version: MapVersion(0),
+                remaining: None,
             };
             let result = exchange(transport, Peer { addr, node: None }, ask, &body, limit).await;
             match result.and_then(|(header, body)| check_map(addr, header.cluster, &body)) {

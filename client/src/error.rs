@@ -327,6 +327,14 @@ pub enum WriteError {
         /// How long.
         waited: Duration,
     },
+    /// The group cannot be opened.
+    #[error("opening {group}: {error}")]
+    Group {
+        /// The group.
+        group: String,
+        /// What the node said.
+        error: ErrorBody,
+    },
     /// The batch was refused for good and not carried out.
     #[error("the write was refused: {0}")]
     Rejected(Box<CallError>),
@@ -360,6 +368,7 @@ impl WriteError {
             Self::NoPartition { .. } | Self::Skipped { .. } | Self::Busy { .. } => ErrorClass::Retry,
             Self::NotTaken { .. } | Self::OutcomeUnknown { .. } => ErrorClass::Retry,
             Self::Rejected(error) => error.class(),
+            Self::Group { error, .. } => error.code.class(),
             Self::Rows(_) | Self::Deadline { .. } | Self::Name(_) => ErrorClass::Reject,
         }
     }

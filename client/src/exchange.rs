@@ -19,6 +19,8 @@ pub(crate) struct Ask {
     /// 0 in the first contact alone.
     pub(crate) cluster: ClusterId,
     pub(crate) map_version: MapVersion,
+    /// How long the node may work on it, if that is less than the answer is waited for.
+    pub(crate) remaining: Option<Duration>,
 }
 
 /// Sends a request and checks that what comes back is its answer. The header is that of the answer.
@@ -38,7 +40,9 @@ pub(crate) async fn exchange<T: Transport>(
         request_id: ask.request_id,
         cluster: ask.cluster,
         map_version: ask.map_version,
-        remaining_us: u64::try_from(limit.as_micros()).unwrap_or(u64::MAX).min(DEADLINE_US_MAX),
+        remaining_us: u64::try_from(ask.remaining.unwrap_or(limit).min(limit).as_micros())
+            .unwrap_or(u64::MAX)
+            .min(DEADLINE_US_MAX),
     };
     let answer = transport.call(to, Channel::Client, encode_frame(&header, body), limit).await?;
     let (header, body) = decode_frame(&answer).map_err(|error| CallError::Frame { from: to.addr, error })?;

@@ -109,11 +109,23 @@ impl<T: Transport> Shared<T> {
         body: &[u8],
         limit: Duration,
     ) -> Result<(MapVersion, Bytes), CallError> {
+        self.call_for(to, kind, body, limit, None).await
+    }
+
+    /// As [`Shared::call`]; the node may work on it for `remaining`, if that is less.
+    pub(crate) async fn call_for(
+        &self,
+        to: Peer,
+        kind: Kind,
+        body: &[u8],
+        limit: Duration,
+        remaining: Option<Duration>,
+    ) -> Result<(MapVersion, Bytes), CallError> {
         let map_version = self.routes.borrow().map().version;
         let request_id = self.next_request.fetch_add(1, Ordering::Relaxed);
         // The newest version this client has heard of: a node that is behind it waits, rather than deny what was defined.
         let heard = MapVersion(map_version.0.max(self.map_heard.load(Ordering::Relaxed)));
-        let ask = Ask { kind, request_id, cluster: self.cluster, map_version: heard };
+        let ask = Ask { kind, request_id, cluster: self.cluster, map_version: heard, remaining };
         let result = exchange(&self.transport, to, ask, body, limit).await;
         let seen = match &result {
             Ok((header, _)) => header.map_version,

@@ -142,7 +142,11 @@ impl<T: Transport> View<T> {
         let shared = &*self.inner.shared;
         let to = to.expect("routes name nodes of their own map alone");
         let limit = deadline.since(shared.now());
-        let result = shared.call(to, Kind::Read, &body, limit).await;
+        // A node that has not applied a position waits for it, with all sections of the request. Half of the time is left
+        // to ask another one.
+        let waits = asked.iter().any(|&at| split.sections[at as usize].at_least.0 > 0);
+        let remaining = waits.then_some(limit / 2);
+        let result = shared.call_for(to, Kind::Read, &body, limit, remaining).await;
         let results = result.and_then(|(_, body)| {
             let unfit = |what| CallError::Unfit { from: to.addr, what };
             let answer = parse_answer(body).map_err(|error| unfit(error.to_string()))?;

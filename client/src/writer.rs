@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use stoa_env::{BootTime, Transport};
+use stoa_env::{BootTime, Transport, TransportError};
 use stoa_protocol::ids::ROOT_PARTITION;
 use stoa_protocol::limits::DEADLINE_US_MAX;
 use stoa_protocol::message::{Kind, SessionAnswer, SessionRequest, SessionStep, WriteAnswer, WriteRequest};
@@ -142,7 +142,8 @@ impl<T: Transport> Client<T> {
 }
 
 /// Asks the leader of a partition, whoever it is, until the deadline. A request whose outcome is open is sent again only
-/// if `resend` says that it may be.
+/// if `resend` says that it may be; else there is nothing to gain by waiting for less than the deadline. A node that does
+/// not answer in time is given twice as long the next time: a slow commit must not make the same batch come again and again.
 pub(crate) async fn search_leader<T: Transport, R: Wire, A: Wire>(
     shared: &Shared<T>,
     partition: PartitionId,
@@ -157,6 +158,7 @@ pub(crate) async fn search_leader<T: Transport, R: Wire, A: Wire>(
     let mut open = false;
     let mut retry_after = Duration::ZERO;
     let mut last = None;
+    let mut patience = if resend { NODE_LIMIT } else { deadline.since(shared.now()) };
     while shared.now() < deadline && backoff.attempt() {
         let step = {
             let known = replicas(shared, partition);
@@ -177,7 +179,7 @@ pub(crate) async fn search_leader<T: Transport, R: Wire, A: Wire>(
             shared.want_map(MapVersion(routes.map().version.0 + 1));
             continue;
         };
-        let limit = NODE_LIMIT.min(deadline.since(shared.now()));
+        let limit = patience.min(deadline.since(shared.now()));
         let answer = shared.call_node(node, to, kind, &body, limit).await.and_then(|body| {
             A::from_bytes(&body).map_err(|error| CallError::Unfit { from: to.addr, what: error.to_string() })
         });
@@ -189,6 +191,9 @@ pub(crate) async fn search_leader<T: Transport, R: Wire, A: Wire>(
             Err(error) => error,
         };
         shared.leaders().remove(&partition);
+        if matches!(error, CallError::Transport(TransportError::TimedOut { .. })) {
+            patience = patience.saturating_mul(2);
+        }
         open |= error.leaves_outcome_open();
         if let Some(refusal) = error.refusal() {
             if let Some(leader) = refusal.leader {

@@ -65,6 +65,28 @@ async fn a_view_reads_on_when_a_feature_is_appended_to_a_group() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_waits_for_a_position_leaves_time_to_ask_another() {
+    let cluster = Cluster::new();
+    let view = cluster.client().await.view("test/rank@1").await.unwrap();
+    let answer = view.get(&rows(0..8), &ReadOptions::default()).await.unwrap();
+    let options = ReadOptions { at_least: Some(answer.position().clone()), ..ReadOptions::default() };
+    cluster.state().behind = Some(1);
+    // The node answers other reads, so it is not ejected. The first waits use up the budget of hedges.
+    for at in 0..100 {
+        let others = async {
+            for _ in 0..8 {
+                view.get(&rows(0..1), &ReadOptions::default()).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let rows = rows(0..8);
+        let (answer, ()) = tokio::join!(view.get(&rows, &options), others);
+        let answer = answer.unwrap();
+        assert!(answer.is_complete(), "read {at}: {:?}", answer.stats());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_rows_give_an_empty_answer_and_wrong_ones_a_typed_error() {
     let cluster = Cluster::new();
     let view = cluster.client().await.view("test/rank@1").await.unwrap();

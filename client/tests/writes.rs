@@ -94,6 +94,22 @@ async fn a_step_of_a_session_is_sent_again_and_applied_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_leader_that_is_slow_to_commit_is_waited_for() {
+    let cluster = Cluster::new();
+    let client = cluster.client().await;
+    let (partition, rows) = batch(&cluster, 5);
+    cluster.set(1, Mood::Slow(Duration::from_millis(800)));
+    cluster.asked(Kind::Write);
+    client.write(partition, &rows, &WriteOptions::default()).await.unwrap();
+    assert_eq!(cluster.asked(Kind::Write), [1], "it may be sent once, so it is waited for");
+    let step = stoa_protocol::message::SessionStep { session: 9, sequence: 1 };
+    let options = WriteOptions { step: Some(step), ..WriteOptions::default() };
+    client.write(partition, &rows, &options).await.unwrap();
+    let sent = cluster.asked(Kind::Write).into_iter().filter(|node| *node == 1).count();
+    assert!(sent <= 3, "{sent} times the same batch");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_write_ends_at_its_deadline_with_what_it_met() {
     let cluster = Cluster::new();
     let client = cluster.client().await;

@@ -58,6 +58,8 @@ pub struct State {
     pub sessions: BTreeMap<(PartitionId, u128), (u64, Vec<u8>)>,
     pub map_version: u64,
     pub hide_from: Option<u64>,
+    /// Nodes that never apply any position: they wait for it as long as they may.
+    pub behind: Option<u64>,
     /// The schema version that the partitions have learnt; the client opens its views at 1.
     pub schema_version: u32,
     /// Batches that are carried out before all others are refused.
@@ -200,6 +202,12 @@ fn map(version: u64) -> ClusterMap {
     }
 }
 
+fn asks_for_a_position(request: &Bytes) -> bool {
+    let (_, body) = decode_frame(request).unwrap();
+    let (_, request) = decode_request::<ReadRequest>(&body).unwrap();
+    request.sections.iter().any(|section| section.at_least.0 > 0)
+}
+
 impl Transport for Cluster {
     async fn call(
         &self,
@@ -213,7 +221,10 @@ impl Transport for Cluster {
         let mood = self.state().moods.get(&node).cloned().unwrap_or_default();
         let (header, _) = decode_frame(&request).unwrap();
         self.state().log.push((Kind::from_number(header.kind).unwrap(), node));
+        let is_read = header.kind == Kind::Read as u16;
+        let is_behind = is_read && self.state().behind == Some(node) && asks_for_a_position(&request);
         let wait = match &mood {
+            _ if is_behind => Duration::from_micros(header.remaining_us),
             Mood::Down => return Err(TransportError::NotSent { addr: to.addr, reason: "refused".into() }),
             Mood::Slow(wait) => *wait,
             _ => Duration::from_micros(500),
@@ -316,6 +327,9 @@ impl State {
     }
 
     fn read(&mut self, node: u64, section: &ReadSection) -> SectionResult {
+        if self.behind == Some(node) && section.at_least.0 > 0 {
+            return SectionResult::Failed(ErrorBody::new(ErrorCode::NotCaughtUp, "as the test says"));
+        }
         if self.hide_from == Some(node) {
             return SectionResult::Failed(ErrorBody::new(ErrorCode::NotHere, "it has moved"));
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::Connect;
+use super::{Connect, say};
 use crate::definitions::load_definitions;
 
 const APPLY_DEADLINE: Duration = Duration::from_secs(10);
@@ -26,7 +26,8 @@ impl ApplyCommand {
         let definitions = load_definitions(&self.file)?;
         let client = self.connect.client().await?;
         let answer = client.apply(definitions, APPLY_DEADLINE).await?;
-        println!("{} defined, {} unchanged; catalog version {}", answer.created, answer.unchanged, answer.version);
+        let (created, unchanged, version) = (answer.created, answer.unchanged, answer.version);
+        say(&format!("{created} defined, {unchanged} unchanged; catalog version {version}"))?;
         Ok(0)
     }
 }

@@ -9,7 +9,7 @@ use comfy_table::{ContentArrangement, Table};
 use stoa_client::{ReadOptions, Rows, ValueStatus, ViewAnswer};
 use stoa_protocol::{KeyType, KeyValue, Value};
 
-use super::Connect;
+use super::{Connect, say};
 
 /// Reads a view. Several values for a key, divided by commas, ask for several rows; a key with one value holds for all.
 #[derive(Debug, Args)]
@@ -36,7 +36,9 @@ impl GetCommand {
         let view = client.view(&self.view).await?;
         let mut columns: Vec<(String, Vec<KeyValue>)> = Vec::new();
         for text in &self.keys {
-            let (name, values) = text.split_once('=').with_context(|| format!("{text:?} is not NAME=VALUE"))?;
+            let (name, values) = text.split_once('=').with_context(|| {
+                format!("{text:?} is not NAME=VALUE; give a key column and its values, such as id=1,2")
+            })?;
             let keys = &view.plan().keys;
             let Some(column) = keys.iter().find(|column| column.name == name) else {
                 let known = keys.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", ");
@@ -65,8 +67,8 @@ impl GetCommand {
         let options = ReadOptions { deadline: Duration::from_millis(self.deadline_ms), ..ReadOptions::default() };
         let answer = view.get(&rows, &options).await?;
         match self.json {
-            true => println!("{}", json(&rows, &answer)),
-            false => println!("{}", table(&rows, &answer)),
+            true => say(&json(&rows, &answer).to_string())?,
+            false => say(&table(&rows, &answer).to_string())?,
         }
         Ok(u8::from(!answer.is_complete()))
     }

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use stoa_env::{Clock, RealClock};
 
-use super::Connect;
+use super::{Connect, say};
 use crate::load::{
     LoadFailure, LoadReport, LoadRequest, OnBad, Progress, UnknownColumns, default_name, file_time_us, load,
 };
@@ -113,8 +113,8 @@ impl LoadCommand {
         };
         let error_text = error.as_ref().map(LoadFailure::to_string);
         match self.json {
-            true => println!("{}", json(&report, seconds, error_text.as_deref())),
-            false => print(&report, seconds),
+            true => say(&json(&report, seconds, error_text.as_deref()).to_string())?,
+            false => say(&text(&report, seconds))?,
         }
         match error {
             Some(error) => Err(error.into()),
@@ -123,18 +123,19 @@ impl LoadCommand {
     }
 }
 
-fn print(report: &LoadReport, seconds: f64) {
+fn text(report: &LoadReport, seconds: f64) -> String {
+    let mut lines = Vec::new();
     for bad in &report.bad {
-        println!("line {}: {}", bad.line, bad.reason);
+        lines.push(format!("line {}: {}", bad.line, bad.reason));
     }
     let more = report.rows_bad - report.bad.len() as u64;
     if more > 0 {
-        println!("… and {more} more bad rows");
+        lines.push(format!("… and {more} more bad rows"));
     }
     if !report.ignored_columns.is_empty() {
-        println!("columns not read: {}", report.ignored_columns.join(", "));
+        lines.push(format!("columns not read: {}", report.ignored_columns.join(", ")));
     }
-    println!(
+    lines.push(format!(
         "{} rows read, {} acknowledged ({} before this run), {} bad, {} older than what was there; {:.1} s, {:.0} rows/s",
         report.rows_read,
         report.rows_acknowledged,
@@ -143,13 +144,14 @@ fn print(report: &LoadReport, seconds: f64) {
         report.rows_older,
         seconds,
         rows_per_s(report, seconds)
-    );
+    ));
     for (partition, done) in &report.acknowledged {
-        println!(
+        lines.push(format!(
             "  partition {partition}: batches 1 to {} acknowledged ({} before this run), {} rows between lines {} and {}",
             done.batches, done.batches_before, done.rows, done.first_line, done.last_line
-        );
+        ));
     }
+    lines.join("\n")
 }
 
 /// Of this run: what an earlier one had written took no time.

@@ -69,3 +69,39 @@ impl Cli {
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
 }
+
+/// Prints a result. Nobody reading on (`stoa get … | head -1`) is no fault; output that cannot be written is one.
+fn say(text: &str) -> anyhow::Result<()> {
+    say_to(&mut std::io::stdout().lock(), text)
+}
+
+fn say_to(out: &mut impl std::io::Write, text: &str) -> anyhow::Result<()> {
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(anyhow::Error::new(error).context("writing to standard output"))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Refuses(std::io::ErrorKind);
+
+    impl std::io::Write for Refuses {
+        fn write(&mut self, _bytes: &[u8]) -> std::io::Result<usize> {
+            Err(self.0.into())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_has_seen_enough_is_no_fault_and_a_full_disk_is() {
+        assert!(say_to(&mut Refuses(std::io::ErrorKind::BrokenPipe), "text").is_ok());
+        assert!(say_to(&mut Refuses(std::io::ErrorKind::StorageFull), "text").is_err());
+    }
+}

@@ -142,7 +142,7 @@ fn read_error(path: &Path, error: csv::Error) -> LoadError {
     let place = error.position().map(|position| format!(" after line {}", position.line())).unwrap_or_default();
     match error.into_kind() {
         csv::ErrorKind::Io(source) if source.kind() != io::ErrorKind::InvalidData => {
-            LoadError::Read { path: path.to_owned(), source }
+            LoadError::Read { path: path.to_owned(), reason: source }
         }
         csv::ErrorKind::Io(why) => damaged(path, why.to_string()),
         other => damaged(path, format!("{other:?}{place}")),

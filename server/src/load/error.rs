@@ -1,4 +1,5 @@
-//! Why a file cannot be loaded. All of these are for the user to mend; none is worth a retry.
+//! Why a file cannot be loaded. All of these are for the user to mend; none is worth a retry. Each message is whole, with the
+//! operating system's reason in it, so no error names a source beside it: it would be told twice.
 
 use std::path::PathBuf;
 
@@ -6,12 +7,12 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The operating system refuses the file.
-    #[error("{path}: the file cannot be read: {source}")]
+    #[error("{path}: the file cannot be read: {reason}")]
     Read {
         /// The file.
         path: PathBuf,
         /// The operating system's reason.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// The file is of no kind that can be loaded.
     #[error("{path}: the extension is {extension:?}; a feature file ends in .parquet or .csv")]
@@ -50,7 +51,7 @@ pub enum LoadError {
         found: String,
     },
     /// The file has columns that the group does not know.
-    #[error("{path}: {group} has no columns {columns}; it has {known}. Rename them, or ignore unknown columns")]
+    #[error("{path}: {group} has no columns {columns}; it has {known}. Rename them, or load with --ignore-unknown")]
     UnknownColumns {
         /// The file.
         path: PathBuf,
@@ -100,10 +101,10 @@ pub enum LoadError {
         what: &'static str,
     },
     /// The operating system gives no thread.
-    #[error("no thread could be started to read the file: {source}")]
+    #[error("no thread could be started to read the file: {reason}")]
     Thread {
         /// The operating system's reason.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// Rows cannot be sent to partitions.
     #[error("{group} lies in partition set {wanted}, and the set given is {given} with {partitions} partitions")]

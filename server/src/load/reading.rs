@@ -89,5 +89,5 @@ pub(super) async fn apart<R: Send + 'static>(
 
 fn on_thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), LoadError> {
     let started = std::thread::Builder::new().name(name.to_owned()).spawn(work);
-    started.map(drop).map_err(|source| LoadError::Thread { source })
+    started.map(drop).map_err(|reason| LoadError::Thread { reason })
 }

@@ -102,7 +102,7 @@ impl SourceFile {
     /// XXH3-128 over the file's bytes; reads the whole file.
     pub fn digest(&self) -> Result<u128, LoadError> {
         let mut file = self.reopen()?;
-        let digest = digest_of(&mut file).map_err(|source| LoadError::Read { path: self.path.clone(), source })?;
+        let digest = digest_of(&mut file).map_err(|reason| LoadError::Read { path: self.path.clone(), reason })?;
         self.reopen()?;
         Ok(digest)
     }
@@ -172,7 +172,7 @@ impl Kind {
 }
 
 fn open(path: &Path) -> Result<(File, Stamp), LoadError> {
-    let fail = |source| LoadError::Read { path: path.to_owned(), source };
+    let fail = |reason| LoadError::Read { path: path.to_owned(), reason };
     let file = File::open(path).map_err(fail)?;
     let metadata: Metadata = file.metadata().map_err(fail)?;
     if metadata.is_dir() {
