@@ -115,7 +115,8 @@ impl World {
                     return Some(format!("node {}: {why}", machine.id()));
                 }
                 if !hosted.replica.is_caught_up() {
-                    return Some(format!("node {}: {} is catching up", machine.id(), hosted.replica.partition()));
+                    let status = hosted.replica.status();
+                    return Some(format!("node {} is catching up: {status:?}", machine.id()));
                 }
                 seen.entry(hosted.replica.partition()).or_default().push(hosted.view.digest());
             }
