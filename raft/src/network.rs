@@ -39,8 +39,7 @@ use crate::peers::Peers;
 use crate::snapshots::SnapshotHandle;
 use crate::types::{Command, Entry, Member, StoaTypes, Vote, encode_snapshot_meta};
 
-/// How long one chunk of a snapshot may take: a peer that is slower than 4 MiB in this time cannot keep up with the log
-/// either.
+/// What openraft is told that a snapshot's parts take; the limits are ours ([`transfer_limit`]).
 pub const SNAPSHOT_CHUNK_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long the install at the end may take before the sender asks anew; the receiver goes on with it meanwhile.
@@ -50,8 +49,15 @@ const SNAPSHOT_INSTALL_LIMIT: Duration = Duration::from_micros(DEADLINE_US_MAX);
 /// all that has been sent.
 const CHUNK_ATTEMPTS: u32 = 8;
 
-/// The pause before a chunk is sent again; it doubles with each attempt, to some 6 s.
+/// The pause before a chunk is sent again; it doubles with each attempt, to [`CHUNK_PAUSE_MAX`].
 const CHUNK_PAUSE: Duration = Duration::from_millis(50);
+
+/// The longest such pause. Most that is sent again was lost to a restart, and a node that is back waits for this.
+const CHUNK_PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// What a call of a transfer may take beside its bytes: a write and a sync at the receiver, on a busy device. One that
+/// went to a node that has died since holds the transfer up for as long.
+const TRANSFER_CALL_LIMIT: Duration = Duration::from_secs(1);
 
 /// The pause before entries are sent again to a node whose log has no room.
 const NO_ROOM_PAUSE: Duration = Duration::from_millis(20);
@@ -197,14 +203,14 @@ impl<T: Transport, D: Disk> ReplicaLink<T, D> {
     async fn call_again(&self, call: &RaftCall) -> Result<RaftAnswer, NetworkError<StoaTypes>> {
         let mut pause = CHUNK_PAUSE;
         for _ in 1..CHUNK_ATTEMPTS {
-            match self.call(Channel::Snapshot, call, SNAPSHOT_CHUNK_LIMIT).await {
+            match self.call(Channel::Snapshot, call, transfer_limit(call)).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => tracing::debug!(node = self.node.0, %error, "a part of a snapshot is sent again"),
             }
             tokio::time::sleep(pause).await;
-            pause *= 2;
+            pause = (pause * 2).min(CHUNK_PAUSE_MAX);
         }
-        self.call(Channel::Snapshot, call, SNAPSHOT_CHUNK_LIMIT).await
+        self.call(Channel::Snapshot, call, transfer_limit(call)).await
     }
 
     /// Sends entries, as many as the window lets through.
@@ -239,6 +245,16 @@ impl<T: Transport, D: Disk> ReplicaLink<T, D> {
             }
         }
     }
+}
+
+/// How long a call of a transfer may take: its bytes at the slowest rate, and [`TRANSFER_CALL_LIMIT`].
+fn transfer_limit(call: &RaftCall) -> Duration {
+    let bytes = match call {
+        RaftCall::SnapshotChunk { chunk, .. } => chunk.bytes.len(),
+        RaftCall::SnapshotBegin { meta, chunks, .. } => meta.len() + std::mem::size_of_val(&chunks[..]),
+        _ => 0,
+    };
+    TRANSFER_CALL_LIMIT + Duration::from_secs_f64(bytes as f64 / APPEND_RATE_MIN as f64)
 }
 
 fn entry_bytes(entry: &Entry) -> usize {

@@ -18,6 +18,9 @@ use crate::chance::Chance;
 use crate::links::{Fate, Links};
 use crate::trace::Trace;
 
+/// QUIC's idle time: a call to a process that has died ends by it, however long the caller would wait.
+const IDLE_MAX: Duration = Duration::from_secs(3);
+
 /// A [`Handler`] behind a pointer.
 pub trait Serve: Send + Sync {
     /// Answers one request.
@@ -65,6 +68,8 @@ struct Inner {
     queue: BinaryHeap<Queued>,
     next: u64,
     listeners: BTreeMap<SocketAddr, Listener>,
+    /// How often somebody began or ceased to listen at an address.
+    lives: BTreeMap<SocketAddr, u64>,
     waiting: BTreeMap<u64, oneshot::Sender<Result<Bytes, TransportError>>>,
     counts: NetCounts,
     tamper: Option<Tamper>,
@@ -132,6 +137,7 @@ impl Net {
             queue: BinaryHeap::new(),
             next: 0,
             listeners: BTreeMap::new(),
+            lives: BTreeMap::new(),
             waiting: BTreeMap::new(),
             counts: NetCounts::default(),
             tamper: None,
@@ -170,12 +176,16 @@ impl Net {
     pub fn listen(&self, addr: SocketAddr, node: u64, zone: &str, process: &Process, handler: Arc<dyn Serve>) {
         let listener =
             Listener { node, name: format!("n{node}"), zone: zone.to_owned(), process: process.clone(), handler };
-        self.lock().listeners.insert(addr, listener);
+        let mut inner = self.lock();
+        inner.listeners.insert(addr, listener);
+        *inner.lives.entry(addr).or_default() += 1;
     }
 
     /// Nobody listens there any more.
     pub fn close(&self, addr: SocketAddr) {
-        self.lock().listeners.remove(&addr);
+        let mut inner = self.lock();
+        inner.listeners.remove(&addr);
+        *inner.lives.entry(addr).or_default() += 1;
     }
 
     /// Changes the state of the links.
@@ -195,6 +205,10 @@ impl Net {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn life(&self, addr: SocketAddr) -> u64 {
+        self.lock().lives.get(&addr).copied().unwrap_or_default()
     }
 
     fn zone_of(&self, addr: SocketAddr) -> (String, String) {
@@ -313,10 +327,22 @@ impl Transport for SimTransport {
         // A client's request is a stream of its own, which QUIC delivers once; Raft must bear its messages twice.
         let what = if channel == Channel::Client { What::Request } else { What::NodeRequest };
         self.net.send(what, (&self.end.name, &self.end.zone), (&name, &zone), message, request);
-        match tokio::time::timeout(limit, answered).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(TransportError::Broken { addr: to.addr, reason: "the network ended".into() }),
-            Err(_) => Err(TransportError::TimedOut { addr: to.addr, limit }),
+        let life = self.net.life(to.addr);
+        let mut answered = answered;
+        let mut left = limit;
+        loop {
+            let step = left.min(IDLE_MAX);
+            match tokio::time::timeout(step, &mut answered).await {
+                Ok(Ok(result)) => return result,
+                Ok(Err(_)) => return Err(TransportError::Broken { addr: to.addr, reason: "the network ended".into() }),
+                Err(_) => left -= step,
+            }
+            if left.is_zero() {
+                return Err(TransportError::TimedOut { addr: to.addr, limit });
+            }
+            if self.net.life(to.addr) != life {
+                return Err(TransportError::Broken { addr: to.addr, reason: "the peer has gone silent".into() });
+            }
         }
     }
 }
