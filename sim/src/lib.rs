@@ -13,6 +13,7 @@ pub mod judges;
 pub mod links;
 pub mod machine;
 pub mod net;
+pub mod panics;
 pub mod plan;
 pub mod run;
 pub mod trace;

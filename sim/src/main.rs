@@ -113,31 +113,38 @@ fn meta(seeds: std::ops::Range<u64>) -> std::io::Result<bool> {
     std::fs::create_dir_all(&dir)?;
     let mut equal = true;
     for seed in seeds {
-        let files = [dir.join("first"), dir.join("second")];
-        for file in &files {
-            Command::new(std::env::current_exe()?)
-                .arg("run")
-                .arg(seed.to_string())
-                .arg("--trace")
-                .arg(file)
-                .output()?;
-        }
-        let texts = [std::fs::read_to_string(&files[0])?, std::fs::read_to_string(&files[1])?];
-        let differ = texts[0].lines().zip(texts[1].lines()).enumerate().find(|(_, (a, b))| a != b);
-        match differ {
-            Some((line, (first, second))) => {
+        match twice(seed, &dir) {
+            Ok(told) => println!("seed {seed}: {told}"),
+            Err(told) => {
+                println!("seed {seed}: {told}");
                 equal = false;
-                println!("seed {seed}: line {} differs\n  {first}\n  {second}", line + 1);
             }
-            None if texts[0].len() != texts[1].len() || texts[0].is_empty() => {
-                equal = false;
-                println!("seed {seed}: one trace ends before the other, or both are empty");
-            }
-            None => println!("seed {seed}: {} lines, equal", texts[0].lines().count()),
         }
     }
     std::fs::remove_dir_all(&dir)?;
     Ok(equal)
+}
+
+fn twice(seed: u64, dir: &Path) -> Result<String, String> {
+    let traced = |name: &str| {
+        let file = dir.join(name);
+        let program = std::env::current_exe().map_err(|e| e.to_string())?;
+        let run = Command::new(program).arg("run").arg(seed.to_string()).arg("--trace").arg(&file).output();
+        let output = run.map_err(|e| e.to_string())?;
+        // A run that breaks a promise has ended, too; one that died has not said its hash.
+        if !String::from_utf8_lossy(&output.stdout).contains(", hash ") {
+            return Err(format!("a run has died: {}", String::from_utf8_lossy(&output.stderr)));
+        }
+        std::fs::read_to_string(&file).map_err(|e| e.to_string())
+    };
+    let (first, second) = (traced("first")?, traced("second")?);
+    if let Some((line, (a, b))) = first.lines().zip(second.lines()).enumerate().find(|(_, (a, b))| a != b) {
+        return Err(format!("line {} differs\n  {a}\n  {b}", line + 1));
+    }
+    if first.len() != second.len() || first.is_empty() {
+        return Err("one trace ends before the other, or both are empty".into());
+    }
+    Ok(format!("{} lines, equal", first.lines().count()))
 }
 
 #[allow(clippy::disallowed_methods)] // what the sweep costs in true time is no part of a run

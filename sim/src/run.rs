@@ -21,6 +21,7 @@ use crate::faults::{Strikes, strike};
 use crate::history::{Demand, History, Rule};
 use crate::judges::Broken;
 use crate::net::NetCounts;
+use crate::panics;
 use crate::plan::Plan;
 use crate::trace::Trace;
 use crate::workload::{CATALOG, Counts, Shared, Worker};
@@ -74,6 +75,7 @@ impl Default for Planted {
 /// # Errors
 /// If the trace file cannot be written, or the runtime not be made.
 pub fn run(plan: Plan, trace_file: Option<&Path>, planted: &Planted) -> std::io::Result<Outcome> {
+    panics::watch();
     let seed = RngSeed::from_bytes(&plan.seed.to_le_bytes());
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).rng_seed(seed).build()?;
     runtime.block_on(async {
@@ -86,6 +88,7 @@ pub fn run(plan: Plan, trace_file: Option<&Path>, planted: &Planted) -> std::io:
         let mut outcome = live(&mut world, &shared, start).await;
         outcome.broken.append(&mut world.broken);
         outcome.broken.extend(shared.broken());
+        outcome.broken.extend(panics::take().into_iter().map(|what| Broken { judge: "nothing panics", what }));
         // Nobody may write to the trace after its hash was taken.
         world.machines.iter_mut().for_each(|machine| machine.crash(crate::machine::Crash::Process));
         world.trace.flush()?;
