@@ -3,4 +3,5 @@
 mod cluster;
 mod forming;
 mod hosting;
+mod reads;
 mod root;
