@@ -251,8 +251,10 @@ impl<T: Transport> GroupWriter<T> {
             _ => self.send_step(partition, session, place, batch, SentBefore::No).await,
         };
         let errors = [settled.as_ref().and_then(|settled| settled.as_ref().err()), result.as_ref().err()];
-        if errors.into_iter().flatten().any(|error| has_code(error, ErrorCode::SessionGap)) {
-            // The partition has forgotten the session: what this writer knows of its place is worth nothing.
+        let lost = |error| has_code(error, ErrorCode::SessionGap) || has_code(error, ErrorCode::SessionConflict);
+        if errors.into_iter().flatten().any(lost) {
+            // The partition has forgotten the session, or another writer has it too: what this one knows of its place is
+            // worth nothing.
             *held = None;
         }
         (settled, result)

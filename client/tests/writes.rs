@@ -280,6 +280,24 @@ async fn two_calls_of_one_writer_at_once_take_different_numbers() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_second_writer_of_a_session_costs_the_first_no_acknowledged_row() {
+    let cluster = Cluster::new();
+    let group = cluster.client().await.group("test/product@1").await.unwrap();
+    let (first, second) = (session_writer(&group), session_writer(&group));
+    first.write_rows(&[row(1, 1)]).await.unwrap();
+    for units in 2..5 {
+        second.write_rows(&[row(1, units)]).await.unwrap();
+    }
+    for units in 5..12 {
+        let results = first.write_rows(&[row(1, units)]).await.unwrap();
+        if results[0].result.is_ok() {
+            assert_eq!(i64::from(self::units(&cluster, 1)), units, "acknowledged, and not there");
+        }
+    }
+    assert_eq!(units(&cluster, 1), 11, "it has found its place again");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_session_that_was_forgotten_is_begun_again() {
     let cluster = Cluster::new();
     let group = cluster.client().await.group("test/product@1").await.unwrap();

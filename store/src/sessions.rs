@@ -50,15 +50,16 @@ impl Sessions {
         self.last.get(&session).map_or(none, |step| SessionAnswer { last: step.sequence, index: step.index })
     }
 
-    /// What a step with a batch of this content asks for. Of earlier batches than the last the content is not known: a
-    /// writer has one batch under way at a time, so they can only be late repetitions.
+    /// What a step with a batch of this content asks for. Of earlier batches than the last the content is not known, and
+    /// nobody who uses the session alone waits for one of them: a writer has one batch under way at a time. So such a step
+    /// is a late copy, whose answer nobody reads, or that of a second writer, whose rows must not be acknowledged.
     pub fn verdict(&self, step: SessionStep, content: u64) -> StepVerdict {
         let SessionAnswer { last, index } = self.answer(step.session);
         if step.sequence != 0 && step.sequence <= last {
             let known = self.last.get(&step.session).map(|last| last.content);
-            match step.sequence == last && known != Some(content) {
-                true => StepVerdict::Other,
-                false => StepVerdict::Repeated(index),
+            match step.sequence == last && known == Some(content) {
+                true => StepVerdict::Repeated(index),
+                false => StepVerdict::Other,
             }
         } else if Some(step.sequence) == last.checked_add(1) {
             StepVerdict::Next
@@ -159,7 +160,7 @@ mod tests {
         assert_eq!(sessions.answer(1).last, 0, "session 1 was the oldest");
         assert_eq!(sessions.verdict(step(0, 2), 8), StepVerdict::Repeated(LogIndex(5_000)));
         assert_eq!(sessions.verdict(step(0, 2), 7), StepVerdict::Other, "the number was given to another batch");
-        assert_eq!(sessions.verdict(step(0, 1), 9), StepVerdict::Repeated(LogIndex(5_000)));
+        assert_eq!(sessions.verdict(step(0, 1), 7), StepVerdict::Other, "whether it is the same nobody knows any more");
         assert_eq!(sessions.verdict(step(0, 3), 8), StepVerdict::Next);
         assert_eq!(sessions.verdict(step(0, 4), 8), StepVerdict::Gap(2));
         assert_eq!(sessions.verdict(step(1, 0), 8), StepVerdict::Gap(0));

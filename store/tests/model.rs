@@ -221,11 +221,11 @@ impl Bench {
         self.model.time_us = stamp_us;
         if let Some(step) = step {
             let (last, content) = self.model.sessions.entry(step.session).or_default();
-            if step.sequence > 0 && step.sequence == *last && bytes != *content {
+            if step.sequence > 0 && (step.sequence < *last || (step.sequence == *last && bytes != *content)) {
                 assert!(matches!(outcome, Outcome::Refused(e) if e.code == ErrorCode::SessionConflict));
                 return;
             }
-            if step.sequence > 0 && step.sequence <= *last {
+            if step.sequence > 0 && step.sequence == *last {
                 assert!(matches!(outcome, Outcome::Wrote(answer) if answer.repeated && answer.applied == 0));
                 return;
             }

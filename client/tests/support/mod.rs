@@ -384,7 +384,7 @@ impl State {
         if let Some(step) = request.step {
             let (last, content) = self.sessions.entry((request.partition, step.session)).or_default();
             repeated = step.sequence <= *last;
-            if step.sequence == *last && content[..] != batch.bytes()[..] {
+            if step.sequence < *last || (step.sequence == *last && content[..] != batch.bytes()[..]) {
                 return Err(ErrorBody::new(ErrorCode::SessionConflict, "another batch has this number"));
             }
             if step.sequence > *last + 1 {
