@@ -75,11 +75,11 @@ pub(crate) enum Seam {
 /// The table above, but for the file.
 pub(crate) fn judge(ends: &Ends, covered: Option<LogId>) -> Result<Seam, String> {
     let Some(vote) = &ends.vote else {
-        return match (ends.last, covered) {
-            (None, None) => Ok(Seam::Holds),
-            (last, covered) => {
-                Err(format!("it has a log up to {last:?} and a snapshot up to {covered:?}, and no vote"))
-            }
+        return match (ends.last, covered, ends.committed) {
+            (None, None, None) => Ok(Seam::Holds),
+            (last, covered, committed) => Err(format!(
+                "it has a log up to {last:?}, committed up to {committed:?}, and a snapshot up to {covered:?}, and no vote"
+            )),
         };
     };
     let term = vote.leader_id.term;
@@ -100,6 +100,11 @@ pub(crate) fn judge(ends: &Ends, covered: Option<LogId>) -> Result<Seam, String>
         return Err(format!("{:?} was committed, and its log ends at {:?}", ends.committed, ends.last));
     }
     if ends.at_snapshot.is_some() && ends.at_snapshot != covered {
+        // Only a tail that never was committed may go.
+        if index(ends.committed) > index(covered) {
+            let (committed, at) = (ends.committed, ends.at_snapshot);
+            return Err(format!("{committed:?} was committed after {at:?}, where the snapshot ends at {covered:?}"));
+        }
         return Ok(Seam::Restart);
     }
     if ends.at_committed.is_some() && ends.at_committed != ends.committed {
