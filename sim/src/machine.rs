@@ -38,6 +38,8 @@ pub struct Machine {
     lives: u64,
     process: Option<Process>,
     node: Arc<Mutex<Started>>,
+    /// Why processes of the node ended by themselves, before a fault could end them.
+    ends: Vec<String>,
 }
 
 #[derive(Default)]
@@ -85,6 +87,7 @@ impl Machine {
             lives: 0,
             process: None,
             node: Arc::default(),
+            ends: Vec::new(),
         }
     }
 
@@ -113,9 +116,9 @@ impl Machine {
         self.lock().node.clone()
     }
 
-    /// Why the node has ended by itself, if it has.
-    pub fn ended(&self) -> Option<String> {
-        self.lock().ended.clone()
+    /// Why processes of the node have ended by themselves, in all its lives.
+    pub fn ends(&self) -> Vec<String> {
+        self.ends.iter().cloned().chain(self.lock().ended.clone()).collect()
     }
 
     /// Starts a process of the node.
@@ -159,6 +162,8 @@ impl Machine {
         self.trace.note(format_args!("crash n{} {how:?}", self.id()));
         self.net.close(self.addr());
         process.kill();
+        let ended = self.lock().ended.take();
+        self.ends.extend(ended);
         self.node = Arc::default();
         match how {
             Crash::Process => self.disk.kill(),

@@ -79,12 +79,13 @@ fn summary(outcome: &Outcome) -> String {
         None => "never healed".into(),
     };
     format!(
-        "{:?} simulated; {} rows acknowledged, {} reads of {} rows; {} messages, {} lost, {} cut, {} doubled; {compared} \
+        "{:?} simulated; {} rows acknowledged, {} reads of {} rows, {} unavailable; {} messages, {} lost, {} cut, {} doubled; {compared} \
          comparisons of replicas; faults {strikes:?}; {alive}; trace {} lines, hash {:032x}",
         outcome.simulated,
         counts.acknowledged,
         counts.reads,
         counts.rows_read,
+        counts.unavailable,
         net.sent,
         net.lost,
         net.cut,
@@ -153,13 +154,15 @@ fn sweep(seeds: std::ops::Range<u64>) -> std::io::Result<bool> {
     let (mut simulated, mut acknowledged, mut reads, mut failed, mut runs) = (Duration::ZERO, 0, 0, Vec::new(), 0);
     let mut slowest = Duration::ZERO;
     let mut struck: std::collections::BTreeMap<FaultKind, (u64, u64)> = std::collections::BTreeMap::new();
-    let mut idle = 0;
+    let (mut idle, mut rows, mut unavailable) = (0, 0, 0);
     for seed in seeds {
         let outcome = run(Plan::draw(seed), None, &Planted::default())?;
         runs += 1;
         simulated += outcome.simulated;
         acknowledged += outcome.counts.acknowledged;
         reads += outcome.counts.reads;
+        rows += outcome.counts.rows_read;
+        unavailable += outcome.counts.unavailable;
         slowest = slowest.max(outcome.alive.map_or(Duration::ZERO, |(_, equal)| equal));
         idle += u64::from(outcome.plan.faults.iter().any(|kind| !outcome.strikes.contains_key(kind)));
         count(&mut struck, &outcome.strikes);
@@ -172,7 +175,7 @@ fn sweep(seeds: std::ops::Range<u64>) -> std::io::Result<bool> {
     let took = start.elapsed();
     println!(
         "{runs} runs, {} failed {failed:?}; {:.0} simulated seconds in {:.1} s ({:.0} a second); {acknowledged} rows \
-         acknowledged, {reads} reads; longest until all replicas were equal again: {slowest:?}",
+         acknowledged, {reads} reads of {rows} rows, {unavailable} unavailable; longest until all replicas were equal again: {slowest:?}",
         failed.len(),
         simulated.as_secs_f64(),
         took.as_secs_f64(),

@@ -56,6 +56,8 @@ pub struct Shared {
     trace: Trace,
     /// Whether an answer may be that of a second copy of its request, which finds itself there.
     duplicates: bool,
+    /// Whether nothing strikes, so that nothing may be missing either.
+    calm: bool,
 }
 
 struct Inner {
@@ -63,6 +65,7 @@ struct Inner {
     broken: Vec<Broken>,
     rows_read: u64,
     reads: u64,
+    unavailable: u64,
 }
 
 /// What clients have done.
@@ -74,13 +77,20 @@ pub struct Counts {
     pub reads: u64,
     /// Rows in them that were judged.
     pub rows_read: u64,
+    /// Rows that no replica gave within the deadline.
+    pub unavailable: u64,
 }
 
 impl Shared {
     /// Nothing has happened yet.
     pub fn new(history: History, trace: Trace, plan: &Plan) -> Self {
-        let inner = Inner { history, broken: Vec::new(), rows_read: 0, reads: 0 };
-        Self { inner: Arc::new(Mutex::new(inner)), trace, duplicates: plan.duplicate_ppm > 0 }
+        let inner = Inner { history, broken: Vec::new(), rows_read: 0, reads: 0, unavailable: 0 };
+        Self {
+            inner: Arc::new(Mutex::new(inner)),
+            trace,
+            duplicates: plan.duplicate_ppm > 0,
+            calm: plan.faults.is_empty(),
+        }
     }
 
     /// What was not kept so far.
@@ -91,7 +101,8 @@ impl Shared {
     /// What was done so far.
     pub fn counts(&self) -> Counts {
         let inner = self.lock();
-        Counts { acknowledged: inner.history.acknowledged(), reads: inner.reads, rows_read: inner.rows_read }
+        let Inner { history, rows_read, reads, unavailable, .. } = &*inner;
+        Counts { acknowledged: history.acknowledged(), reads: *reads, rows_read: *rows_read, unavailable: *unavailable }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -172,7 +183,9 @@ impl Worker {
                 return false;
             }
         };
-        results.iter().all(|result| self.settle(result, &numbers))
+        // Every one of them, also after one that failed: what is not settled is judged by nobody.
+        let taken = results.iter().filter(|result| self.settle(result, &numbers)).count();
+        taken == results.len()
     }
 
     fn settle(&mut self, result: &BatchResult, numbers: &[u64]) -> bool {
@@ -236,13 +249,18 @@ impl Worker {
             unreachable!("the view has both columns")
         };
         let mut inner = self.shared.lock();
-        let Inner { history, broken, rows_read, reads } = &mut *inner;
+        let Inner { history, broken, rows_read, reads, unavailable } = &mut *inner;
         *reads += 1;
         let mut whole = true;
         for (row, &key) in keys.iter().enumerate() {
             let status = number.status(row);
             if status == ValueStatus::Unavailable {
                 whole = false;
+                *unavailable += 1;
+                if self.shared.calm {
+                    let what = format!("key {key}: {:?}", answer.stats());
+                    broken.push(Broken { judge: "nothing is unavailable in a calm cluster", what });
+                }
                 continue;
             }
             let seen_row = answer.event_time(row, 0).map(|event_time| SeenRow {

@@ -134,7 +134,7 @@ impl World {
     /// Nodes that have ended by themselves: no fault of a plan gives them a reason.
     pub fn judge_ends(&mut self) {
         for machine in &self.machines {
-            if let Some(why) = machine.ended() {
+            for why in machine.ends() {
                 let what = format!("node {} has ended by itself: {why}", machine.id());
                 let broken = Broken { judge: "a node goes on", what };
                 if !self.broken.contains(&broken) {
