@@ -123,14 +123,16 @@ impl DemoCommand {
         ));
         sleep_until(phases.loss).await;
         say(&format!("zone {LOST_ZONE} is gone: kill -9 of its processes"));
-        cluster.kill_zone(LOST_ZONE).await?;
         let killed = RealClock.boot();
+        cluster.kill_zone(LOST_ZONE).await?;
+        let gone = RealClock.boot();
         sleep_until(phases.back).await;
         say(&format!("zone {LOST_ZONE} starts again"));
         cluster.start_zone(LOST_ZONE)?;
         workload.finish(&mut report).await?;
-        writers.finish(killed, &mut report).await;
+        let acknowledged = writers.finish(killed, gone, &mut report).await;
         settle(&admin, &map, &mut report).await;
+        truth.compare_acknowledged(&clients, &acknowledged, &mut report).await?;
         Ok(report)
     }
 

@@ -2,15 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context;
-use stoa_client::{Client, ValueStatus, ViewAnswer};
+use stoa_client::{Client, ReadOptions, Rows, ValueStatus, ViewAnswer};
 use stoa_env::{Clock, QuicTransport, RealClock};
 use stoa_protocol::key::{decode_key, encode_key};
 use stoa_protocol::{FeatureGroup, KeyType, KeyValue, Value};
 
+use super::report::Report;
+use super::writers::Acknowledged;
 use super::{GROUPS, VIEW};
 use crate::load::{LoadOptions, SourceFile};
+
+/// The place of the group that is written during the run, the products' activity, among [`GROUPS`].
+const WRITTEN: usize = 3;
+/// Rows of one read that looks for what was written.
+const ROWS_OF_READ: usize = 100;
+/// How long such a read may take.
+const AUDIT_DEADLINE: Duration = Duration::from_secs(5);
 
 /// One request: a household, and products in one store.
 pub struct Request {
@@ -96,6 +106,7 @@ impl Truth {
 
     /// Compares every value of an answer with the files; counts those compared and those that differ.
     pub fn compare(&self, request: &Request, answer: &ViewAnswer) -> anyhow::Result<(u64, u64)> {
+        anyhow::ensure!(answer.columns().len() == self.columns.len(), "an answer has other columns than the view");
         let (mut checked, mut wrong) = (0, 0);
         for (column, truth) in answer.columns().zip(&self.columns) {
             for (row, product) in request.products.iter().enumerate() {
@@ -111,6 +122,37 @@ impl Truth {
             }
         }
         Ok((checked, wrong))
+    }
+
+    /// Reads the rows that were written during the run from every zone, and counts those that are missing, or older than
+    /// what was acknowledged.
+    pub async fn compare_acknowledged(
+        &self,
+        clients: &[Client<QuicTransport>],
+        acknowledged: &[Acknowledged],
+        report: &mut Report,
+    ) -> anyhow::Result<()> {
+        let written = &self.groups[WRITTEN];
+        for client in clients {
+            let view = client.view(VIEW).await?;
+            let group = view.plan().groups.iter().position(|group| group.id == written.id);
+            let group = group.context("the view does not read the group that was written")?;
+            for rows_written in acknowledged.chunks(ROWS_OF_READ) {
+                let mut rows = Rows::new(&["household_id", "product_id", "store_id"]);
+                for row in rows_written {
+                    let product = ints(written, &row.key)?[0];
+                    rows.push(&[self.households[0].into(), product.into(), self.stores[0].0.into()])?;
+                }
+                let options = ReadOptions { deadline: AUDIT_DEADLINE, at_least: None };
+                let answer = view.get(&rows, &options).await?;
+                let behind = |(at, row): &(usize, &Acknowledged)| {
+                    answer.event_time(*at, group).is_none_or(|event_time| event_time < row.event_time)
+                };
+                report.values_checked += rows_written.len() as u64;
+                report.values_wrong += rows_written.iter().enumerate().filter(behind).count() as u64;
+            }
+        }
+        Ok(())
     }
 
     fn key(&self, group: usize, request: &Request, product: i64) -> anyhow::Result<Vec<u8>> {
@@ -131,7 +173,7 @@ impl Truth {
 
     /// Keys and values of the group that the writers write to: the products' activity.
     pub fn written(&self) -> (&FeatureGroup, impl Iterator<Item = (&[u8], &[Value])>) {
-        (&self.groups[3], self.rows[3].iter().map(|(key, values)| (key.as_slice(), values.as_slice())))
+        (&self.groups[WRITTEN], self.rows[WRITTEN].iter().map(|(key, values)| (key.as_slice(), values.as_slice())))
     }
 }
 

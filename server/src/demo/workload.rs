@@ -4,10 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use hdrhistogram::Histogram;
 use stoa_client::{Client, ReadOptions, Rows, ValueStatus, View};
 use stoa_env::{BootTime, Clock, Entropy, OsEntropy, QuicTransport, RealClock, spawn};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use super::VIEW;
 use super::report::{PhaseReport, Report};
@@ -25,6 +27,11 @@ const LOSS_WINDOW: Duration = Duration::from_secs(5);
 const GOOD: Duration = Duration::from_millis(10);
 /// Requests under way at once; beyond it the schedule waits, and the waiting counts as latency.
 const IN_FLIGHT_MAX: usize = 4_096;
+
+/// The longest latency that is told apart, a minute.
+const LATENCY_US_MAX: u32 = 60_000_000;
+/// Failures that are told in words.
+const FAILURES_SHOWN: usize = 10;
 
 /// When what happens.
 #[derive(Debug, Clone, Copy)]
@@ -48,8 +55,29 @@ struct Outcome {
 
 /// The requests under way.
 pub struct Workload {
-    outcomes: mpsc::Receiver<Outcome>,
+    tally: JoinHandle<Option<Tally>>,
+    expected: u64,
+}
+
+/// What the requests came to, added up as they end.
+struct Tally {
     phases: Phases,
+    whole: Histogram<u64>,
+    of_phase: [Histogram<u64>; 3],
+    window: u64,
+    good: u64,
+    report: TallyReport,
+}
+
+/// Counts that go into the report as they are.
+#[derive(Default)]
+struct TallyReport {
+    ended: u64,
+    failed: u64,
+    failures: Vec<String>,
+    checked: u64,
+    wrong: u64,
+    hedges: u64,
 }
 
 impl Workload {
@@ -76,7 +104,14 @@ impl Workload {
                 }
             }
         });
-        let (done, outcomes) = mpsc::channel(IN_FLIGHT_MAX);
+        let (done, mut outcomes) = mpsc::channel(IN_FLIGHT_MAX);
+        let tally = spawn("demo tally", async move {
+            let mut tally = Tally::new(phases);
+            while let Some(outcome) = outcomes.recv().await {
+                tally.take(outcome);
+            }
+            tally
+        });
         spawn("demo workload", async move {
             while let Some((number, due)) = ticks.recv().await {
                 let view = views[number as usize % views.len()].clone();
@@ -88,45 +123,62 @@ impl Workload {
                 });
             }
         });
-        Ok(Self { outcomes, phases })
+        Ok(Self { tally, expected: rate * seconds })
     }
 
-    /// Waits for the last answer and adds everything up.
-    pub async fn finish(mut self, report: &mut Report) -> anyhow::Result<()> {
-        let mut whole = histogram();
-        let mut phases = [histogram(), histogram(), histogram()];
-        let (mut window, mut good) = (0u64, 0u64);
-        while let Some(outcome) = self.outcomes.recv().await {
-            let micros = outcome.latency.as_micros().clamp(1, 60_000_000) as u64;
-            let at =
-                usize::from(outcome.scheduled >= self.phases.loss) + usize::from(outcome.scheduled >= self.phases.back);
-            whole.record(micros)?;
-            phases[at].record(micros)?;
-            report.reads_total += 1;
-            report.values_checked += outcome.checked;
-            report.values_wrong += outcome.wrong;
-            report.hedges += u64::from(outcome.hedges);
-            if at > 0 && outcome.scheduled.since(self.phases.loss) < LOSS_WINDOW {
-                window += 1;
-                good += u64::from(outcome.failure.is_none() && outcome.latency <= GOOD);
-            }
-            if let Some(why) = outcome.failure {
-                report.reads_failed += 1;
-                if report.failures.len() < 10 {
-                    let at = outcome.scheduled.since(self.phases.start);
-                    report.failures.push(format!("at {:.3} s: {why}", at.as_secs_f64()));
-                }
-            }
+    /// Waits for the last answer and adds everything up. A request that has no outcome at all has failed.
+    pub async fn finish(self, report: &mut Report) -> anyhow::Result<()> {
+        let tally = self.tally.await?.context("the demo lost count of its requests")?;
+        let TallyReport { ended, failed, failures, checked, wrong, hedges } = tally.report;
+        let missing = self.expected.saturating_sub(ended);
+        report.reads_total = self.expected;
+        report.reads_failed = failed + missing;
+        report.failures = failures;
+        if missing > 0 {
+            report.failures.push(format!("{missing} requests were never sent, or came to no end"));
         }
-        report.whole = PhaseReport::of(&whole);
-        report.phases = phases.each_ref().map(PhaseReport::of);
-        report.good_share = if window == 0 { 0.0 } else { good as f64 / window as f64 };
+        report.values_checked += checked;
+        report.values_wrong += wrong;
+        report.hedges = hedges;
+        report.whole = PhaseReport::of(&tally.whole);
+        report.phases = tally.of_phase.each_ref().map(PhaseReport::of);
+        report.good_share = if tally.window == 0 { 0.0 } else { tally.good as f64 / tally.window as f64 };
         Ok(())
     }
 }
 
+impl Tally {
+    fn new(phases: Phases) -> Self {
+        let of_phase = [histogram(), histogram(), histogram()];
+        Self { phases, whole: histogram(), of_phase, window: 0, good: 0, report: TallyReport::default() }
+    }
+
+    fn take(&mut self, outcome: Outcome) {
+        let micros = outcome.latency.as_micros().clamp(1, LATENCY_US_MAX.into()) as u64;
+        let at =
+            usize::from(outcome.scheduled >= self.phases.loss) + usize::from(outcome.scheduled >= self.phases.back);
+        self.whole.saturating_record(micros);
+        self.of_phase[at].saturating_record(micros);
+        self.report.ended += 1;
+        self.report.checked += outcome.checked;
+        self.report.wrong += outcome.wrong;
+        self.report.hedges += u64::from(outcome.hedges);
+        if at > 0 && outcome.scheduled.since(self.phases.loss) < LOSS_WINDOW {
+            self.window += 1;
+            self.good += u64::from(outcome.failure.is_none() && outcome.latency <= GOOD);
+        }
+        if let Some(why) = outcome.failure {
+            self.report.failed += 1;
+            if self.report.failures.len() < FAILURES_SHOWN {
+                let at = outcome.scheduled.since(self.phases.start);
+                self.report.failures.push(format!("at {:.3} s: {why}", at.as_secs_f64()));
+            }
+        }
+    }
+}
+
 fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, 60_000_000, 3).expect("the bounds are constants that fit")
+    Histogram::new_with_bounds(1, LATENCY_US_MAX.into(), 3).expect("the bounds are constants that fit")
 }
 
 async fn one(view: &View<QuicTransport>, truth: &Truth, number: u64, scheduled: BootTime) -> Outcome {

@@ -20,14 +20,32 @@ const ROWS: usize = 10;
 /// Between two writes of a stream.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// When each write was sent and acknowledged.
 type Acks = Vec<(BootTime, BootTime)>;
+
+/// What a stream has to tell at its end.
+struct Written {
+    acks: Acks,
+    failures: u64,
+    /// Its rows, and the event time of the last write of them that was acknowledged.
+    keys: Vec<Vec<u8>>,
+    event_time: i64,
+}
+
+/// A row that was acknowledged: its key, and an event time that no read may fall behind.
+pub struct Acknowledged {
+    /// The canonical key.
+    pub key: Vec<u8>,
+    /// Microseconds since 1970-01-01T00:00:00Z.
+    pub event_time: i64,
+}
 /// A row's key and values.
 type KeyAndValues = (Vec<u8>, Vec<Value>);
 
 /// The streams.
 pub struct Writers {
     stop: Arc<AtomicBool>,
-    streams: Vec<JoinHandle<Option<(Acks, u64)>>>,
+    streams: Vec<JoinHandle<Option<Written>>>,
 }
 
 impl Writers {
@@ -47,6 +65,13 @@ impl Writers {
                 part.push((key.to_vec(), values.to_vec()));
             }
         }
+        if parts.len() != set.partitions.len() {
+            anyhow::bail!(
+                "only {} of {} partitions have rows to write; ask for fewer",
+                parts.len(),
+                set.partitions.len()
+            );
+        }
         let streams = parts
             .into_iter()
             .enumerate()
@@ -58,24 +83,27 @@ impl Writers {
         Ok(Self { stop, streams })
     }
 
-    /// Ends the streams; the time until writes resumed is that of the partition that took longest.
-    pub async fn finish(self, killed: BootTime, report: &mut Report) {
+    /// Ends the streams; what they had acknowledged. The time until writes resumed is that of the partition that took
+    /// longest, from when the zone was `killed` to the acknowledgement of its first write after the zone was `gone`.
+    pub async fn finish(self, killed: BootTime, gone: BootTime, report: &mut Report) -> Vec<Acknowledged> {
         self.stop.store(true, Ordering::Relaxed);
-        let mut resumed = Some(Duration::ZERO);
+        let (mut resumed, mut acknowledged) = (Some(Duration::ZERO), Vec::new());
         for stream in self.streams {
-            let Ok(Some((acks, failures))) = stream.await else {
+            let Ok(Some(Written { acks, failures, keys, event_time })) = stream.await else {
                 resumed = None;
                 continue;
             };
             report.writes_acknowledged += acks.len() as u64;
             report.writes_failed += failures;
-            let first = acks.iter().find(|(sent, _)| *sent >= killed).map(|(_, acked)| acked.since(killed));
+            let first = acks.iter().find(|(sent, _)| *sent >= gone).map(|(_, acked)| acked.since(killed));
             resumed = match (resumed, first) {
                 (Some(worst), Some(first)) => Some(worst.max(first)),
                 _ => None,
             };
+            acknowledged.extend(keys.into_iter().map(|key| Acknowledged { key, event_time }));
         }
         report.writes_resumed_ms = resumed.map(|d| d.as_millis() as u64);
+        acknowledged
     }
 }
 
@@ -85,23 +113,27 @@ async fn write(
     partition: PartitionId,
     rows: Vec<KeyAndValues>,
     stop: Arc<AtomicBool>,
-) -> (Acks, u64) {
+) -> Written {
     let features: Vec<u16> = (0..group.features.len() as u16).collect();
-    let (mut acks, mut failures) = (Vec::new(), 0);
+    let keys = rows.iter().map(|(key, _)| key.clone()).collect();
+    let mut written = Written { acks: Vec::new(), failures: 0, keys, event_time: i64::MIN };
     while !stop.load(Ordering::Relaxed) {
         let mut builder = RowBatchBuilder::new(&group, &features);
         let now_us = RealClock.wall().0;
         for (key, values) in &rows {
             builder.upsert(key, now_us, 0, values).expect("the values were loaded before, so they fit");
         }
-        let Some(batch) = builder.finish() else { return (acks, failures) };
+        let Some(batch) = builder.finish() else { return written };
         let options = WriteOptions { on_lost_answer: OnLostAnswer::Resend, ..WriteOptions::default() };
         let sent = RealClock.boot();
         match client.write(partition, &batch, &options).await {
-            Ok(_) => acks.push((sent, RealClock.boot())),
-            Err(_) => failures += 1,
+            Ok(_) => {
+                written.acks.push((sent, RealClock.boot()));
+                written.event_time = now_us;
+            }
+            Err(_) => written.failures += 1,
         }
         tokio::time::sleep(PAUSE).await;
     }
-    (acks, failures)
+    written
 }

@@ -127,9 +127,9 @@ pub enum LoadFailure {
         /// What was acknowledged until then.
         report: Box<LoadReport>,
     },
-    /// A batch was not written.
+    /// A batch was not acknowledged; the error says whether it may have been written. The same load settles it.
     #[error(
-        "batch {sequence} of partition {partition} was not written: {error}. Run the same load again to go on from there"
+        "batch {sequence} of partition {partition} was not acknowledged: {error}. Run the same load again to go on from there"
     )]
     Write {
         /// The partition.

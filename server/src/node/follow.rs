@@ -100,6 +100,9 @@ pub(super) async fn copy<D: Disk, T: Transport>(node: Weak<Node<D, T>>, mut appl
     }
 }
 
+/// The pause after a root state that cannot be read: it is of a newer version, which an upgrade of this node cures.
+const UNREADABLE_PAUSE: Duration = Duration::from_secs(1);
+
 /// Follows the root state at all nodes that host the root group, while this node has no replica of it that works. One
 /// watch is held at each; the first that brings something newer ends the others, which then ask anew.
 pub(super) async fn follow<D: Disk, T: Transport>(node: Weak<Node<D, T>>) {
@@ -126,7 +129,12 @@ pub(super) async fn follow<D: Disk, T: Transport>(node: Weak<Node<D, T>>) {
         let Some(strong) = node.upgrade() else { return };
         match RootState::from_bytes(&bytes) {
             Ok(state) => strong.take_state(Arc::new(state)).await,
-            Err(error) => tracing::warn!(%error, from = from.0, "a root state that cannot be read"),
+            Err(error) => {
+                // It would come again at once, as long as it is newer than what is here.
+                tracing::warn!(%error, from = from.0, "a root state that cannot be read");
+                drop(strong);
+                tokio::time::sleep(UNREADABLE_PAUSE).await;
+            }
         }
         // Dropping the set ends what is in it, so that no task of it is ever seen to have been cancelled.
         watches = JoinSet::new();

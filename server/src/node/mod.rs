@@ -197,7 +197,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
         preflight::check(&peers, &options.root, options.node).await?;
         let wal_identity = WalIdentity { cluster: options.cluster.0, node: options.node.0 };
         let wal_dir = PathBuf::from("wal");
-        if existed && !has_segments(&disk, &wal_dir).await {
+        if existed && !has_segments(&disk, &wal_dir).await? {
             return Err(NodeError::LogGone { node: options.node });
         }
         let (wal, recovered) =
@@ -370,10 +370,15 @@ async fn watch_log<D: Disk, T: Transport>(node: Weak<Node<D, T>>, wal: Wal) {
     }
 }
 
-/// Whether the log's directory holds any part of a log; what else lies there promises nothing.
-async fn has_segments<D: Disk>(disk: &D, wal_dir: &Path) -> bool {
-    let names = disk.list(wal_dir).await.unwrap_or_default();
-    names.iter().any(|name| name.extension().is_some_and(|end| end == "wal"))
+/// Whether the log's directory holds any part of a log; what else lies there promises nothing. A directory that cannot be
+/// looked into is not one without a log.
+async fn has_segments<D: Disk>(disk: &D, wal_dir: &Path) -> Result<bool, NodeError> {
+    let names = match disk.list(wal_dir).await {
+        Ok(names) => names,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(source) => return Err(NodeError::Io { doing: format!("listing {}", wal_dir.display()), source }),
+    };
+    Ok(names.iter().any(|name| name.extension().is_some_and(|end| end == "wal")))
 }
 
 /// How long anything between nodes may take unless a caller's deadline is shorter.
