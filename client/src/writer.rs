@@ -191,7 +191,9 @@ pub(crate) async fn search_leader<T: Transport, R: Wire, A: Wire>(
             Err(error) => error,
         };
         shared.leaders().remove(&partition);
-        if matches!(error, CallError::Transport(TransportError::TimedOut { .. })) {
+        // A node that is heard is slow; one that is silent may be dead, and is not given more of an election's time.
+        let silent = shared.nodes().peers.is_ejected(node);
+        if matches!(error, CallError::Transport(TransportError::TimedOut { .. })) && !silent {
             patience = patience.saturating_mul(2);
         }
         open |= error.leaves_outcome_open();
