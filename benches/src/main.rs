@@ -1,9 +1,14 @@
-//! What Stoa costs, measured. Start reading at [`store`]: one partition in memory, in process.
+//! What Stoa costs, measured. Start reading at [`store`], one partition in memory, in process; or at [`cluster`], reads
+//! through the client from real processes, with [`load`] as the generator of its requests.
 //!
-//! Every figure is printed beside a limit or a peer that was measured in the same run, on the same rows.
+//! Every figure of [`store`] is printed beside a limit that was measured in the same run, on the same rows.
 
+mod cluster;
+mod load;
+mod machine;
 mod rows;
 mod store;
+mod workload;
 
 use std::process::ExitCode;
 
@@ -21,18 +26,18 @@ struct Bench {
 enum What {
     /// One partition in memory: reads beside a plain copy of the same rows, writes, memory, reads under writes.
     Store(store::StoreBench),
+    /// A cluster of local processes: rows loaded and read through the client, on a schedule or at its peak.
+    Cluster(cluster::ClusterBench),
 }
 
 fn main() -> ExitCode {
     let Bench { what } = Bench::parse();
     let result = match what {
-        What::Store(bench) => bench.run(),
+        What::Store(bench) => bench.run().map(|()| ExitCode::SUCCESS).map_err(anyhow::Error::msg),
+        What::Cluster(bench) => bench.run(),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("stoa-bench: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    result.unwrap_or_else(|error| {
+        eprintln!("stoa-bench: {error:#}");
+        ExitCode::FAILURE
+    })
 }

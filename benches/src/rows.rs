@@ -3,7 +3,8 @@
 use stoa_protocol::key::{KeyBlock, encode_key};
 use stoa_protocol::read::ReadSection;
 use stoa_protocol::{
-    FeatureGroup, FeatureGroupId, FeatureType, KeyType, LogIndex, PartitionId, RowBatch, RowBatchBuilder, Value,
+    FeatureGroup, FeatureGroupId, FeatureType, KeyType, KeyValue, LogIndex, PartitionId, RowBatch, RowBatchBuilder,
+    Value,
 };
 
 /// A group of `Float32` features under one integer key.
@@ -56,10 +57,14 @@ pub fn value(id: u64, at: u16, version: i64) -> f32 {
     (mix(id ^ u64::from(at) << 48 ^ (version as u64) << 32) >> 40) as f32
 }
 
+/// The key of row `id`: spread over the whole range of integers, as ids of a real catalogue are.
+pub fn key_value(id: u64) -> KeyValue {
+    (mix(id) as i64).into()
+}
+
 fn key(id: u64) -> Vec<u8> {
     let mut out = Vec::new();
-    // Spread over the whole range of integers, as ids of a real catalogue are.
-    encode_key(&[KeyType::Int64], &[(mix(id) as i64).into()], &mut out).expect("an integer key always fits");
+    encode_key(&[KeyType::Int64], &[key_value(id)], &mut out).expect("an integer key always fits");
     out
 }
 
@@ -103,5 +108,56 @@ impl Iterator for Picks {
     fn next(&mut self) -> Option<u64> {
         self.state = self.state.wrapping_add(1);
         Some(mix(self.state) % self.below)
+    }
+}
+
+/// Numbers below a bound, number `i` with a chance that falls as 1 / (i + 1)^theta (Gray et al., "Quickly Generating
+/// Billion-Record Synthetic Databases", SIGMOD 1994, section 3.1; YCSB uses the same with theta = 0.99).
+#[derive(Debug, Clone, Copy)]
+pub struct Zipf {
+    below: u64,
+    theta: f64,
+    alpha: f64,
+    zeta: f64,
+    eta: f64,
+}
+
+impl Zipf {
+    /// Numbers below `below`, two or more; `theta` above 0 and below 1.
+    pub fn new(below: u64, theta: f64) -> Self {
+        assert!(below >= 2 && theta > 0.0 && theta < 1.0, "no Zipf distribution of {below} numbers by {theta}");
+        let zeta: f64 = (1..=below).map(|i| (i as f64).powf(-theta)).sum();
+        let zeta_2 = 1.0 + 0.5_f64.powf(theta);
+        let eta = (1.0 - (2.0 / below as f64).powf(1.0 - theta)) / (1.0 - zeta_2 / zeta);
+        Self { below, theta, alpha: 1.0 / (1.0 - theta), zeta, eta }
+    }
+
+    /// Pick number `n`, the same in every run.
+    pub fn pick(&self, n: u64) -> u64 {
+        let u = (mix(n) >> 11) as f64 / (1u64 << 53) as f64;
+        let uz = u * self.zeta;
+        if uz < 1.0 {
+            return 0;
+        }
+        if uz < 1.0 + 0.5_f64.powf(self.theta) {
+            return 1;
+        }
+        let at = (self.below as f64 * (self.eta * u - self.eta + 1.0).powf(self.alpha)) as u64;
+        at.min(self.below - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_frequent_number_has_its_share_and_rare_ones_occur() {
+        let zipf = Zipf::new(1_000, 0.99);
+        let picks: Vec<u64> = (0..100_000).map(|n| zipf.pick(n)).collect();
+        // The sum of i^-0.99 for i from 1 to 1,000 is 7.73: number 0 has 12.9 %.
+        let first = picks.iter().filter(|pick| **pick == 0).count();
+        assert!((12_000..14_000).contains(&first), "{first} of 100,000");
+        assert!(picks.iter().any(|pick| *pick > 900));
     }
 }

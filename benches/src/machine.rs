@@ -1,0 +1,72 @@
+//! The machine that figures were measured on, and who runs on which of its cores.
+
+use std::path::Path;
+use std::process::Command;
+
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use serde_json::{Value, json};
+
+/// Cores for the servers and for the load.
+#[derive(Debug, Clone)]
+pub struct Cores {
+    all: Vec<usize>,
+}
+
+impl Cores {
+    /// Those that this process may use.
+    pub fn of_this_process() -> anyhow::Result<Self> {
+        let allowed = sched_getaffinity(None)?;
+        Ok(Self { all: (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)).collect() })
+    }
+
+    /// Moves this thread to the first core: processes and threads that it starts from now on stay there. With a single
+    /// core nothing is moved.
+    pub fn go_to_servers(&self) -> anyhow::Result<()> {
+        self.go_to(&self.all[..1])
+    }
+
+    /// Moves this thread to the second core.
+    pub fn go_to_load(&self) -> anyhow::Result<()> {
+        self.go_to(self.all.get(1..2).unwrap_or(&[]))
+    }
+
+    fn go_to(&self, cores: &[usize]) -> anyhow::Result<()> {
+        if self.are_apart() {
+            let mut set = CpuSet::new();
+            cores.iter().for_each(|core| set.set(*core));
+            sched_setaffinity(None, &set)?;
+        }
+        Ok(())
+    }
+
+    /// Whether there are two cores, so that servers and load do not take time from each other.
+    pub fn are_apart(&self) -> bool {
+        self.all.len() >= 2
+    }
+}
+
+/// The machine, its kernel and the commit, for the head of a report.
+pub fn describe(cores: &Cores) -> Value {
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    json!({
+        "cores": cores.all.len(),
+        "pinned_apart": cores.are_apart(),
+        "cpu": model.map_or("unknown", |(_, name)| name),
+        "kernel": kernel.trim(),
+        "commit": commit().unwrap_or_else(|| "unknown".to_owned()),
+    })
+}
+
+/// The commit of the source; with a `+` if files differ from it.
+fn commit() -> Option<String> {
+    let git = |args: &[&str]| {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let out = Command::new("git").arg("-C").arg(dir).args(args).output().ok()?;
+        out.status.success().then(|| String::from_utf8_lossy(&out.stdout).trim().to_owned())
+    };
+    let commit = git(&["rev-parse", "--short", "HEAD"])?;
+    let changed = git(&["status", "--porcelain", "--untracked-files=no"]).is_none_or(|changes| !changes.is_empty());
+    Some(if changed { commit + "+" } else { commit })
+}
