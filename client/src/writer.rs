@@ -1,12 +1,14 @@
 //! Writing: one batch to its partition's leader, found and found again within the deadline.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stoa_env::{BootTime, Transport, TransportError};
+use bytes::Bytes;
+use stoa_env::{BootTime, Peer, Transport, TransportError};
 use stoa_protocol::ids::ROOT_PARTITION;
 use stoa_protocol::limits::DEADLINE_US_MAX;
-use stoa_protocol::message::{Kind, SessionAnswer, SessionRequest, SessionStep, WriteAnswer, WriteRequest};
+use stoa_protocol::message::{Empty, Kind, SessionAnswer, SessionRequest, SessionStep, WriteAnswer, WriteRequest};
 use stoa_protocol::{ErrorClass, ErrorCode, FeatureGroup, MapVersion, NodeId, PartitionId, RowBatch, Wire};
 
 use crate::client::{Client, NODE_LIMIT};
@@ -142,8 +144,9 @@ impl<T: Transport> Client<T> {
 }
 
 /// Asks the leader of a partition, whoever it is, until the deadline. A request whose outcome is open is sent again only
-/// if `resend` says that it may be; else there is nothing to gain by waiting for less than the deadline. A node that does
-/// not answer in time is given twice as long the next time: a slow commit must not make the same batch come again and again.
+/// if `resend` says that it may be; else there is nothing to gain by waiting for less than the deadline. A node that is
+/// heard and does not answer in time is given twice as long the next time: a slow commit must not make the same batch come
+/// again and again.
 pub(crate) async fn search_leader<T: Transport, R: Wire, A: Wire>(
     shared: &Shared<T>,
     partition: PartitionId,
@@ -180,7 +183,8 @@ pub(crate) async fn search_leader<T: Transport, R: Wire, A: Wire>(
             continue;
         };
         let limit = patience.min(deadline.since(shared.now()));
-        let answer = shared.call_node(node, to, kind, &body, limit).await.and_then(|body| {
+        let (answer, alive) = call_watched(shared, node, to, kind, &body, limit).await;
+        let answer = answer.and_then(|body| {
             A::from_bytes(&body).map_err(|error| CallError::Unfit { from: to.addr, what: error.to_string() })
         });
         let error = match answer {
@@ -192,8 +196,7 @@ pub(crate) async fn search_leader<T: Transport, R: Wire, A: Wire>(
         };
         shared.leaders().remove(&partition);
         // A node that is heard is slow; one that is silent may be dead, and is not given more of an election's time.
-        let silent = shared.nodes().peers.is_ejected(node);
-        if matches!(error, CallError::Transport(TransportError::TimedOut { .. })) && !silent {
+        if matches!(error, CallError::Transport(TransportError::TimedOut { .. })) && alive {
             patience = patience.saturating_mul(2);
         }
         open |= error.leaves_outcome_open();
@@ -214,6 +217,36 @@ pub(crate) async fn search_leader<T: Transport, R: Wire, A: Wire>(
     }
     let last = last.unwrap_or_else(|| no_leader(partition));
     Err(LeaderFailure { last, attempts: backoff.attempts(), open })
+}
+
+/// Calls a node, and pings it beside the call once half of the limit has gone by without an answer. Returns what came of
+/// the call, and whether the node was heard at all: a leader that commits slowly answers pings, a dead one does not.
+async fn call_watched<T: Transport>(
+    shared: &Shared<T>,
+    node: NodeId,
+    to: Peer,
+    kind: Kind,
+    body: &[u8],
+    limit: Duration,
+) -> (Result<Bytes, CallError>, bool) {
+    let mut call = pin!(shared.call_node(node, to, kind, body, limit));
+    let mut ping = pin!(async {
+        tokio::time::sleep(limit / 2).await;
+        let alive = shared.call(to, Kind::Ping, &shared.body(&Empty), limit / 2).await.is_ok();
+        if alive {
+            let now = shared.now();
+            shared.nodes().peers.on_heard(node, now);
+        }
+        alive
+    });
+    let mut alive = None;
+    loop {
+        tokio::select! {
+            biased;
+            answer = &mut call => return (answer, alive.unwrap_or(false)),
+            heard = &mut ping, if alive.is_none() => alive = Some(heard),
+        }
+    }
 }
 
 /// What is said when no node could be asked at all.
