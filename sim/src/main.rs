@@ -5,6 +5,7 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
+use stoa_sim::bugs::options::{BugsOptions, build_and_run};
 use stoa_sim::faults::Strikes;
 use stoa_sim::plan::{FaultKind, Plan};
 use stoa_sim::run::{Outcome, Planted, run};
@@ -45,6 +46,8 @@ enum What {
         #[arg(long, default_value_t = 1)]
         from: u64,
     },
+    /// Switches planted bugs on and looks whether the judges report them; builds the program that has them.
+    Bugs(BugsOptions),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +55,8 @@ fn main() -> ExitCode {
         What::Run { seed, trace } => one(seed, trace.as_deref()),
         What::Meta { seeds, from } => meta(from..from.saturating_add(seeds)),
         What::Sweep { seeds, from } => sweep(from..from.saturating_add(seeds)),
+        // As they were given, after the command's name.
+        What::Bugs(_) => build_and_run(std::env::args_os().skip(2)).map(|status| status.success()),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
