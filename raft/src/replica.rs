@@ -63,10 +63,10 @@ pub struct ReplicaEnvironment<D, T> {
 pub struct Replica<D: Disk, M: Machine> {
     partition: PartitionId,
     id: ReplicaId,
-    raft: openraft::Raft<StoaTypes, StateMachine<D, M>>,
+    pub(crate) raft: openraft::Raft<StoaTypes, StateMachine<D, M>>,
     log: GroupLog,
     wal: Wal,
-    context: NodeContext,
+    pub(crate) context: NodeContext,
     timing: RaftTiming,
     incoming: Incoming<D>,
     silent_until: BootTime,

@@ -14,6 +14,7 @@ pub mod judges;
 pub mod links;
 pub mod machine;
 pub mod net;
+pub mod observe;
 pub mod panics;
 pub mod plan;
 pub mod run;

@@ -78,14 +78,14 @@ fn one(seed: u64, trace: Option<&Path>) -> std::io::Result<bool> {
 }
 
 fn summary(outcome: &Outcome) -> String {
-    let Outcome { counts, net, compared, strikes, .. } = outcome;
+    let Outcome { counts, net, compared, strikes, judged, .. } = outcome;
     let alive = match outcome.alive {
         Some((writable, equal)) => format!("healed: writable after {writable:?}, equal after {equal:?}"),
         None => "never healed".into(),
     };
     format!(
         "{:?} simulated; {} rows acknowledged, {} reads of {} rows, {} unavailable; {} messages, {} lost, {} cut, {} doubled; {compared} \
-         comparisons of replicas; faults {strikes:?}; {alive}; trace {} lines, hash {:032x}",
+         comparisons of replicas; {judged:?}; faults {strikes:?}; {alive}; trace {} lines, hash {:032x}",
         outcome.simulated,
         counts.acknowledged,
         counts.reads,
