@@ -237,14 +237,16 @@ impl Worker {
         let at_least = (demand == Demand::OwnWrites).then(|| self.own.clone());
         let sent = self.shared.lock().history.tick();
         self.shared.trace.note(format_args!("read c{} {keys:?} {demand:?}", self.number));
-        let answer = match self.view.get(&rows, &ReadOptions { deadline: CALL_LIMIT, at_least }).await {
-            Ok(answer) => answer,
-            Err(error) => {
-                let what = format!("a read that fits was refused: {error}");
-                self.shared.lock().broken.push(Broken { judge: "what fits is taken", what });
-                return false;
-            }
-        };
+        let answer =
+            match self.view.get(&rows, &ReadOptions { deadline: CALL_LIMIT, at_least, ..ReadOptions::default() }).await
+            {
+                Ok(answer) => answer,
+                Err(error) => {
+                    let what = format!("a read that fits was refused: {error}");
+                    self.shared.lock().broken.push(Broken { judge: "what fits is taken", what });
+                    return false;
+                }
+            };
         let (Some(number), Some(text)) = (answer.column("number"), answer.column("text")) else {
             unreachable!("the view has both columns")
         };
