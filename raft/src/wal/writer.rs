@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use stoa_env::{Clock, Disk, DiskFile};
+use stoa_env::{Clock, Disk, DiskFile, planted};
 
 use super::frame::{self, FrameTitle, Kind, Position, frame_bytes};
 use super::hard_state::HardState;
@@ -275,7 +275,9 @@ impl<D: Disk> Writer<D> {
     async fn write(&mut self, ops: &mut [Op]) -> Result<(), WalError> {
         let mut sync = false;
         for op in ops {
-            sync |= op.request.needs_sync();
+            sync |= op.request.needs_sync()
+                && !(planted!(AckBeforeFsync) && matches!(op.request, Request::Append(_)))
+                && !(planted!(SkipVoteFsync) && matches!(op.request, Request::Vote(_)));
             self.encode(op).await?;
         }
         self.flush().await?;
@@ -395,7 +397,9 @@ impl<D: Disk> Writer<D> {
 
     async fn sync(&mut self) -> Result<(), WalError> {
         let began = self.clock.boot();
-        self.file.sync().await.map_err(|e| WalError::failed("syncing a segment", e))?;
+        let synced = self.file.sync().await;
+        let synced = if synced.is_err() && planted!(RetryFailedFsync) { self.file.sync().await } else { synced };
+        synced.map_err(|e| WalError::failed("syncing a segment", e))?;
         let took = self.clock.boot().since(began);
         self.durable = self.at;
         let frames = std::mem::take(&mut self.frames);
