@@ -29,6 +29,8 @@ pub struct Plan {
     pub faults: Vec<FaultKind>,
     /// How many faults may be active at once.
     pub overlap: usize,
+    /// The longest pause between two strikes of a kind, whatever its rate in this run.
+    pub pause_max: Duration,
     /// Whether clients read by leases. Not where a clock stops or drifts further than declared: leases rest on clocks.
     pub lease_reads: bool,
 }
@@ -48,6 +50,7 @@ impl Plan {
             duplicate_ppm: *chance.pick(&[0, 0, 1_000, 50_000]),
             faults: mix(seed),
             overlap: 1 + chance.below(4) as usize,
+            pause_max: Duration::from_secs(PAUSES_S[PAUSES_S.len() - 1]),
             lease_reads: true,
         }
     }
@@ -70,7 +73,7 @@ impl Plan {
     /// The longest pause between two strikes of a kind: each run has rates of its own.
     pub fn pause_of(&self, kind: FaultKind) -> Duration {
         let chance = Chance::new(self.seed, &format!("rate of {kind:?}"));
-        Duration::from_secs(*chance.pick(&PAUSES_S))
+        Duration::from_secs(*chance.pick(&PAUSES_S)).min(self.pause_max)
     }
 }
 

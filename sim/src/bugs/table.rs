@@ -126,7 +126,8 @@ fn short(plan: &mut Plan, faults: &[FaultKind]) {
     plan.pace = Duration::from_millis(60);
     plan.duplicate_ppm = 0;
     plan.faults = faults.to_vec();
-    plan.fault_pause = Duration::from_millis(800);
+    plan.overlap = 1;
+    plan.pause_max = Duration::from_secs(1);
 }
 
 #[cfg(test)]
