@@ -33,7 +33,7 @@ pub use budget::{NodeBudget, PROPOSALS_MAX};
 pub use envelope::{Envelope, RaftAnswer, RaftCall, open_envelope, open_message, seal};
 pub use life::Life;
 pub use log::{GroupLog, LogSize};
-pub use machine::Machine;
+pub use machine::{ApplyError, Machine};
 pub use options::{RaftTiming, TimingError};
 pub use partition::{PartitionMachine, PartitionView};
 pub use peers::{CallError, Peers};
