@@ -6,6 +6,17 @@ use std::time::Duration;
 use crate::chance::Chance;
 pub use crate::faults::FaultKind;
 
+/// What an operator does in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moves {
+    /// No replica is replaced, unless its disk is lost.
+    None,
+    /// Replicas are replaced by others on other nodes of their zones.
+    Between,
+    /// Also by new ones on their own nodes, for which the old one's data is given up at once.
+    InPlaceToo,
+}
+
 /// What a run is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
@@ -29,6 +40,8 @@ pub struct Plan {
     pub faults: Vec<FaultKind>,
     /// How many faults may be active at once.
     pub overlap: usize,
+    /// What an operator does.
+    pub moves: Moves,
 }
 
 impl Plan {
@@ -46,6 +59,7 @@ impl Plan {
             duplicate_ppm: *chance.pick(&[0, 0, 1_000, 50_000]),
             faults: mix(seed),
             overlap: 1 + chance.below(4) as usize,
+            moves: *Chance::new(seed, "moves").pick(&[Moves::None, Moves::Between, Moves::InPlaceToo]),
         }
     }
 
@@ -60,6 +74,7 @@ impl Plan {
             pace: Duration::from_millis(60),
             duplicate_ppm: 0,
             faults: Vec::new(),
+            moves: Moves::None,
             ..Self::draw(seed)
         }
     }
@@ -87,7 +102,7 @@ impl fmt::Display for Plan {
         write!(
             f,
             "seed {}: {} nodes, {} partitions, {} clients, {} keys, {:?} of work at a pace of {:?}, duplicates {} ppm, \
-             faults (up to {} at once, each with its longest pause) [",
+             moves {:?}, faults (up to {} at once, each with its longest pause) [",
             self.seed,
             self.nodes,
             self.partitions,
@@ -96,6 +111,7 @@ impl fmt::Display for Plan {
             self.chaos,
             self.pace,
             self.duplicate_ppm,
+            self.moves,
             self.overlap,
         )?;
         for (place, kind) in self.faults.iter().enumerate() {

@@ -7,6 +7,7 @@ pub mod invented;
 pub mod lost_row;
 pub mod newest_wins;
 pub mod own_writes;
+pub mod voter_sets;
 
 use crate::history::{History, Seen};
 

@@ -1,6 +1,8 @@
 //! What clients do: writes with event times out of order, deletes, and multi-gets, over the client crate as it is
 //! shipped. Everything is noted in the history, and every row that is read is judged at once.
 
+pub mod moves;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
