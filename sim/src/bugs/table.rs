@@ -127,7 +127,7 @@ fn short(plan: &mut Plan, faults: &[FaultKind]) {
     plan.duplicate_ppm = 0;
     plan.faults = faults.to_vec();
     plan.overlap = 1;
-    plan.pause_max = Duration::from_secs(1);
+    plan.fault_pause = Some(Duration::from_millis(800));
 }
 
 #[cfg(test)]
