@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use stoa_raft::RaftTiming;
+
 use crate::chance::Chance;
 pub use crate::faults::FaultKind;
 
@@ -31,6 +33,8 @@ pub struct Plan {
     pub overlap: usize,
     /// Whether clients read by leases. Not where a clock stops or drifts further than declared: leases rest on clocks.
     pub lease_reads: bool,
+    /// The timing of replication.
+    pub timing: RaftTiming,
 }
 
 impl Plan {
@@ -49,6 +53,7 @@ impl Plan {
             faults: mix(seed),
             overlap: 1 + chance.below(4) as usize,
             lease_reads: true,
+            timing: RaftTiming::default(),
         }
     }
 
