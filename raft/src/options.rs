@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use stoa_env::planted;
+
 /// Timing of all groups of a node. Equal on all nodes is wise; safety does not depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RaftTiming {
@@ -61,7 +63,11 @@ impl RaftTiming {
     ///
     /// openraft keeps 4, and `replica.rs` keeps 3.
     pub fn lease_read_age_max(&self) -> Duration {
-        self.lease().saturating_sub(self.lease() * self.clock_drift_ppm * 2 / 1_000_000)
+        if planted!(LeaseWithoutMargin) {
+            return self.lease();
+        }
+        let drift_ppm = if planted!(LeaseWithoutMargin) { 0 } else { self.clock_drift_ppm };
+        self.lease().saturating_sub(self.lease() * drift_ppm * 2 / 1_000_000)
     }
 
     /// Checks the relations:

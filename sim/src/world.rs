@@ -11,7 +11,6 @@ use stoa_env::task::spawn_unwatched;
 use stoa_env::{Clock, PeerIdentity};
 use stoa_protocol::message::Caller;
 use stoa_protocol::{ClusterId, NodeId, PartitionId, ROOT_PARTITION};
-use stoa_raft::RaftTiming;
 use stoa_raft::wal::WalOptions;
 use tokio::time::Instant;
 
@@ -66,7 +65,7 @@ impl World {
         net.links(|links| links.duplicate_ppm = plan.duplicate_ppm);
         let machines = (1..=plan.nodes).map(|id| Machine::new(options(&plan, id), plan.seed, &net, &trace, start));
         let machines: Vec<Machine> = machines.collect();
-        let observer = Observer::new(&RaftTiming::default());
+        let observer = Observer::new(&plan.timing);
         machines.iter().for_each(|machine| observer.watch(machine.id(), machine.disk.clone()));
         let judges = observer.clone();
         net.see_answers(Arc::new(move |node, request, answer| judges.answered(node, request, answer)));
@@ -239,7 +238,7 @@ fn options(plan: &Plan, id: u64) -> NodeOptions {
         root: (1..=3).map(member).collect(),
         partitions: plan.partitions,
         nodes_expected: plan.nodes as u32,
-        timing: RaftTiming::default(),
+        timing: plan.timing,
         // Small, so that segments, snapshots and purges come often.
         wal: WalOptions {
             segment_bytes: 64 << 10,
