@@ -29,6 +29,8 @@ pub struct Plan {
     pub faults: Vec<FaultKind>,
     /// How many faults may be active at once.
     pub overlap: usize,
+    /// Whether clients read by leases. Not where a clock stops or drifts further than declared: leases rest on clocks.
+    pub lease_reads: bool,
 }
 
 impl Plan {
@@ -46,6 +48,7 @@ impl Plan {
             duplicate_ppm: *chance.pick(&[0, 0, 1_000, 50_000]),
             faults: mix(seed),
             overlap: 1 + chance.below(4) as usize,
+            lease_reads: true,
         }
     }
 
@@ -87,7 +90,7 @@ impl fmt::Display for Plan {
         write!(
             f,
             "seed {}: {} nodes, {} partitions, {} clients, {} keys, {:?} of work at a pace of {:?}, duplicates {} ppm, \
-             faults (up to {} at once, each with its longest pause) [",
+             lease reads {}, faults (up to {} at once, each with its longest pause) [",
             self.seed,
             self.nodes,
             self.partitions,
@@ -96,6 +99,7 @@ impl fmt::Display for Plan {
             self.chaos,
             self.pace,
             self.duplicate_ppm,
+            self.lease_reads,
             self.overlap,
         )?;
         for (place, kind) in self.faults.iter().enumerate() {
