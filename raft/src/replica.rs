@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::errors::{ClientWriteError, RaftError};
+use openraft::errors::{ClientWriteError, ForwardReason, RaftError};
 use openraft::raft::VoteResponse;
 use openraft::{EntryPayload, LinearizerOption};
 use stoa_env::{BootTime, Disk, TaskGroup, Transport, planted};
@@ -192,6 +192,16 @@ impl<D: Disk, M: Machine> Replica<D, M> {
         let written = self.context.run(self.raft.client_write(command));
         match tokio::time::timeout(limit, written).await {
             Ok(Ok(response)) => Ok(response.data),
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))))
+                if forward.reason == ForwardReason::LeaseExpired =>
+            {
+                let message = format!(
+                    "partition {}: this node led it, and has heard from no majority for {:?}",
+                    self.partition,
+                    self.timing.lease()
+                );
+                Err(ErrorBody::new(ErrorCode::NoQuorum, message))
+            }
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {
                 let message = format!("this node does not lead partition {}", self.partition);
                 Err(ErrorBody {
