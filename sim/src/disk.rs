@@ -72,6 +72,8 @@ struct Device {
     lie: bool,
     delay: Duration,
     strikes: Strikes,
+    /// Raised with every change of what a power loss would leave.
+    durable_changes: u64,
 }
 
 #[derive(Debug, Default)]
@@ -170,6 +172,7 @@ impl SimDisk {
         let mut device = self.lock();
         device.strikes.crashes += 1;
         device.epoch += 1;
+        device.durable_changes += 1;
         (device.fail_sync_in, device.halt_in, device.lie) = (None, None, false);
         let mut lost: Vec<NameChange> = Vec::new();
         for change in std::mem::take(&mut device.pending) {
@@ -230,6 +233,7 @@ impl SimDisk {
     pub fn overwrite(&self, path: &Path, offset: usize, bytes: &[u8]) {
         let mut device = self.lock();
         device.strikes.rotten += 1;
+        device.durable_changes += 1;
         let content = device.content(path).expect("the test names a file that is there");
         for part in [&mut content.now, &mut content.synced] {
             for (place, byte) in part.iter_mut().skip(offset).zip(bytes) {
@@ -282,6 +286,12 @@ impl SimDisk {
         SimDisk { device: Arc::new(Mutex::new(copy)), watch: None }
     }
 
+    /// Shows what would be left if power were lost now and the device kept nothing but what was synced. For judges: it
+    /// is no operation, and no process sees it.
+    pub fn durable<V>(&self, look: impl FnOnce(Durable<'_>) -> V) -> V {
+        look(Durable(&self.lock()))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Device> {
         self.device.lock().unwrap_or_else(|e| e.into_inner())
     }
@@ -312,6 +322,31 @@ impl SimDisk {
 
     fn opened(&self, device: &Device, file: u64) -> SimFile {
         SimFile { disk: self.clone(), file, epoch: device.epoch }
+    }
+}
+
+/// What a device would keep at the least; see [`SimDisk::durable`].
+#[derive(Clone, Copy)]
+pub struct Durable<'a>(&'a Device);
+
+impl<'a> Durable<'a> {
+    /// A number that rises with every change.
+    pub fn changes(self) -> u64 {
+        self.0.durable_changes
+    }
+
+    /// A number that rises with every end of a process: files may be others afterwards.
+    pub fn epoch(self) -> u64 {
+        self.0.epoch
+    }
+
+    /// All files below a directory, in the order of their names: name, number, bytes.
+    pub fn below(self, dir: &'a Path) -> impl Iterator<Item = (&'a Path, u64, &'a [u8])> {
+        let named = self.0.durable_names.range(dir.to_path_buf()..).take_while(move |(path, _)| path.starts_with(dir));
+        named.map(move |(path, file)| {
+            let content = self.0.files.get(file).map_or(&[][..], |content| &content.synced);
+            (path.as_path(), *file, content)
+        })
     }
 }
 
@@ -352,6 +387,18 @@ impl NameChange {
 }
 
 impl Content {
+    /// What stands here is durable.
+    fn sync(&mut self) {
+        // Files grow at their end, so the rest is equal already, and is not copied again.
+        match self.now.len().checked_sub(self.synced.len()) {
+            Some(_) if self.now.starts_with(&self.synced) => {
+                let from = self.synced.len();
+                self.synced.extend_from_slice(&self.now[from..]);
+            }
+            _ => self.synced.clone_from(&self.now),
+        }
+    }
+
     fn crash(&mut self, choose: &mut dyn FnMut(u64) -> u64) {
         let kept = self.synced.len();
         let longer = self.now.len() >= kept && self.now[..kept] == self.synced[..];
@@ -494,6 +541,7 @@ impl Disk for SimDisk {
             rest.push(change);
         }
         device.pending = rest;
+        device.durable_changes += 1;
         Ok(())
     }
 }
@@ -552,8 +600,9 @@ impl DiskFile for SimFile {
                 device.strikes.lies += 1;
                 return Ok(());
             }
+            device.durable_changes += 1;
             let content = device.files.get_mut(&file).expect("looked up before");
-            content.synced = content.now.clone();
+            content.sync();
             Ok(())
         })
         .await

@@ -23,6 +23,7 @@ use crate::judges::voter_sets;
 use crate::links::Links;
 use crate::machine::Machine;
 use crate::net::{Net, SimTransport};
+use crate::observe::Observer;
 use crate::plan::Plan;
 use crate::trace::Trace;
 use crate::workload::moves::Desk;
@@ -48,6 +49,8 @@ pub struct World {
     pub machines: Vec<Machine>,
     /// The digests of replicas at equal positions.
     pub digests: Digests,
+    /// The judges of replication.
+    pub observer: Observer,
     /// What the operator is told and has done.
     pub desk: Desk,
     /// Promises that were not kept, as far as the world itself sees them.
@@ -62,13 +65,18 @@ impl World {
         spawn_unwatched(net.clone().run());
         net.links(|links| links.duplicate_ppm = plan.duplicate_ppm);
         let machines = (1..=plan.nodes).map(|id| Machine::new(options(&plan, id), plan.seed, &net, &trace, start));
-        let machines = machines.collect();
+        let machines: Vec<Machine> = machines.collect();
+        let observer = Observer::new(&RaftTiming::default());
+        machines.iter().for_each(|machine| observer.watch(machine.id(), machine.disk.clone()));
+        let judges = observer.clone();
+        net.see_answers(Arc::new(move |node, request, answer| judges.answered(node, request, answer)));
         Self {
             plan,
             trace,
             net,
             machines,
             digests: Digests::default(),
+            observer,
             desk: Desk::default(),
             broken: Vec::new(),
             start,
@@ -108,6 +116,7 @@ impl World {
 
     /// Compares the digests of all replicas with those of others at the same position.
     pub fn compare(&mut self) {
+        self.observer.look(&self.machines);
         for machine in &self.machines {
             let Some(node) = machine.node() else { continue };
             for hosted in node.all_hosted() {

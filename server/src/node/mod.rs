@@ -11,17 +11,20 @@
 //! - [`moves`]: replicas give their place to others.
 //! - [`upkeep`]: replicas are taught their schema, brought up to date, and their logs cut.
 //! - [`requests`]: frames in, frames out; [`reads`] and [`writes`] do the work.
+//! - [`rounds`]: leaders are asked what is committed; [`freshness`]: how old what a replica serves may be.
 
 pub mod bootstrap;
 mod damage;
 mod failures;
 mod follow;
+mod freshness;
 pub mod hosting;
 pub mod identity;
 mod moves;
 mod preflight;
 pub mod reads;
 pub mod requests;
+mod rounds;
 mod upkeep;
 pub mod writes;
 
@@ -48,7 +51,9 @@ use tokio::sync::watch;
 
 use damage::Damage;
 use failures::Failure;
+use freshness::Freshness;
 use identity::{Identity, IdentityError};
+use rounds::Rounds;
 
 /// What a node is told at its start.
 #[derive(Debug, Clone)]
@@ -156,11 +161,19 @@ pub struct Hosted<D: Disk> {
     pub(crate) barrier: Mutex<Option<stoa_protocol::LogIndex>>,
     /// When it last followed a leader, in boot time; when it started, if it has not.
     pub(crate) followed: AtomicU64,
+    /// How old what it serves may be.
+    pub(crate) freshness: Freshness,
 }
 
 impl<D: Disk> Hosted<D> {
     pub(crate) fn new(replica: Arc<Replica<D, PartitionMachine>>, view: PartitionView, now: BootTime) -> Self {
-        Self { replica, view, barrier: Mutex::new(None), followed: AtomicU64::new(now.0) }
+        Self {
+            replica,
+            view,
+            barrier: Mutex::new(None),
+            followed: AtomicU64::new(now.0),
+            freshness: Freshness::default(),
+        }
     }
 
     /// For how long it has followed no leader; zero if it leads.
@@ -177,6 +190,7 @@ pub struct Node<D: Disk, T: Transport> {
     pub(crate) root: RwLock<Option<Arc<Replica<D, RootMachine>>>>,
     pub(crate) state: watch::Sender<Arc<RootState>>,
     pub(crate) partitions: RwLock<BTreeMap<PartitionId, Arc<Hosted<D>>>>,
+    pub(crate) rounds: Rounds,
     pub(crate) recovered: Mutex<BTreeMap<u64, RecoveredGroup>>,
     pub(crate) failures: Mutex<BTreeMap<PartitionId, Failure>>,
     /// Why the cluster does not take this node with this data directory, if so.
@@ -245,6 +259,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
             root: RwLock::new(None),
             state: watch::Sender::new(Arc::new(cached)),
             partitions: RwLock::default(),
+            rounds: Rounds::default(),
             strangers: Mutex::default(),
             fatal: watch::Sender::new(None),
             tasks: TaskGroup::new(),
@@ -256,6 +271,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
         node.spawn_vital("host partitions", hosting::host_partitions(Arc::downgrade(&node)));
         node.spawn_vital("teach schemas", upkeep::teach_schemas(Arc::downgrade(&node)));
         node.spawn_vital("catch up", upkeep::catch_up(Arc::downgrade(&node)));
+        node.spawn_vital("keep fresh", freshness::keep_fresh(Arc::downgrade(&node)));
         node.spawn_vital("cut logs", upkeep::cut_logs(Arc::downgrade(&node)));
         node.spawn_vital("drive moves", moves::drive_moves(Arc::downgrade(&node)));
         node.spawn_vital("join", bootstrap::join(Arc::downgrade(&node)));
