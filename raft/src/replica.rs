@@ -230,6 +230,11 @@ impl<D: Disk, M: Machine> Replica<D, M> {
     /// that of its first own entry: before that is committed, it does not know what its predecessor has acknowledged.
     pub async fn confirm(&self, by: ConfirmBy, limit: Duration) -> Result<LogIndex, ErrorBody> {
         self.check_trouble()?;
+        // What this replica thinks of itself is a verdict of some time ago.
+        if self.leads() && (planted!(StrongReadWithoutQuorum) || by == ConfirmBy::Lease && planted!(CachedLeaseVerdict))
+        {
+            return Ok(self.status().committed);
+        }
         let age_max = match by {
             ConfirmBy::ReadIndex => Duration::ZERO,
             ConfirmBy::Lease => self.timing.lease_read_age_max(),

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use stoa_raft::RaftTiming;
+
 use crate::chance::Chance;
 pub use crate::faults::FaultKind;
 
@@ -46,6 +48,8 @@ pub struct Plan {
     pub lease_reads: bool,
     /// What an operator does.
     pub moves: Moves,
+    /// The timing of replication.
+    pub timing: RaftTiming,
 }
 
 impl Plan {
@@ -66,6 +70,7 @@ impl Plan {
             overlap: 1 + chance.below(4) as usize,
             lease_reads: true,
             moves: *Chance::new(seed, "moves").pick(&[Moves::None, Moves::Between, Moves::InPlaceToo]),
+            timing: RaftTiming::default(),
         }
     }
 

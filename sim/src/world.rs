@@ -66,7 +66,7 @@ impl World {
         net.links(|links| links.duplicate_ppm = plan.duplicate_ppm);
         let machines = (1..=plan.nodes).map(|id| Machine::new(options(&plan, id), plan.seed, &net, &trace, start));
         let machines: Vec<Machine> = machines.collect();
-        let observer = Observer::new(&RaftTiming::default());
+        let observer = Observer::new(&plan.timing);
         machines.iter().for_each(|machine| observer.watch(machine.id(), machine.disk.clone()));
         let judges = observer.clone();
         net.see_answers(Arc::new(move |node, request, answer| judges.answered(node, request, answer)));
@@ -239,7 +239,7 @@ fn options(plan: &Plan, id: u64) -> NodeOptions {
         root: (1..=3).map(member).collect(),
         partitions: plan.partitions,
         nodes_expected: plan.nodes as u32,
-        timing: RaftTiming::default(),
+        timing: plan.timing,
         // Small, so that segments, snapshots and purges come often.
         wal: WalOptions {
             segment_bytes: 64 << 10,
