@@ -1,6 +1,7 @@
 //! A cluster's machines, network and clients, and what is known about them: put together from a plan, and looked at while
 //! time passes.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,14 +14,16 @@ use stoa_protocol::message::Caller;
 use stoa_protocol::{ClusterId, NodeId, PartitionId};
 use stoa_raft::RaftTiming;
 use stoa_raft::wal::WalOptions;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::chance::Chance;
 use crate::clock::SimClock;
+use crate::faults::FaultKind;
 use crate::judges::Broken;
 use crate::judges::digests::Digests;
 use crate::links::Links;
-use crate::machine::Machine;
+use crate::machine::{Crash, Machine, Trap};
 use crate::net::{Net, SimTransport};
 use crate::plan::Plan;
 use crate::trace::Trace;
@@ -28,6 +31,8 @@ use crate::trace::Trace;
 /// The zones.
 pub const ZONES: [&str; 3] = ["a", "b", "c"];
 const CLUSTER: ClusterId = ClusterId(0x51);
+/// After this time a supervisor starts a process again that has ended.
+const RESTART_AFTER: Duration = Duration::from_secs(1);
 /// How often replicas are compared while time passes.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -48,6 +53,11 @@ pub struct World {
     pub digests: Digests,
     /// Promises that were not kept, as far as the world itself sees them.
     pub broken: Vec<Broken>,
+    /// How often traps of each kind of fault have sprung.
+    pub sprung: BTreeMap<FaultKind, u64>,
+    /// What the machines' traps are there for, and how the machine ends when one springs.
+    traps: BTreeMap<usize, (FaultKind, Crash)>,
+    wake: Arc<Notify>,
     start: Instant,
 }
 
@@ -56,19 +66,57 @@ impl World {
     pub fn new(plan: Plan, trace: Trace, start: Instant) -> Self {
         let net = Net::new(plan.seed, trace.clone());
         spawn_unwatched(net.clone().run());
-        net.links(|links| links.duplicate_ppm = plan.duplicate_ppm);
-        let machines = (1..=plan.nodes).map(|id| Machine::new(options(&plan, id), plan.seed, &net, &trace, start));
-        let machines = machines.collect();
-        Self { plan, trace, net, machines, digests: Digests::default(), broken: Vec::new(), start }
+        let wake: Arc<Notify> = Arc::default();
+        let machine = |id| Machine::new(options(&plan, id), plan.seed, &net, &trace, start, &wake);
+        let machines = (1..=plan.nodes).map(machine).collect();
+        Self {
+            plan,
+            trace,
+            net,
+            machines,
+            digests: Digests::default(),
+            broken: Vec::new(),
+            sprung: BTreeMap::new(),
+            traps: BTreeMap::new(),
+            wake,
+            start,
+        }
     }
 
-    /// All faults are over: links, machines and processes are well.
+    /// All faults are over: links, machines, disks and processes are well.
     pub fn heal(&mut self) {
         self.trace.note(format_args!("heal"));
         self.net.links(Links::heal);
+        self.supervise();
         for machine in &mut self.machines {
+            machine.set_trap(None);
+            machine.disk.heal();
+            machine.clock().go_on();
             machine.go_on();
             machine.start_if_down();
+        }
+    }
+
+    /// Sets a trap on a machine, for a fault.
+    pub fn set_trap(&mut self, at: usize, kind: FaultKind, trap: Trap, how: Crash) {
+        self.machines[at].set_trap(Some(trap));
+        self.traps.insert(at, (kind, how));
+    }
+
+    /// What a supervisor does: a process that has ended for a reason that a fault gave it starts again after a while. And
+    /// machines whose trap has sprung go down.
+    fn supervise(&mut self) {
+        for (at, machine) in self.machines.iter_mut().enumerate() {
+            if machine.take_sprung() {
+                let (kind, how) = self.traps.get(&at).copied().expect("a trap was set for a fault");
+                *self.sprung.entry(kind).or_default() += 1;
+                machine.crash(how);
+            }
+            let Some((since, why)) = machine.ended() else { continue };
+            if machine.is_excused(&why) && now() >= since + RESTART_AFTER {
+                machine.crash(Crash::Process);
+                machine.start();
+            }
         }
     }
 
@@ -88,8 +136,12 @@ impl World {
     pub async fn pass(&mut self, duration: Duration) {
         let end = now() + duration;
         while now() < end {
-            tokio::time::sleep(LOOK_EVERY.min(end - now())).await;
-            self.compare();
+            tokio::select! {
+                biased;
+                () = self.wake.notified() => {}
+                () = tokio::time::sleep(LOOK_EVERY.min(end - now())) => self.compare(),
+            }
+            self.supervise();
         }
     }
 
@@ -109,8 +161,8 @@ impl World {
 
     /// Whether all replicas of all partitions are here, serve, and hold the same at the same position; why not, if not.
     pub fn unequal(&self) -> Option<String> {
-        let mut seen: std::collections::BTreeMap<PartitionId, Vec<_>> = std::collections::BTreeMap::new();
-        for machine in &self.machines {
+        let mut seen: BTreeMap<PartitionId, Vec<_>> = BTreeMap::new();
+        for machine in self.machines.iter().filter(|machine| machine.damage().is_none()) {
             let Some(node) = machine.node() else { return Some(format!("node {} does not run", machine.id())) };
             for hosted in node.all_hosted() {
                 if let Some(why) = hosted.replica.trouble() {
@@ -127,16 +179,28 @@ impl World {
             return Some(format!("{} of {} partitions are hosted", seen.len(), self.plan.partitions));
         }
         seen.into_iter().find_map(|(partition, digests)| {
-            let equal = digests.len() == ZONES.len() && digests.iter().all(|digest| *digest == digests[0]);
+            let equal = digests.len() >= self.sound_replicas(partition) && digests.iter().all(|d| *d == digests[0]);
             let applied: Vec<_> = digests.iter().map(|digest| digest.applied).collect();
             (!equal).then(|| format!("partition {partition}: replicas at {applied:?}"))
+        })
+    }
+
+    /// How many replicas of a partition there must be, besides those on machines whose disks were damaged.
+    fn sound_replicas(&self, partition: PartitionId) -> usize {
+        let damaged: Vec<u64> =
+            self.machines.iter().filter(|machine| machine.damage().is_some()).map(Machine::id).collect();
+        let sound = self.machines.iter().filter(|machine| machine.damage().is_none());
+        let Some(state) = sound.filter_map(Machine::node).map(|node| node.state()).next() else { return ZONES.len() };
+        let placed = state.map.sets.iter().flat_map(|set| &set.partitions).find(|placed| placed.id == partition);
+        placed.map_or(ZONES.len(), |placed| {
+            placed.replicas.iter().filter(|replica| !damaged.contains(&replica.node.0)).count()
         })
     }
 
     /// Nodes that have ended by themselves: no fault of a plan gives them a reason.
     pub fn judge_ends(&mut self) {
         for machine in &self.machines {
-            for why in machine.ends() {
+            for why in machine.ends().into_iter().filter(|why| !machine.is_excused(why)) {
                 let what = format!("node {} has ended by itself: {why}", machine.id());
                 let broken = Broken { judge: "a node goes on", what };
                 if !self.broken.contains(&broken) {
@@ -175,10 +239,11 @@ fn options(plan: &Plan, id: u64) -> NodeOptions {
         // Small, so that segments, snapshots and purges come often.
         wal: WalOptions {
             segment_bytes: 64 << 10,
-            queue_bytes: 4 << 20,
-            round_bytes: 1 << 20,
+            queue_bytes: 1 << 20,
+            round_bytes: 256 << 10,
             max_live_bytes: 8 << 20,
-            reserve_bytes: 0,
+            // Without a reserve, a full device ends the log, and the node.
+            reserve_bytes: if plan.reserve { (1 << 20) + (256 << 10) } else { 0 },
         },
         snapshot_log_bytes: 32 << 10,
         partition_bytes_max: 1 << 30,

@@ -6,13 +6,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use stoa_env::{Disk, Transport};
+use stoa_env::{Disk, JoinSet, Transport};
 use stoa_protocol::codec::Wire;
 use stoa_protocol::message::{BarrierAnswer, BarrierRequest, Caller, Kind, encode_request};
 use stoa_protocol::{ErrorClass, FeatureGroup, LogIndex, NodeId, PartitionId, PartitionSetId};
 use stoa_raft::{PartitionMachine, Replica};
 use stoa_store::Command;
-use tokio::task::JoinSet;
 
 use super::{HELD_CALLS, Hosted, LOOP_PAUSE, NODE_CALL_LIMIT, Node};
 
@@ -60,7 +59,7 @@ async fn teach<D: Disk>(hosted: Arc<Hosted<D>>, groups: Vec<FeatureGroup>) {
 }
 
 /// Waits for all tasks of a set; a panic in one is one here.
-pub(super) async fn each<V: 'static>(mut tasks: JoinSet<V>, mut done: impl FnMut(V)) {
+pub(super) async fn each<V: Send + 'static>(mut tasks: JoinSet<V>, mut done: impl FnMut(V)) {
     while let Some(ended) = tasks.join_next().await {
         match ended {
             Ok(value) => done(value),
