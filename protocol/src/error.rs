@@ -70,6 +70,8 @@ codes! {
     NotLeader = 2001,
     /// This node has no replica of the partition: the caller's map is old.
     NotHere = 2002,
+    /// The replica is, or may be, further behind than the read allows; another one may not be.
+    Stale = 2003,
     /// The request is not of the form it should have.
     BadRequest = 3001,
     /// The request is of another cluster.

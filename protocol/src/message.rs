@@ -6,7 +6,7 @@ use crate::codec::{DecodeError, Reader, Wire, get_list, put_list};
 use crate::ids::{ClusterId, FeatureGroupId, LogIndex, MapVersion, NodeId, PartitionId};
 use crate::limits::READ_SECTIONS_MAX;
 use crate::map::{NodeInfo, ReplicaInfo};
-use crate::read::{ReadSection, SectionResult};
+use crate::read::{ConfirmBy, ReadLevel, ReadSection, SectionResult};
 
 /// Set in the kind of an answer.
 pub const ANSWER: u16 = 0x8000;
@@ -107,20 +107,24 @@ crate::wire_struct!(GroupRequest { project, name, version });
 /// All that one multi-get asks of one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadRequest {
+    /// How new the answer must be.
+    pub level: ReadLevel,
     /// One section per partition and group.
     pub sections: Vec<ReadSection>,
 }
 
 impl Wire for ReadRequest {
     fn put(&self, out: &mut Vec<u8>) {
+        self.level.put(out);
         put_list(&self.sections, out);
     }
     fn get(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let level = Wire::get(input)?;
         let sections = get_list(input, "sections")?;
         if sections.len() > READ_SECTIONS_MAX {
             return Err(DecodeError::invalid("sections", sections.len(), format!("up to {READ_SECTIONS_MAX}")));
         }
-        Ok(Self { sections })
+        Ok(Self { level, sections })
     }
 }
 
@@ -292,13 +296,15 @@ pub struct JoinRequest {
 }
 crate::wire_struct!(JoinRequest { cluster, node, versions });
 
-/// Asks the leader of a partition for a commit index that a quorum has confirmed after the request came.
+/// Asks the leader of partitions for commit indices that cover everything that was acknowledged before the request came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BarrierRequest {
+    /// How the leader is to make sure that it leads.
+    pub by: ConfirmBy,
     /// The partitions.
     pub partitions: Vec<PartitionId>,
 }
-crate::wire_struct!(BarrierRequest { partitions: list });
+crate::wire_struct!(BarrierRequest { by, partitions: list });
 
 /// Confirmed commit indices, in the order asked; `None` where this node does not lead or could not confirm.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -378,6 +384,16 @@ mod tests {
         assert_eq!(decode_request::<WriteRequest>(&bytes).unwrap(), (caller, request));
         for cut in 0..bytes.len() {
             assert!(decode_request::<WriteRequest>(&bytes[..cut]).is_err());
+        }
+    }
+
+    #[test]
+    fn a_read_comes_back_with_its_level() {
+        let levels = [ReadLevel::default(), ReadLevel::Linearizable { by: ConfirmBy::Lease }];
+        for request in levels.map(|level| ReadRequest { level, sections: Vec::new() }) {
+            let bytes = request.to_bytes();
+            assert_eq!(ReadRequest::from_bytes(&bytes), Ok(request));
+            (0..bytes.len()).for_each(|cut| assert!(ReadRequest::from_bytes(&bytes[..cut]).is_err()));
         }
     }
 

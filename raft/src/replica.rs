@@ -18,9 +18,10 @@ use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::raft::VoteResponse;
-use openraft::{EntryPayload, ReadPolicy};
+use openraft::{EntryPayload, LinearizerOption};
 use stoa_env::{BootTime, Disk, TaskGroup, Transport};
 use stoa_protocol::message::ReplicaStatus;
+use stoa_protocol::read::ConfirmBy;
 use stoa_protocol::{ErrorBody, ErrorCode, LogIndex, NodeId, PartitionId, ReplicaId};
 
 use crate::budget::{GroupBudget, NodeBudget};
@@ -30,7 +31,7 @@ use crate::machine::Machine;
 use crate::network::GroupNetwork;
 use crate::options::RaftTiming;
 use crate::peers::Peers;
-use crate::runtime::NodeContext;
+use crate::runtime::{NodeContext, NodeInstant};
 use crate::seam::check_seam;
 use crate::snapshots::SnapshotStore;
 use crate::state_machine::StateMachine;
@@ -210,8 +211,21 @@ impl<D: Disk, M: Machine> Replica<D, M> {
 
     /// A commit index that a quorum has confirmed after this call began (read index). Only the leader can give one.
     pub async fn barrier(&self, limit: Duration) -> Result<LogIndex, ErrorBody> {
+        self.confirm(ConfirmBy::ReadIndex, limit).await
+    }
+
+    /// A commit index that covers everything that was acknowledged before this call. Only the leader can give one, after it
+    /// has made sure, for this call and no other, that nobody else has been elected. A new leader gives no lower one than
+    /// that of its first own entry: before that is committed, it does not know what its predecessor has acknowledged.
+    pub async fn confirm(&self, by: ConfirmBy, limit: Duration) -> Result<LogIndex, ErrorBody> {
         self.check_trouble()?;
-        let asked = self.context.run(self.raft.get_read_linearizer(ReadPolicy::ReadIndex));
+        let age_max = match by {
+            ConfirmBy::ReadIndex => Duration::ZERO,
+            ConfirmBy::Lease => self.timing.lease_read_age_max(),
+        };
+        // An acknowledgement that is too old is no refusal: a new one is asked for. Raft waits no longer than the caller.
+        let option = LinearizerOption::new(Some(age_max), true).with_wait_timeout(limit);
+        let asked = self.context.run(self.raft.get_read_linearizer(option));
         match tokio::time::timeout(limit, asked).await {
             Ok(Ok(linearizer)) => Ok(LogIndex(linearizer.read_log_id().index())),
             Ok(Err(RaftError::APIError(openraft::errors::LinearizableReadError::ForwardToLeader(forward)))) => {
@@ -228,6 +242,13 @@ impl<D: Disk, M: Machine> Replica<D, M> {
                 Err(ErrorBody::new(ErrorCode::NoQuorum, message))
             }
         }
+    }
+
+    /// If this replica leads, when it sent what a quorum answered last; `None` if it does not, or nothing was answered yet.
+    pub fn quorum_acked(&self) -> Option<BootTime> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.last_quorum_acked.as_deref().copied().map(NodeInstant::boot)
     }
 
     /// Waits until this replica has applied `index`.

@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use stoa_sim::faults::Strikes;
 use stoa_sim::plan::{FaultKind, Plan};
 use stoa_sim::run::{Outcome, Planted, run};
+use stoa_sim::workload::LevelCounts;
 
 /// The whole cluster in one thread under a seed.
 #[derive(Debug, Parser)]
@@ -79,12 +80,13 @@ fn summary(outcome: &Outcome) -> String {
         None => "never healed".into(),
     };
     format!(
-        "{:?} simulated; {} rows acknowledged, {} reads of {} rows, {} unavailable; {} messages, {} lost, {} cut, {} doubled; {compared} \
+        "{:?} simulated; {} rows acknowledged, {} reads of {} rows ({}), {} unavailable; {} messages, {} lost, {} cut, {} doubled; {compared} \
          comparisons of replicas; faults {strikes:?}; {alive}; trace {} lines, hash {:032x}",
         outcome.simulated,
         counts.acknowledged,
         counts.reads,
         counts.rows_read,
+        counts.levels,
         counts.unavailable,
         net.sent,
         net.lost,
@@ -155,6 +157,7 @@ fn sweep(seeds: std::ops::Range<u64>) -> std::io::Result<bool> {
     let mut slowest = Duration::ZERO;
     let mut struck: std::collections::BTreeMap<FaultKind, (u64, u64)> = std::collections::BTreeMap::new();
     let (mut idle, mut rows, mut unavailable) = (0, 0, 0);
+    let mut levels = LevelCounts::default();
     for seed in seeds {
         let outcome = run(Plan::draw(seed), None, &Planted::default())?;
         runs += 1;
@@ -162,6 +165,7 @@ fn sweep(seeds: std::ops::Range<u64>) -> std::io::Result<bool> {
         acknowledged += outcome.counts.acknowledged;
         reads += outcome.counts.reads;
         rows += outcome.counts.rows_read;
+        levels += outcome.counts.levels;
         unavailable += outcome.counts.unavailable;
         slowest = slowest.max(outcome.alive.map_or(Duration::ZERO, |(_, equal)| equal));
         idle += u64::from(outcome.plan.faults.iter().any(|kind| !outcome.strikes.contains_key(kind)));
@@ -175,7 +179,7 @@ fn sweep(seeds: std::ops::Range<u64>) -> std::io::Result<bool> {
     let took = start.elapsed();
     println!(
         "{runs} runs, {} failed {failed:?}; {:.0} simulated seconds in {:.1} s ({:.0} a second); {acknowledged} rows \
-         acknowledged, {reads} reads of {rows} rows, {unavailable} unavailable; longest until all replicas were equal again: {slowest:?}",
+         acknowledged, {reads} reads of {rows} rows ({levels}), {unavailable} unavailable; longest until all replicas were equal again: {slowest:?}",
         failed.len(),
         simulated.as_secs_f64(),
         took.as_secs_f64(),

@@ -29,12 +29,15 @@ pub struct Plan {
     pub faults: Vec<FaultKind>,
     /// How many faults may be active at once.
     pub overlap: usize,
+    /// Whether clients read by leases. Not where a clock stops or drifts further than declared: leases rest on clocks.
+    pub lease_reads: bool,
 }
 
 impl Plan {
     /// The plan of a seed. Each run has its own mix of faults, some have none.
     pub fn draw(seed: u64) -> Self {
         let chance = Chance::new(seed, "plan");
+        let faults = mix(seed);
         Self {
             seed,
             nodes: *chance.pick(&[3, 3, 4, 6]),
@@ -44,8 +47,9 @@ impl Plan {
             chaos: Duration::from_secs(30 + chance.below(10)),
             pace: Duration::from_millis(20 + chance.below(180)),
             reserve: Chance::new(seed, "reserve").hits(700_000),
-            faults: mix(seed),
             overlap: 1 + chance.below(4) as usize,
+            lease_reads: !faults.iter().any(|kind| kind.stops_clocks()),
+            faults,
         }
     }
 
@@ -95,7 +99,7 @@ impl fmt::Display for Plan {
         write!(
             f,
             "seed {}: {} nodes, {} partitions, {} clients, {} keys, {:?} of work at a pace of {:?}, reserve {}, \
-             faults (up to {} at once, each with its longest pause) [",
+             lease reads {}, faults (up to {} at once, each with its longest pause) [",
             self.seed,
             self.nodes,
             self.partitions,
@@ -104,6 +108,7 @@ impl fmt::Display for Plan {
             self.chaos,
             self.pace,
             self.reserve,
+            self.lease_reads,
             self.overlap,
         )?;
         for (place, kind) in self.faults.iter().enumerate() {

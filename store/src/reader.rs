@@ -101,6 +101,9 @@ impl PartitionReader {
             schema_version: group.definition.schema_version,
             applied,
             incarnation: self.shared.incarnation,
+            // Nobody here knows the time, nor what the leader has: the node adds it.
+            age: None,
+            stale: false,
             statuses,
             event_times,
             columns,

@@ -93,7 +93,7 @@ pub async fn read(
     at_least: Option<&Position>,
 ) -> anyhow::Result<BTreeMap<i64, i64>> {
     let view = client.view(VIEW).await?;
-    let options = ReadOptions { deadline: READ_DEADLINE, at_least: at_least.cloned() };
+    let options = ReadOptions { deadline: READ_DEADLINE, at_least: at_least.cloned(), ..ReadOptions::default() };
     let mut out = BTreeMap::new();
     for items in items.chunks(READ_ROWS) {
         let mut rows = Rows::new(&["item_id"]);

@@ -9,15 +9,18 @@
 //! - [`hosting`]: replicas are started, and their groups formed.
 //! - [`upkeep`]: replicas are taught their schema, brought up to date, and their logs cut.
 //! - [`requests`]: frames in, frames out; [`reads`] and [`writes`] do the work.
+//! - [`rounds`]: leaders are asked what is committed; [`freshness`]: how old what a replica serves may be.
 
 pub mod bootstrap;
 mod damage;
 mod follow;
+mod freshness;
 pub mod hosting;
 pub mod identity;
 mod preflight;
 pub mod reads;
 pub mod requests;
+mod rounds;
 mod upkeep;
 pub mod writes;
 
@@ -43,7 +46,9 @@ use stoa_raft::{
 use tokio::sync::watch;
 
 use damage::Damage;
+use freshness::Freshness;
 use identity::{Identity, IdentityError};
+use rounds::Rounds;
 
 /// What a node is told at its start.
 #[derive(Debug, Clone)]
@@ -151,11 +156,19 @@ pub struct Hosted<D: Disk> {
     pub(crate) barrier: Mutex<Option<stoa_protocol::LogIndex>>,
     /// When it last followed a leader, in boot time; when it started, if it has not.
     pub(crate) followed: AtomicU64,
+    /// How old what it serves may be.
+    pub(crate) freshness: Freshness,
 }
 
 impl<D: Disk> Hosted<D> {
     pub(crate) fn new(replica: Arc<Replica<D, PartitionMachine>>, view: PartitionView, now: BootTime) -> Self {
-        Self { replica, view, barrier: Mutex::new(None), followed: AtomicU64::new(now.0) }
+        Self {
+            replica,
+            view,
+            barrier: Mutex::new(None),
+            followed: AtomicU64::new(now.0),
+            freshness: Freshness::default(),
+        }
     }
 
     /// For how long it has followed no leader; zero if it leads.
@@ -172,6 +185,7 @@ pub struct Node<D: Disk, T: Transport> {
     pub(crate) root: RwLock<Option<Arc<Replica<D, RootMachine>>>>,
     pub(crate) state: watch::Sender<Arc<RootState>>,
     pub(crate) partitions: RwLock<BTreeMap<PartitionId, Arc<Hosted<D>>>>,
+    pub(crate) rounds: Rounds,
     pub(crate) recovered: Mutex<BTreeMap<u64, RecoveredGroup>>,
     pub(crate) failures: Mutex<BTreeMap<PartitionId, String>>,
     /// Why no group may start that the log does not know, if so.
@@ -237,6 +251,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
             root: RwLock::new(None),
             state: watch::Sender::new(Arc::new(cached)),
             partitions: RwLock::default(),
+            rounds: Rounds::default(),
             strangers: Mutex::default(),
             fatal: watch::Sender::new(None),
             tasks: TaskGroup::new(),
@@ -248,6 +263,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
         node.spawn_vital("host partitions", hosting::host_partitions(Arc::downgrade(&node)));
         node.spawn_vital("teach schemas", upkeep::teach_schemas(Arc::downgrade(&node)));
         node.spawn_vital("catch up", upkeep::catch_up(Arc::downgrade(&node)));
+        node.spawn_vital("keep fresh", freshness::keep_fresh(Arc::downgrade(&node)));
         node.spawn_vital("cut logs", upkeep::cut_logs(Arc::downgrade(&node)));
         node.spawn_vital("join", bootstrap::join(Arc::downgrade(&node)));
         node.spawn_vital("follow the root state", follow::follow(Arc::downgrade(&node)));

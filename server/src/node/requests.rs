@@ -29,7 +29,7 @@ impl<D: Disk, T: Transport> Handler for Node<D, T> {
 
 impl<D: Disk, T: Transport> Node<D, T> {
     /// Answers one frame. Bytes that are no frame get no answer.
-    pub async fn handle_frame(&self, from: &PeerIdentity, request: Bytes) -> Bytes {
+    pub async fn handle_frame(self: &Arc<Self>, from: &PeerIdentity, request: Bytes) -> Bytes {
         let (header, body) = match decode_frame(&request) {
             Ok(parts) => parts,
             Err(FrameError::NotAFrame | FrameError::Damaged(_)) => return Bytes::new(),
@@ -68,7 +68,12 @@ impl<D: Disk, T: Transport> Node<D, T> {
         encode_frame(&header, body)
     }
 
-    async fn answer(&self, from: &PeerIdentity, header: &FrameHeader, body: Bytes) -> Result<Vec<u8>, ErrorBody> {
+    async fn answer(
+        self: &Arc<Self>,
+        from: &PeerIdentity,
+        header: &FrameHeader,
+        body: Bytes,
+    ) -> Result<Vec<u8>, ErrorBody> {
         let Some(kind) = Kind::from_number(header.kind) else {
             return Err(ErrorBody::new(ErrorCode::BadRequest, format!("there is no request of kind {}", header.kind)));
         };
@@ -171,7 +176,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
     }
 
     async fn answer_client(
-        &self,
+        self: &Arc<Self>,
         from: &PeerIdentity,
         kind: Kind,
         body: Bytes,
@@ -276,6 +281,13 @@ impl<D: Disk, T: Transport> Node<D, T> {
             status.rows = reader.rows();
             status.bytes = reader.memory().total;
             let alone = hosted.alone_for(self.env.context.clock.boot());
+            let unheard = hosted.replica.quorum_acked().map(|at| self.env.context.clock.boot().since(at));
+            if let Some(unheard) = unheard.filter(|unheard| status.trouble.is_empty() && *unheard > self.alone_max()) {
+                status.trouble = format!(
+                    "leads, and has heard from no quorum for {} s; it takes no writes, and what it serves may be that old",
+                    unheard.as_secs()
+                );
+            }
             if status.trouble.is_empty() && alone > self.alone_max() {
                 status.trouble = format!(
                     "has heard from no leader for {} s; it serves reads, and what it serves may be that old",

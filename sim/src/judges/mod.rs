@@ -4,9 +4,11 @@
 pub mod digests;
 pub mod half_row;
 pub mod invented;
+pub mod linearizable;
 pub mod lost_row;
 pub mod newest_wins;
 pub mod own_writes;
+pub mod staleness;
 
 use crate::history::{History, Seen};
 
@@ -23,11 +25,13 @@ pub struct Broken {
 pub type ReadJudge = fn(&History, &Seen) -> Option<String>;
 
 /// The judges of reads, by name.
-pub const READ_JUDGES: [(&str, ReadJudge); 5] = [
+pub const READ_JUDGES: [(&str, ReadJudge); 7] = [
     ("no half row", half_row::judge),
     ("no invented value", invented::judge),
     ("no acknowledged row lost", lost_row::judge),
     ("own writes are read", own_writes::judge),
+    ("strong reads are linearizable", linearizable::judge),
+    ("no staler than said", staleness::judge),
     ("the newest event time wins", newest_wins::judge_read),
 ];
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use stoa_protocol::codec::Wire;
 use stoa_protocol::map::NodeInfo;
 use stoa_protocol::message::{BarrierAnswer, BarrierRequest, Caller, Kind, encode_request};
+use stoa_protocol::read::ConfirmBy;
 use stoa_protocol::{NodeId, PartitionId, ROOT_PARTITION};
 use stoa_raft::root::RootState;
 use stoa_raft::root::command::{CreateSet, Form, Join, RootCommand};
@@ -153,7 +154,7 @@ async fn a_barrier_of_one_partition_waits_for_no_dead_one() {
     let (alive, dead) = partitions.split_last().unwrap();
     let others: Vec<_> = (1..=3).map(|id| cluster.node(id)).filter(|n| n.info().id != leader.info().id).collect();
     dead.iter().for_each(|partition| cluster.net.silence(*partition));
-    let request = BarrierRequest { partitions: partitions.clone() };
+    let request = BarrierRequest { by: ConfirmBy::ReadIndex, partitions: partitions.clone() };
     let body = encode_request(&Caller::default(), &request);
     // Less than three dead partitions take one after the other; a busy machine may need more than one attempt.
     let limit = Duration::from_millis(800);
