@@ -64,10 +64,10 @@ pub struct ReplicaEnvironment<D, T> {
 pub struct Replica<D: Disk, M: Machine> {
     partition: PartitionId,
     id: ReplicaId,
-    raft: openraft::Raft<StoaTypes, StateMachine<D, M>>,
+    pub(crate) raft: openraft::Raft<StoaTypes, StateMachine<D, M>>,
     log: GroupLog,
     wal: Wal,
-    context: NodeContext,
+    pub(crate) context: NodeContext,
     timing: RaftTiming,
     incoming: Incoming<D>,
     silent_until: BootTime,
@@ -360,7 +360,7 @@ impl<D: Disk, M: Machine> Replica<D, M> {
         self.trouble.lock().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
-    fn check_trouble(&self) -> Result<(), ErrorBody> {
+    pub(crate) fn check_trouble(&self) -> Result<(), ErrorBody> {
         match self.trouble() {
             // Asked before anything is done.
             Some(why) => Err(ErrorBody::new(ErrorCode::ReplicaOut, format!("partition {}: {why}", self.partition))),
@@ -368,7 +368,7 @@ impl<D: Disk, M: Machine> Replica<D, M> {
         }
     }
 
-    fn halted(&self, why: String) -> ErrorBody {
+    pub(crate) fn halted(&self, why: String) -> ErrorBody {
         let mut trouble = self.trouble.lock().unwrap_or_else(|e| e.into_inner());
         if trouble.is_none() {
             tracing::error!(partition = self.partition.0, why, "the replica has halted");
@@ -447,9 +447,11 @@ impl<D: Disk, M: Machine> Replica<D, M> {
         Ok(())
     }
 
-    /// Ends the replica: its tasks stop, and no callback touches the log afterwards.
+    /// Ends the replica: its tasks stop, and no callback touches the log or the snapshots afterwards.
     pub async fn shutdown(&self) {
         self.tasks.abort_all();
+        self.incoming.close().await;
+        self.trouble.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert_with(|| "it has ended".into());
         if let Err(error) = self.context.run(self.raft.shutdown()).await {
             tracing::warn!(partition = self.partition.0, %error, "a replica ended with an error");
         }

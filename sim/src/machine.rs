@@ -38,6 +38,8 @@ pub struct Machine {
     pub disk: SimDisk,
     clock: Arc<SimClock>,
     lives: u64,
+    /// Disks that it has had.
+    disks: u64,
     process: Option<Process>,
     held: bool,
     node: Arc<Mutex<Started>>,
@@ -47,7 +49,17 @@ pub struct Machine {
     excuses: Vec<&'static str>,
     aim: Arc<Mutex<Aim>>,
     /// What of its disk was damaged beyond what a crash does.
-    damage: Option<String>,
+    damage: Option<Damage>,
+    wake: Arc<Notify>,
+}
+
+/// A disk that was damaged beyond what a crash does.
+#[derive(Debug, Clone)]
+pub struct Damage {
+    /// What was damaged.
+    pub what: String,
+    /// The incarnation of the data.
+    pub incarnation: u64,
 }
 
 #[derive(Default)]
@@ -159,6 +171,7 @@ impl Machine {
             disk: SimDisk::watched(Arc::new(watch)),
             clock,
             lives: 0,
+            disks: 1,
             process: None,
             held: false,
             node: Arc::default(),
@@ -166,6 +179,7 @@ impl Machine {
             excuses: Vec::new(),
             aim,
             damage: None,
+            wake: wake.clone(),
         }
     }
 
@@ -234,14 +248,14 @@ impl Machine {
     }
 
     /// What of its disk was damaged beyond what a crash does.
-    pub fn damage(&self) -> Option<&str> {
-        self.damage.as_deref()
+    pub fn damage(&self) -> Option<&Damage> {
+        self.damage.as_ref()
     }
 
-    /// Its disk was damaged: what it hosts may stay away for good.
-    pub fn set_damage(&mut self, what: String) {
+    /// Its disk, with the data of this incarnation, was damaged: an operator may have to build it anew.
+    pub fn set_damage(&mut self, what: String, incarnation: u64) {
         self.trace.note(format_args!("damage n{} {what}", self.id()));
-        self.damage = Some(what);
+        self.damage = Some(Damage { what, incarnation });
     }
 
     /// By how much its clock may deviate, in millionths.
@@ -323,6 +337,17 @@ impl Machine {
             Crash::Process => self.disk.kill(),
             Crash::Power => self.disk.crash(&mut |n| self.chance.below(n)),
         }
+    }
+
+    /// Gets another disk, an empty one. No process runs.
+    pub fn empty(&mut self) {
+        assert!(!self.is_up(), "node {} runs", self.id());
+        self.disks += 1;
+        let name = format!("n{}", self.id());
+        self.trace.note(format_args!("empty {name} disk {}", self.disks));
+        let chance = Chance::new(self.seed, &format!("disk {} of {name}", self.disks));
+        let (trace, aim, wake) = (self.trace.clone(), self.aim.clone(), self.wake.clone());
+        self.disk = SimDisk::watched(Arc::new(Watch { name, trace, chance, aim, wake }));
     }
 
     /// Holds the process as SIGSTOP does.

@@ -6,6 +6,17 @@ use std::time::Duration;
 use crate::chance::Chance;
 pub use crate::faults::FaultKind;
 
+/// What an operator does in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moves {
+    /// No replica is replaced, unless its disk is lost.
+    None,
+    /// Replicas are replaced by others on other nodes of their zones.
+    Between,
+    /// Also by new ones on their own nodes, for which the old one's data is given up at once.
+    InPlaceToo,
+}
+
 /// What a run is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
@@ -31,13 +42,18 @@ pub struct Plan {
     pub overlap: usize,
     /// Whether clients read by leases. Not where a clock stops or drifts further than declared: leases rest on clocks.
     pub lease_reads: bool,
+    /// What an operator does.
+    pub moves: Moves,
 }
 
 impl Plan {
     /// The plan of a seed. Each run has its own mix of faults, some have none.
     pub fn draw(seed: u64) -> Self {
         let chance = Chance::new(seed, "plan");
-        let faults = mix(seed);
+        let moves = *Chance::new(seed, "moves").pick(&[Moves::None, Moves::Between, Moves::InPlaceToo]);
+        // A run gives up the only copy of a replica's data for one reason at a time.
+        let mut faults = mix(seed);
+        faults.retain(|kind| !(kind.damages() && moves == Moves::InPlaceToo));
         Self {
             seed,
             nodes: *chance.pick(&[3, 3, 4, 6]),
@@ -50,6 +66,7 @@ impl Plan {
             overlap: 1 + chance.below(4) as usize,
             lease_reads: !faults.iter().any(|kind| kind.stops_clocks()),
             faults,
+            moves,
         }
     }
 
@@ -63,6 +80,7 @@ impl Plan {
             chaos,
             pace: Duration::from_millis(60),
             faults: Vec::new(),
+            moves: Moves::None,
             ..Self::draw(seed)
         }
     }
@@ -99,7 +117,7 @@ impl fmt::Display for Plan {
         write!(
             f,
             "seed {}: {} nodes, {} partitions, {} clients, {} keys, {:?} of work at a pace of {:?}, reserve {}, \
-             lease reads {}, faults (up to {} at once, each with its longest pause) [",
+             lease reads {}, moves {:?}, faults (up to {} at once, each with its longest pause) [",
             self.seed,
             self.nodes,
             self.partitions,
@@ -109,6 +127,7 @@ impl fmt::Display for Plan {
             self.pace,
             self.reserve,
             self.lease_reads,
+            self.moves,
             self.overlap,
         )?;
         for (place, kind) in self.faults.iter().enumerate() {

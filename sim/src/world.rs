@@ -11,7 +11,7 @@ use stoa_client::Client;
 use stoa_env::task::spawn_unwatched;
 use stoa_env::{Clock, PeerIdentity};
 use stoa_protocol::message::Caller;
-use stoa_protocol::{ClusterId, NodeId, PartitionId};
+use stoa_protocol::{ClusterId, NodeId, PartitionId, ROOT_PARTITION};
 use stoa_raft::RaftTiming;
 use stoa_raft::wal::WalOptions;
 use tokio::sync::Notify;
@@ -19,14 +19,16 @@ use tokio::time::Instant;
 
 use crate::chance::Chance;
 use crate::clock::SimClock;
-use crate::faults::FaultKind;
+use crate::faults::{FaultKind, rebuild};
 use crate::judges::Broken;
 use crate::judges::digests::Digests;
+use crate::judges::voter_sets;
 use crate::links::Links;
 use crate::machine::{Crash, Machine, Trap};
 use crate::net::{Net, SimTransport};
 use crate::plan::Plan;
 use crate::trace::Trace;
+use crate::workload::moves::Desk;
 
 /// The zones.
 pub const ZONES: [&str; 3] = ["a", "b", "c"];
@@ -51,6 +53,8 @@ pub struct World {
     pub machines: Vec<Machine>,
     /// The digests of replicas at equal positions.
     pub digests: Digests,
+    /// What the operator is told and has done.
+    pub desk: Desk,
     /// Promises that were not kept, as far as the world itself sees them.
     pub broken: Vec<Broken>,
     /// How often traps of each kind of fault have sprung.
@@ -75,6 +79,7 @@ impl World {
             net,
             machines,
             digests: Digests::default(),
+            desk: Desk::default(),
             broken: Vec::new(),
             sprung: BTreeMap::new(),
             traps: BTreeMap::new(),
@@ -95,6 +100,9 @@ impl World {
             machine.go_on();
             machine.start_if_down();
         }
+        // Damage that nobody has found yet: an operator who hears of it has the machine built anew.
+        let damaged = self.machines.iter().position(|machine| machine.damage().is_some());
+        damaged.into_iter().for_each(|at| rebuild(self, at));
     }
 
     /// Sets a trap on a machine, for a fault.
@@ -157,12 +165,58 @@ impl World {
                 }
             }
         }
+        self.judge_voters();
+    }
+
+    /// Looks at the members of every group as every replica has them.
+    fn judge_voters(&mut self) {
+        let zone_of = |node: NodeId| self.machines.iter().find(|m| m.id() == node.0).map(|m| m.zone().to_owned());
+        let mut found = Vec::new();
+        for node in self.machines.iter().filter_map(Machine::node) {
+            let groups = node.all_hosted().into_iter().map(|h| (h.replica.partition(), h.replica.members()));
+            let root = node.root_replica().map(|root| (ROOT_PARTITION, root.members()));
+            for (partition, members) in groups.chain(root) {
+                found.extend(voter_sets::judge(partition, &members, zone_of));
+            }
+        }
+        for what in found {
+            let broken = Broken { judge: "a voter in each of three zones", what };
+            if !self.broken.contains(&broken) {
+                self.broken.push(broken);
+            }
+        }
+    }
+
+    /// Whether all moves have come to their end: none is planned, no configuration is joint, nobody learns, and every node
+    /// has been taken with the data that it has; why not, if not.
+    pub fn moving(&self) -> Option<String> {
+        for machine in &self.machines {
+            let Some(node) = machine.node() else { return Some(format!("node {} does not run", machine.id())) };
+            let state = node.state();
+            if let Some(moved) = state.moves.first() {
+                return Some(format!("node {} knows of {moved:?}", machine.id()));
+            }
+            if state.map.node(node.info().id) != Some(node.info()) {
+                return Some(format!("node {} is known with other data", machine.id()));
+            }
+            let groups = node.all_hosted().into_iter().map(|h| (h.replica.partition(), h.replica.members()));
+            let root = node.root_replica().map(|root| (ROOT_PARTITION, root.members()));
+            if state.map.root.iter().any(|replica| replica.node == node.info().id) && root.is_none() {
+                return Some(format!("node {} has no replica of the root group", machine.id()));
+            }
+            for (partition, members) in groups.chain(root) {
+                if members.voters.len() != 1 || !members.learners.is_empty() {
+                    return Some(format!("group {partition} as node {} has it: {members:?}", machine.id()));
+                }
+            }
+        }
+        None
     }
 
     /// Whether all replicas of all partitions are here, serve, and hold the same at the same position; why not, if not.
     pub fn unequal(&self) -> Option<String> {
         let mut seen: BTreeMap<PartitionId, Vec<_>> = BTreeMap::new();
-        for machine in self.machines.iter().filter(|machine| machine.damage().is_none()) {
+        for machine in &self.machines {
             let Some(node) = machine.node() else { return Some(format!("node {} does not run", machine.id())) };
             for hosted in node.all_hosted() {
                 if let Some(why) = hosted.replica.trouble() {
@@ -179,21 +233,9 @@ impl World {
             return Some(format!("{} of {} partitions are hosted", seen.len(), self.plan.partitions));
         }
         seen.into_iter().find_map(|(partition, digests)| {
-            let equal = digests.len() >= self.sound_replicas(partition) && digests.iter().all(|d| *d == digests[0]);
+            let equal = digests.len() == ZONES.len() && digests.iter().all(|d| *d == digests[0]);
             let applied: Vec<_> = digests.iter().map(|digest| digest.applied).collect();
             (!equal).then(|| format!("partition {partition}: replicas at {applied:?}"))
-        })
-    }
-
-    /// How many replicas of a partition there must be, besides those on machines whose disks were damaged.
-    fn sound_replicas(&self, partition: PartitionId) -> usize {
-        let damaged: Vec<u64> =
-            self.machines.iter().filter(|machine| machine.damage().is_some()).map(Machine::id).collect();
-        let sound = self.machines.iter().filter(|machine| machine.damage().is_none());
-        let Some(state) = sound.filter_map(Machine::node).map(|node| node.state()).next() else { return ZONES.len() };
-        let placed = state.map.sets.iter().flat_map(|set| &set.partitions).find(|placed| placed.id == partition);
-        placed.map_or(ZONES.len(), |placed| {
-            placed.replicas.iter().filter(|replica| !damaged.contains(&replica.node.0)).count()
         })
     }
 

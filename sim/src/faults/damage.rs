@@ -1,16 +1,19 @@
 //! Damage to what a disk holds, beyond what a crash does. The replica that it hits must not go on as if nothing were:
 //! it has forgotten what it promised. So the budget is one machine of a run: a group whose second copy is damaged before
-//! the first was replaced may lose rows, and nobody could blame it.
+//! the first was replaced may lose rows, and nobody could blame it. What the node cannot use is given up: the machine gets
+//! an empty disk, and an operator has its replicas built anew.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::process::some_machine;
+use super::lost_disk::{may_damage, rebuild};
 use super::{FaultKind, Step};
 use crate::chance::Chance;
-use crate::machine::{Crash, Machine};
+use crate::machine::Crash;
 use crate::world::World;
 
+/// An operator's look at a machine after it has started.
+const LOOK_AFTER: Duration = Duration::from_secs(2);
 const SECTOR: usize = 512;
 /// Bytes at the end of a segment that later frames may not have attested as durable yet. Damage there looks like a torn
 /// tail, which is not the fault that is meant.
@@ -70,21 +73,10 @@ pub fn misdirected_write(world: &mut World, _: FaultKind, chance: &Chance, lasts
     })
 }
 
-pub fn empty_disk(world: &mut World, _: FaultKind, chance: &Chance, lasts: Duration) -> Option<Vec<Step>> {
-    let at = may_damage(world, chance)?;
-    // What a node says that finds the cluster knowing it by other data.
-    world.machines[at].excuse("data is gone");
-    world.machines[at].set_damage("all of its disk is gone".into());
-    world.machines[at].crash(Crash::Power);
-    world.machines[at].disk.become_copy_of(&crate::disk::SimDisk::new());
-    Some(vec![Step::new(lasts, move |world| world.machines[at].start_if_down())])
-}
-
 pub fn old_disk(world: &mut World, _: FaultKind, chance: &Chance, lasts: Duration) -> Option<Vec<Step>> {
     let at = may_damage(world, chance)?;
     let image = world.machines[at].disk.copy();
     let back = move |world: &mut World| {
-        world.machines[at].set_damage("its disk is an old one".into());
         world.machines[at].crash(Crash::Process);
         world.machines[at].disk.become_copy_of(&image);
         world.machines[at].start();
@@ -100,29 +92,36 @@ fn strike(
     damage: impl Fn(&crate::disk::SimDisk, &Chance) -> Option<String>,
 ) -> Option<Vec<Step>> {
     let at = may_damage(world, chance)?;
+    let incarnation = world.machines[at].node()?.info().incarnation;
     if chance.hits(500_000) {
         world.machines[at].crash(Crash::Process);
     }
     let what = damage(&world.machines[at].disk, chance);
     let struck = what.is_some();
     if let Some(what) = what {
-        world.machines[at].set_damage(what);
+        world.machines[at].set_damage(what, incarnation);
     }
-    let restart = move |world: &mut World| {
-        world.machines[at].crash(Crash::Process);
-        world.machines[at].start();
-    };
     // It was down for nothing, then.
     if !struck {
         world.machines[at].start_if_down();
     }
-    struck.then(|| vec![Step::new(lasts, restart)])
+    struck.then(|| found_and_mended(at, lasts))
 }
 
-/// A machine whose disk may be damaged: one that was, or any if none was.
-fn may_damage(world: &World, chance: &Chance) -> Option<usize> {
-    let damaged = world.machines.iter().any(|machine| machine.damage().is_some());
-    some_machine(world, chance, |machine: &Machine| machine.runs() && !damaged)
+/// After a time a process starts on what is left, and a while later an operator looks whether it can use it.
+fn found_and_mended(at: usize, lasts: Duration) -> Vec<Step> {
+    let restart = move |world: &mut World| {
+        world.machines[at].crash(Crash::Process);
+        world.machines[at].start();
+    };
+    let look = move |world: &mut World| {
+        let well =
+            world.machines[at].node().is_some_and(|node| node.status().replicas.iter().all(|r| r.trouble.is_empty()));
+        if !well {
+            rebuild(world, at);
+        }
+    };
+    vec![Step::new(lasts, restart), Step::new(LOOK_AFTER, look)]
 }
 
 /// A file of the log, and how many of its first bytes are attested as durable.

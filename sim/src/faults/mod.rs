@@ -8,6 +8,7 @@
 mod clock;
 mod damage;
 mod disk;
+mod lost_disk;
 mod moments;
 mod network;
 mod process;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use crate::chance::Chance;
 use crate::world::World;
 
+pub use lost_disk::rebuild;
 pub use timeline::{Strikes, strike};
 
 /// What happens next, after a pause.
@@ -165,8 +167,8 @@ kinds! {
     LostWrite: [32], (100, 2_000), damage::lost_write, None, DRAWN;
     /// Bytes of one file lie over those of another.
     MisdirectedWrite: [32], (100, 2_000), damage::misdirected_write, None, DRAWN;
-    /// A node comes back with an empty disk.
-    EmptyDisk: [39], (100, 2_000), damage::empty_disk, None, DRAWN;
+    /// A machine loses its disk, and comes back with an empty one; its replicas are built anew.
+    LostDisk: [39], (50, 4_000), lost_disk::lose, None, DRAWN;
     /// A node comes back with an old image of its disk.
     OldDisk: [40], (2_000, 8_000), damage::old_disk, None, NAMED;
     /// The calendar of a machine jumps by an hour, and back.
@@ -202,7 +204,7 @@ impl FaultKind {
                 | Self::RotInVote
                 | Self::LostWrite
                 | Self::MisdirectedWrite
-                | Self::EmptyDisk
+                | Self::LostDisk
                 | Self::OldDisk
         )
     }

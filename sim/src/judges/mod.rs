@@ -9,6 +9,7 @@ pub mod lost_row;
 pub mod newest_wins;
 pub mod own_writes;
 pub mod staleness;
+pub mod voter_sets;
 
 use crate::history::{History, Seen};
 
