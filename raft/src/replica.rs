@@ -19,7 +19,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::raft::VoteResponse;
 use openraft::{EntryPayload, LinearizerOption};
-use stoa_env::{BootTime, Disk, TaskGroup, Transport};
+use stoa_env::{BootTime, Disk, TaskGroup, Transport, planted};
 use stoa_protocol::message::ReplicaStatus;
 use stoa_protocol::read::ConfirmBy;
 use stoa_protocol::{ErrorBody, ErrorCode, LogIndex, NodeId, PartitionId, ReplicaId};
@@ -96,7 +96,8 @@ impl<D: Disk, M: Machine> Replica<D, M> {
         let network = GroupNetwork::<T, D>::new(env.peers.clone(), partition, id);
         let config = env.timing.openraft_config(partition).validate().map_err(std::io::Error::other)?;
         let now = env.context.clock.boot();
-        let silence = if untouched { Duration::ZERO } else { env.timing.silence_after_start() };
+        let silence =
+            if untouched || planted!(VoteAfterRestart) { Duration::ZERO } else { env.timing.silence_after_start() };
         let raft = env
             .context
             .run(openraft::Raft::new(id.0, Arc::new(config), network, log.clone(), machine))

@@ -34,6 +34,11 @@ impl NodeContext {
     pub fn run<F: Future>(&self, future: F) -> impl Future<Output = F::Output> {
         CONTEXT.scope(self.clone(), future)
     }
+
+    /// How long ago a moment of openraft's was; zero if it is to come.
+    pub(crate) fn since(&self, moment: NodeInstant) -> Duration {
+        NodeInstant(INSTANT_BASE + self.clock.boot().0) - moment
+    }
 }
 
 /// openraft's runtime: tokio's tasks and channels, the node's clock and chance.

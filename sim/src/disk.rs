@@ -76,6 +76,8 @@ struct Device {
     delay: Duration,
     hung: bool,
     strikes: Strikes,
+    /// Raised with every change of what a power loss would leave.
+    durable_changes: u64,
 }
 
 #[derive(Debug, Default)]
@@ -176,6 +178,7 @@ impl SimDisk {
         let mut device = self.lock();
         device.strikes.crashes += 1;
         device.epoch += 1;
+        device.durable_changes += 1;
         (device.fail_sync_in, device.halt_in, device.lie) = (None, None, false);
         let mut lost: Vec<NameChange> = Vec::new();
         for change in std::mem::take(&mut device.pending) {
@@ -276,6 +279,7 @@ impl SimDisk {
     pub fn overwrite(&self, path: &Path, offset: usize, bytes: &[u8]) {
         let mut device = self.lock();
         device.strikes.rotten += 1;
+        device.durable_changes += 1;
         let content = device.content(path).expect("the test names a file that is there");
         for part in [&mut content.now, &mut content.synced] {
             for (place, byte) in part.iter_mut().skip(offset).zip(bytes) {
@@ -328,6 +332,12 @@ impl SimDisk {
         SimDisk { device: Arc::new(Mutex::new(copy)), ..SimDisk::default() }
     }
 
+    /// Shows what would be left if power were lost now and the device kept nothing but what was synced. For judges: it
+    /// is no operation, and no process sees it.
+    pub fn durable<V>(&self, look: impl FnOnce(Durable<'_>) -> V) -> V {
+        look(Durable(&self.lock()))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Device> {
         self.device.lock().unwrap_or_else(|e| e.into_inner())
     }
@@ -365,6 +375,31 @@ impl SimDisk {
 
     fn opened(&self, device: &Device, file: u64) -> SimFile {
         SimFile { disk: self.clone(), file, epoch: device.epoch }
+    }
+}
+
+/// What a device would keep at the least; see [`SimDisk::durable`].
+#[derive(Clone, Copy)]
+pub struct Durable<'a>(&'a Device);
+
+impl<'a> Durable<'a> {
+    /// A number that rises with every change.
+    pub fn changes(self) -> u64 {
+        self.0.durable_changes
+    }
+
+    /// A number that rises with every end of a process: files may be others afterwards.
+    pub fn epoch(self) -> u64 {
+        self.0.epoch
+    }
+
+    /// All files below a directory, in the order of their names: name, number, bytes.
+    pub fn below(self, dir: &'a Path) -> impl Iterator<Item = (&'a Path, u64, &'a [u8])> {
+        let named = self.0.durable_names.range(dir.to_path_buf()..).take_while(move |(path, _)| path.starts_with(dir));
+        named.map(move |(path, file)| {
+            let content = self.0.files.get(file).map_or(&[][..], |content| &content.synced);
+            (path.as_path(), *file, content)
+        })
     }
 }
 
@@ -556,6 +591,7 @@ impl Disk for SimDisk {
             rest.push(change);
         }
         device.pending = rest;
+        device.durable_changes += 1;
         Ok(())
     }
 }
@@ -614,6 +650,7 @@ impl DiskFile for SimFile {
                 device.strikes.lies += 1;
                 return Ok(());
             }
+            device.durable_changes += 1;
             device.files.get_mut(&file).expect("looked up before").sync();
             Ok(())
         })

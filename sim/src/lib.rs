@@ -4,6 +4,7 @@
 //!
 //! Start reading at [`run`]; docs/simulation.md tells how to run, replay and read a trace.
 
+pub mod bugs;
 pub mod chance;
 pub mod clock;
 pub mod disk;
@@ -13,6 +14,7 @@ pub mod judges;
 pub mod links;
 pub mod machine;
 pub mod net;
+pub mod observe;
 pub mod panics;
 pub mod plan;
 pub mod run;

@@ -198,6 +198,11 @@ impl Machine {
         self.options.advertise
     }
 
+    /// How many processes of the node have begun here.
+    pub fn life(&self) -> u64 {
+        self.lives
+    }
+
     /// Whether a process runs here, be it held.
     pub fn is_up(&self) -> bool {
         self.process.is_some()

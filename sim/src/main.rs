@@ -5,6 +5,7 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
+use stoa_sim::bugs::options::{BugsOptions, build_and_run};
 use stoa_sim::faults::Strikes;
 use stoa_sim::plan::{FaultKind, Plan};
 use stoa_sim::run::{Outcome, Planted, run};
@@ -46,6 +47,8 @@ enum What {
         #[arg(long, default_value_t = 1)]
         from: u64,
     },
+    /// Switches planted bugs on and looks whether the judges report them; builds the program that has them.
+    Bugs(BugsOptions),
 }
 
 fn main() -> ExitCode {
@@ -53,6 +56,8 @@ fn main() -> ExitCode {
         What::Run { seed, trace } => one(seed, trace.as_deref()),
         What::Meta { seeds, from } => meta(from..from.saturating_add(seeds)),
         What::Sweep { seeds, from } => sweep(from..from.saturating_add(seeds)),
+        // As they were given, after the command's name.
+        What::Bugs(_) => build_and_run(std::env::args_os().skip(2)).map(|status| status.success()),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -74,14 +79,14 @@ fn one(seed: u64, trace: Option<&Path>) -> std::io::Result<bool> {
 }
 
 fn summary(outcome: &Outcome) -> String {
-    let Outcome { counts, net, compared, strikes, .. } = outcome;
+    let Outcome { counts, net, compared, strikes, judged, .. } = outcome;
     let alive = match outcome.alive {
         Some((writable, equal)) => format!("healed: writable after {writable:?}, equal after {equal:?}"),
         None => "never healed".into(),
     };
     format!(
         "{:?} simulated; {} rows acknowledged, {} reads of {} rows ({}), {} unavailable; {} messages, {} lost, {} cut, {} doubled; {compared} \
-         comparisons of replicas; faults {strikes:?}; {alive}; trace {} lines, hash {:032x}",
+         comparisons of replicas; {judged:?}; faults {strikes:?}; {alive}; trace {} lines, hash {:032x}",
         outcome.simulated,
         counts.acknowledged,
         counts.reads,

@@ -42,6 +42,9 @@ impl<H: Handler> Serve for H {
 /// Changes messages on their way: for planted bugs alone. Gets sender, receiver and bytes of a request or an answer.
 pub type Tamper = Box<dyn FnMut(&str, &str, Bytes) -> Bytes + Send>;
 
+/// Sees every answer at the moment at which a node gives it: its number, the request, the answer.
+pub type SeeAnswer = Arc<dyn Fn(u64, &Bytes, &Bytes) + Send + Sync>;
+
 /// How many messages met which fate.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct NetCounts {
@@ -84,6 +87,7 @@ struct Inner {
     tamper: Option<Tamper>,
     /// Old requests between nodes, if they are kept.
     kept: Option<Vec<Request>>,
+    see_answer: Option<SeeAnswer>,
 }
 
 #[derive(Clone)]
@@ -163,6 +167,7 @@ impl Net {
             counts: NetCounts::default(),
             tamper: None,
             kept: None,
+            see_answer: None,
         };
         Self { inner: Arc::new(Mutex::new(inner)), wake: Arc::default(), chance: Chance::new(seed, "network"), trace }
     }
@@ -223,6 +228,11 @@ impl Net {
     /// Plants a bug: messages are changed on their way.
     pub fn set_tamper(&self, tamper: Tamper) {
         self.lock().tamper = Some(tamper);
+    }
+
+    /// Shows every answer of a node to somebody.
+    pub fn see_answers(&self, see: SeeAnswer) {
+        self.lock().see_answer = Some(see);
     }
 
     /// What became of messages so far.
@@ -365,7 +375,11 @@ impl Net {
         let net = self.clone();
         let (name, zone) = (listener.name.clone(), listener.zone.clone());
         listener.process.spawn("request", async move {
-            let answer = listener.handler.serve(from.identity.clone(), channel, bytes).await;
+            let answer = listener.handler.serve(from.identity.clone(), channel, bytes.clone()).await;
+            let see = net.lock().see_answer.clone();
+            if let Some(see) = see {
+                see(listener.node, &bytes, &answer);
+            }
             let addr = to.addr;
             let back = |bytes: Bytes| Message::Answer {
                 call,

@@ -38,6 +38,8 @@ pub struct Plan {
     pub reserve: bool,
     /// The kinds of fault of this run; none in a calm one.
     pub faults: Vec<FaultKind>,
+    /// The longest pause between two strikes of a kind, if it is not drawn.
+    pub fault_pause: Option<Duration>,
     /// How many faults may be active at once.
     pub overlap: usize,
     /// Whether clients read by leases. Not where a clock stops or drifts further than declared: leases rest on clocks.
@@ -67,6 +69,7 @@ impl Plan {
             lease_reads: !faults.iter().any(|kind| kind.stops_clocks()),
             faults,
             moves,
+            fault_pause: None,
         }
     }
 
@@ -87,8 +90,10 @@ impl Plan {
 
     /// The longest pause between two strikes of a kind: each run has rates of its own.
     pub fn pause_of(&self, kind: FaultKind) -> Duration {
-        let chance = Chance::new(self.seed, &format!("rate of {kind:?}"));
-        Duration::from_secs(*chance.pick(&PAUSES_S))
+        self.fault_pause.unwrap_or_else(|| {
+            let chance = Chance::new(self.seed, &format!("rate of {kind:?}"));
+            Duration::from_secs(*chance.pick(&PAUSES_S))
+        })
     }
 }
 

@@ -21,6 +21,7 @@ use crate::faults::{Strikes, strike};
 use crate::history::{Demand, History, Rule};
 use crate::judges::Broken;
 use crate::net::NetCounts;
+use crate::observe::Judged;
 use crate::panics;
 use crate::plan::Plan;
 use crate::trace::Trace;
@@ -53,6 +54,8 @@ pub struct Outcome {
     pub net: NetCounts,
     /// Pairs of replicas that were compared at equal positions.
     pub compared: u64,
+    /// What there was for the judges of replication to judge.
+    pub judged: Judged,
     /// From healing until every partition took a write, and until all replicas were equal.
     pub alive: Option<(Duration, Duration)>,
     /// Simulated time.
@@ -90,6 +93,7 @@ pub fn run(plan: Plan, trace_file: Option<&Path>, planted: &Planted) -> std::io:
         (planted.world)(&mut world);
         let mut outcome = live(&mut world, &shared, start).await;
         outcome.broken.append(&mut world.broken);
+        outcome.broken.extend(world.observer.take_broken());
         outcome.broken.extend(shared.broken());
         outcome.broken.extend(panics::take().into_iter().map(|what| Broken { judge: "nothing panics", what }));
         // Nobody may write to the trace after its hash was taken.
@@ -109,6 +113,7 @@ async fn live(world: &mut World, shared: &Shared, start: Instant) -> Outcome {
         moves: MoveCounts::default(),
         net: NetCounts::default(),
         compared: 0,
+        judged: Judged::default(),
         alive: None,
         simulated: Duration::ZERO,
     };
@@ -122,6 +127,7 @@ async fn live(world: &mut World, shared: &Shared, start: Instant) -> Outcome {
     outcome.broken.extend(world.desk.broken());
     outcome.net = world.net.counts();
     outcome.compared = world.digests.compared;
+    outcome.judged = world.observer.judged();
     outcome.simulated = now() - start;
     outcome.trace = world.trace.digest();
     outcome

@@ -26,6 +26,7 @@ use crate::judges::voter_sets;
 use crate::links::Links;
 use crate::machine::{Crash, Machine, Trap};
 use crate::net::{Net, SimTransport};
+use crate::observe::Observer;
 use crate::plan::Plan;
 use crate::trace::Trace;
 use crate::workload::moves::Desk;
@@ -53,6 +54,8 @@ pub struct World {
     pub machines: Vec<Machine>,
     /// The digests of replicas at equal positions.
     pub digests: Digests,
+    /// The judges of replication.
+    pub observer: Observer,
     /// What the operator is told and has done.
     pub desk: Desk,
     /// Promises that were not kept, as far as the world itself sees them.
@@ -72,13 +75,21 @@ impl World {
         spawn_unwatched(net.clone().run());
         let wake: Arc<Notify> = Arc::default();
         let machine = |id| Machine::new(options(&plan, id), plan.seed, &net, &trace, start, &wake);
-        let machines = (1..=plan.nodes).map(machine).collect();
+        let machines: Vec<Machine> = (1..=plan.nodes).map(machine).collect();
+        let observer = Observer::new(&RaftTiming::default());
+        machines.iter().for_each(|machine| observer.watch(machine.id(), machine.disk.clone()));
+        if plan.faults.iter().any(|kind| kind.stops_clocks()) {
+            observer.ignore_leases();
+        }
+        let judges = observer.clone();
+        net.see_answers(Arc::new(move |node, request, answer| judges.answered(node, request, answer)));
         Self {
             plan,
             trace,
             net,
             machines,
             digests: Digests::default(),
+            observer,
             desk: Desk::default(),
             broken: Vec::new(),
             sprung: BTreeMap::new(),
@@ -155,6 +166,7 @@ impl World {
 
     /// Compares the digests of all replicas with those of others at the same position.
     pub fn compare(&mut self) {
+        self.observer.look(&self.machines);
         for machine in &self.machines {
             let Some(node) = machine.node() else { continue };
             for hosted in node.all_hosted() {

@@ -36,6 +36,7 @@ fn take_disk(world: &mut World, at: usize) {
     let Some(incarnation) = world.machines[at].damage().map(|damage| damage.incarnation) else { return };
     world.machines[at].crash(Crash::Power);
     world.machines[at].empty();
+    world.observer.watch(world.machines[at].id(), world.machines[at].disk.clone());
     world.desk.lose(world.machines[at].id(), incarnation);
 }
 

@@ -1,13 +1,25 @@
-//! Judges: each states one promise and looks whether it was kept. They know the history as clients know it, and
-//! nothing of how Stoa works.
+//! Judges: each states one promise and looks whether it was kept. Those of reads know the history as clients know it, and
+//! nothing of how Stoa works; those of replication know what is on the disks, what nodes answer, and where replicas say
+//! they stand ([`crate::observe`]).
 
+pub mod committed;
 pub mod digests;
+pub mod durable_quorum;
+pub mod election_safety;
 pub mod half_row;
 pub mod invented;
+pub mod kept_promises;
+pub mod leader_completeness;
 pub mod linearizable;
+pub mod log_matching;
 pub mod lost_row;
 pub mod newest_wins;
+pub mod one_majority;
+pub mod one_vote;
 pub mod own_writes;
+pub mod progress;
+pub mod replica_ids;
+pub mod root_state;
 pub mod staleness;
 pub mod voter_sets;
 

@@ -1,0 +1,273 @@
+//! What a disk would still hold of each group's log if power were lost now: frames are read as they become durable, each
+//! once, and taken in their order as docs/storage.md has it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::frames::{self, Frame, LogId, Said, Vote};
+use crate::disk::SimDisk;
+
+/// An entry that is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// Its term.
+    pub term: u64,
+    /// Of its bytes.
+    pub hash: u64,
+    segment: u64,
+}
+
+/// What is durable of one group.
+#[derive(Debug, Clone, Default)]
+pub struct GroupLog {
+    /// The entries.
+    pub entries: BTreeMap<u64, Held>,
+    /// The vote.
+    pub vote: Option<Vote>,
+    /// The commit position.
+    pub committed: Option<LogId>,
+    /// The purge point.
+    pub purged: Option<LogId>,
+    /// The index at which the newest whole snapshot ends.
+    pub snapshot: Option<u64>,
+    /// The node itself does not believe this log any more.
+    pub suspect: bool,
+}
+
+impl GroupLog {
+    /// The term of the entry at `index`, or of the purge point if it is there.
+    pub fn term_at(&self, index: u64) -> Option<u64> {
+        let purged = self.purged.filter(|purged| purged.index == index).map(|purged| purged.term);
+        self.entries.get(&index).map(|held| held.term).or(purged)
+    }
+
+    /// Whether a snapshot has what stands at `index`.
+    pub fn is_covered(&self, index: u64) -> bool {
+        self.snapshot.is_some_and(|end| end >= index)
+    }
+
+    /// Snapshots lie elsewhere, and stay.
+    fn forget_log(&mut self) {
+        *self = Self { snapshot: self.snapshot, ..Self::default() };
+    }
+
+    fn take(&mut self, frame: &Frame, segment: u64) {
+        match &frame.said {
+            Said::Entry { term, hash, moved, .. } => {
+                let known = self.entries.get(&frame.index).map(|held| held.term);
+                // What is moved and not here was dropped since.
+                if !moved || known == Some(*term) {
+                    self.entries.insert(frame.index, Held { term: *term, hash: *hash, segment });
+                }
+            }
+            Said::Vote(vote) => self.vote = Some(*vote),
+            Said::Committed(id) => self.committed = Some(*id),
+            Said::Truncate(Some(keep)) => drop(self.entries.split_off(&(keep + 1))),
+            Said::Truncate(None) => self.entries.clear(),
+            Said::Purge(id) => {
+                self.entries = self.entries.split_off(&(id.index + 1));
+                self.purged = Some(*id);
+            }
+            Said::HardState { vote, committed, purged, suspect } => {
+                (self.vote, self.committed, self.purged, self.suspect) = (*vote, *committed, *purged, *suspect);
+            }
+            Said::Segment { .. } | Said::Forget | Said::Mark => {}
+        }
+    }
+}
+
+/// Sees each frame once, when it has become durable, with what was durable of its group before it.
+pub type See<'a> = &'a mut dyn FnMut(&GroupLog, &Frame);
+
+/// The durable part of a node's log.
+#[derive(Debug, Default)]
+pub struct DiskLog {
+    changes: Option<u64>,
+    epoch: u64,
+    segments: BTreeMap<u64, Segment>,
+    groups: BTreeMap<u64, GroupLog>,
+    /// Per group, the number of the next frame that nobody has seen.
+    seen: BTreeMap<u64, u64>,
+    nothing: GroupLog,
+}
+
+#[derive(Debug)]
+struct Segment {
+    file: u64,
+    read: usize,
+    salt: u32,
+    previous: u64,
+    previous_valid: u64,
+    frames: Vec<Frame>,
+}
+
+impl DiskLog {
+    /// What is durable of a group.
+    pub fn group(&self, group: u64) -> &GroupLog {
+        self.groups.get(&group).unwrap_or(&self.nothing)
+    }
+
+    /// All groups.
+    pub fn groups(&self) -> impl Iterator<Item = (u64, &GroupLog)> {
+        self.groups.iter().map(|(id, group)| (*id, group))
+    }
+
+    /// Reads what has become durable since the last time.
+    pub fn refresh(&mut self, disk: &SimDisk, see: See<'_>) {
+        disk.durable(|durable| {
+            if self.changes == Some(durable.changes()) {
+                return;
+            }
+            self.changes = Some(durable.changes());
+            if std::mem::replace(&mut self.epoch, durable.epoch()) != durable.epoch() {
+                self.segments.clear();
+            }
+            self.groups.values_mut().for_each(|group| group.snapshot = None);
+            for (path, _, bytes) in durable.below(Path::new("snapshots")) {
+                if let Some((group, end)) = snapshot(path).filter(|_| !bytes.is_empty()) {
+                    let group = self.groups.entry(group).or_default();
+                    group.snapshot = group.snapshot.max(Some(end));
+                }
+            }
+            self.read_segments(durable.below(Path::new("wal")), see);
+        });
+    }
+
+    fn read_segments<'a>(&mut self, files: impl Iterator<Item = (&'a Path, u64, &'a [u8])>, see: See<'_>) {
+        let mut there = Vec::new();
+        let mut appended: Vec<(u64, usize)> = Vec::new();
+        let mut anew = false;
+        let mut last = self.segments.last_key_value().map(|(id, _)| *id);
+        for (path, file, bytes) in files {
+            let Some(id) = segment_id(path) else { continue };
+            there.push(id);
+            let known = self.segments.get(&id);
+            if known.is_none_or(|known| known.file != file || known.read > bytes.len()) {
+                let segment = Segment::begin(file, bytes, id);
+                anew |= last.is_none_or(|last| segment.previous != last || id < last);
+                self.segments.insert(id, segment);
+                last = last.max(Some(id));
+            }
+            let segment = self.segments.get_mut(&id).expect("known, or just put there");
+            let from = segment.read_on(bytes, id);
+            if from < segment.frames.len() {
+                appended.push((id, from));
+            }
+        }
+        let gone: Vec<u64> = self.segments.keys().filter(|id| !there.contains(id)).copied().collect();
+        let older_stay = |id: &u64| there.first().is_some_and(|first| first < id);
+        anew |= there.is_empty() || gone.iter().any(older_stay);
+        for id in &gone {
+            self.segments.remove(id);
+        }
+        if anew {
+            return self.replay(see);
+        }
+        for group in self.groups.values_mut().filter(|_| !gone.is_empty()) {
+            group.entries.retain(|_, held| !gone.contains(&held.segment));
+        }
+        for (id, from) in appended {
+            let segment = &self.segments[&id];
+            for frame in &segment.frames[from..] {
+                take(&mut self.groups, &mut self.seen, frame, id, false, see);
+            }
+        }
+    }
+
+    /// Takes all frames from the first one on: segments that a later one replaces are left out, and what a later one says
+    /// is not valid; a break in the chain begins it anew.
+    fn replay(&mut self, see: See<'_>) {
+        // What judges look at while frames are shown to them.
+        self.groups.values_mut().for_each(GroupLog::forget_log);
+        if self.segments.is_empty() {
+            // An empty disk is another life, and has no past.
+            return self.seen.clear();
+        }
+        let ids: Vec<u64> = self.segments.keys().copied().collect();
+        let mut before = 0;
+        for (place, &id) in ids.iter().enumerate() {
+            let later = ids.get(place + 1).map(|next| &self.segments[next]);
+            if later.is_some_and(|later| later.previous < id) {
+                continue;
+            }
+            let segment = &self.segments[&id];
+            let first = segment.previous != before || before == 0;
+            if first {
+                self.groups.values_mut().for_each(GroupLog::forget_log);
+            }
+            let valid = later.filter(|later| later.previous == id).map_or(u64::MAX, |later| later.previous_valid);
+            for frame in segment.frames.iter().take_while(|frame| (frame.offset as u64) < valid) {
+                take(&mut self.groups, &mut self.seen, frame, id, first, see);
+            }
+            before = id;
+        }
+    }
+}
+
+fn take(
+    groups: &mut BTreeMap<u64, GroupLog>,
+    seen: &mut BTreeMap<u64, u64>,
+    frame: &Frame,
+    segment: u64,
+    first_segment: bool,
+    see: See<'_>,
+) {
+    match frame.said {
+        Said::Segment { .. } | Said::Mark => return,
+        Said::HardState { .. } => {
+            // Later ones repeat what is known.
+            if first_segment {
+                groups.entry(frame.group).or_default().take(frame, segment);
+            }
+            return;
+        }
+        _ => {}
+    }
+    let group = groups.entry(frame.group).or_default();
+    let next = seen.entry(frame.group).or_default();
+    if frame.sequence >= *next {
+        *next = frame.sequence + 1;
+        see(group, frame);
+    }
+    if frame.said == Said::Forget {
+        groups.remove(&frame.group);
+        seen.remove(&frame.group);
+    } else {
+        group.take(frame, segment);
+    }
+}
+
+impl Segment {
+    fn begin(file: u64, bytes: &[u8], id: u64) -> Self {
+        let begun = frames::read(bytes, id, 0, 0).map(|frame| frame.said);
+        let (previous, previous_valid, salt) = match begun {
+            Some(Said::Segment { previous, previous_valid, salt }) => (previous, previous_valid, salt),
+            _ => (0, 0, 0),
+        };
+        Self { file, read: 0, salt, previous, previous_valid, frames: Vec::new() }
+    }
+
+    /// Reads on where the last reading ended; the place of the first new frame.
+    fn read_on(&mut self, bytes: &[u8], id: u64) -> usize {
+        let from = self.frames.len();
+        while let Some(frame) = frames::read(bytes, id, self.read, self.salt) {
+            self.read = frame.end;
+            self.frames.push(frame);
+        }
+        from
+    }
+}
+
+fn segment_id(path: &Path) -> Option<u64> {
+    let name = path.file_name()?.to_str()?;
+    u64::from_str_radix(name.strip_suffix(".wal")?, 16).ok()
+}
+
+/// Group and end of the whole snapshot that a manifest is that of.
+fn snapshot(path: &Path) -> Option<(u64, u64)> {
+    let mut parts = path.iter().map(|part| part.to_str().unwrap_or_default());
+    let (_, group, name, file) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    // What is in the making, or on its way out, has a name that begins with a word.
+    let end = name.split('-').next()?.parse().ok()?;
+    (file == "manifest").then_some((group.parse().ok()?, end))
+}

@@ -1,0 +1,306 @@
+//! What judges of replication look at: the disks, by what a loss of power would leave of them ([`disk_log`]); what nodes
+//! answer, at the moment at which they do; and where replicas say they stand. The first two know nothing of what the
+//! product remembers.
+//!
+//! Nothing here is seen by a process, and nothing takes simulated time.
+
+pub mod disk_log;
+pub mod frames;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use stoa_protocol::codec::Wire;
+use stoa_protocol::frame::decode_frame;
+use stoa_protocol::message::{ANSWER, Kind, WriteAnswer, WriteRequest, decode_request};
+use stoa_raft::{Promise, RaftAnswer, RaftCall, RaftTiming, Standing, open_envelope, open_message};
+
+use crate::disk::SimDisk;
+use crate::judges::Broken;
+use crate::judges::committed::Committed;
+use crate::judges::election_safety::ElectionSafety;
+use crate::judges::log_matching::LogMatching;
+use crate::judges::one_majority::{self, Memberships};
+use crate::judges::one_vote::OneVote;
+use crate::judges::progress::Progress;
+use crate::judges::replica_ids::ReplicaIds;
+use crate::judges::root_state::RootStates;
+use crate::judges::{durable_quorum, kept_promises, leader_completeness};
+use crate::machine::Machine;
+use disk_log::{DiskLog, GroupLog};
+use frames::{Frame, LogId, Said, Vote};
+
+/// Broken promises that one judge may report in a run: the first says what happened, the rest follows from it.
+const REPORTS_MAX: usize = 5;
+
+/// Looks at replication with the eyes of its judges. Clones are the same.
+#[derive(Clone)]
+pub struct Observer {
+    inner: Arc<Mutex<Inner>>,
+}
+
+/// What the judges had to judge.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Judged {
+    /// Entries that became durable, each index and term of a group once.
+    pub entries: u64,
+    /// Terms of groups in which somebody led.
+    pub elections: u64,
+    /// Acknowledged writes whose entries were looked for on the disks.
+    pub acknowledged: u64,
+    /// Votes and entries that a replica answered for.
+    pub promises: u64,
+    /// Root states of one node that were compared with another's.
+    pub root_states: u64,
+}
+
+struct Inner {
+    lease: Option<Duration>,
+    nodes: BTreeMap<u64, Eye>,
+    judges: Judges,
+    judged: Judged,
+}
+
+/// One node's disk.
+struct Eye {
+    disk: SimDisk,
+    log: DiskLog,
+}
+
+#[derive(Default)]
+struct Judges {
+    election_safety: ElectionSafety,
+    one_vote: OneVote,
+    log_matching: LogMatching,
+    committed: Committed,
+    memberships: Memberships,
+    replica_ids: ReplicaIds,
+    progress: Progress,
+    root_states: RootStates,
+    /// On which node each replica of a group lives, as it was last seen.
+    homes: BTreeMap<(u64, u64), u64>,
+    broken: Vec<Broken>,
+}
+
+impl Judges {
+    fn report(&mut self, judge: &'static str, what: Option<String>) {
+        let Some(what) = what else { return };
+        if self.broken.iter().filter(|broken| broken.judge == judge).count() < REPORTS_MAX {
+            self.broken.push(Broken { judge, what });
+        }
+    }
+
+    /// A frame has become durable on node `node`; `before` is what was durable of its group.
+    fn frame(&mut self, node: u64, before: &GroupLog, frame: &Frame) {
+        let group = frame.group;
+        match &frame.said {
+            Said::Entry { moved: true, .. } => {}
+            Said::Entry { term, hash, members, .. } => {
+                let previous = frame.index.checked_sub(1).and_then(|index| before.term_at(index));
+                let broken = self.log_matching.judge(node, group, (frame.index, *term), *hash, previous);
+                self.report("logs match", broken);
+                if let Some(members) = members {
+                    let broken = self.memberships.judge(group, frame.index, members);
+                    self.report("one voting majority", broken);
+                    let broken = self.replica_ids.judge_members(group, members);
+                    self.report("a replica id is one replica", broken);
+                    self.homes.extend(members.nodes.iter().map(|(replica, node)| ((group, *replica), *node)));
+                }
+            }
+            Said::Vote(vote) => self.vote(node, group, *vote, before),
+            Said::Committed(upto) => {
+                let broken = self.committed.judge(node, group, *upto, before);
+                self.report("committed entries stay", broken);
+            }
+            Said::Truncate(keep) => {
+                let broken = self.committed.judge_cut(node, group, keep.map_or(0, |keep| keep + 1), before);
+                self.report("committed entries stay", broken);
+            }
+            Said::Forget => {
+                self.one_vote.forget(node, group);
+                self.committed.forget(node, group);
+            }
+            Said::Purge(_) | Said::Segment { .. } | Said::HardState { .. } | Said::Mark => {}
+        }
+    }
+
+    fn vote(&mut self, node: u64, group: u64, vote: Vote, before: &GroupLog) {
+        let broken = self.one_vote.judge(node, group, vote);
+        self.report("one vote a term", broken);
+        if !vote.committed {
+            return;
+        }
+        let broken = self.election_safety.judge(node, group, vote.term, vote.candidate);
+        self.report("one leader a term", broken);
+        // What it was elected with was written before.
+        if self.homes.get(&(group, vote.candidate)) == Some(&node) {
+            let broken = leader_completeness::judge(node, group, vote.term, before, &self.committed);
+            self.report("a leader has what was committed", broken);
+        }
+    }
+}
+
+impl Observer {
+    /// Has seen nothing. `timing` is that of the cluster.
+    pub fn new(timing: &RaftTiming) -> Self {
+        let inner = Inner {
+            lease: Some(timing.lease_read_age_max()),
+            nodes: BTreeMap::new(),
+            judges: Judges::default(),
+            judged: Judged::default(),
+        };
+        Self { inner: Arc::new(Mutex::new(inner)) }
+    }
+
+    /// For runs whose clocks do what no lease can bear: who leads by a lease is not judged.
+    pub fn ignore_leases(&self) {
+        self.lock().lease = None;
+    }
+
+    /// A machine is there, with this disk; once more if its disk was exchanged for another.
+    pub fn watch(&self, node: u64, disk: SimDisk) {
+        self.lock().nodes.insert(node, Eye { disk, log: DiskLog::default() });
+    }
+
+    /// Node `node` answers a request now.
+    pub fn answered(&self, node: u64, request: &Bytes, answer: &Bytes) {
+        const KIND_AT: usize = 6;
+        let Some(kind) = answer.get(KIND_AT..KIND_AT + 2) else { return };
+        let kind = u16::from_le_bytes([kind[0], kind[1]]);
+        if kind == Kind::Write as u16 | ANSWER {
+            self.acknowledged(request, answer);
+        } else if kind == Kind::Raft as u16 | ANSWER {
+            self.promised(node, request, answer);
+        }
+    }
+
+    /// Looks at all machines.
+    pub fn look(&self, machines: &[Machine]) {
+        let mut inner = self.lock();
+        inner.refresh();
+        let mut leaders: BTreeMap<u64, Vec<(u64, u64, Duration)>> = BTreeMap::new();
+        for machine in machines {
+            let Some(node) = machine.node() else { continue };
+            let id = machine.id();
+            let judges = &mut inner.judges;
+            let broken = judges.root_states.judge(id, &node.state());
+            judges.report("equal root states at equal versions", broken);
+            let incarnation = node.info().incarnation;
+            let partitions = node.all_hosted();
+            let partitions = partitions.iter().filter(|hosted| hosted.replica.trouble().is_none());
+            let root = node.root_replica().filter(|root| root.trouble().is_none());
+            let standings = partitions.map(|hosted| hosted.replica.standing()).chain(root.map(|root| root.standing()));
+            for standing in standings {
+                judges.standing(id, machine.life(), incarnation, &standing);
+                if let Some(age) = standing.quorum_age.filter(|_| standing.leads) {
+                    leaders.entry(standing.partition.0).or_default().push((standing.replica.0, id, age));
+                }
+            }
+        }
+        if let Some(lease) = inner.lease {
+            for (group, leaders) in leaders {
+                let broken = one_majority::judge_leaders(group, &leaders, lease);
+                inner.judges.report("one voting majority", broken);
+            }
+        }
+    }
+
+    /// What was broken, as far as it has not been asked for.
+    pub fn take_broken(&self) -> Vec<Broken> {
+        std::mem::take(&mut self.lock().judges.broken)
+    }
+
+    /// What there was to judge so far.
+    pub fn judged(&self) -> Judged {
+        let inner = self.lock();
+        Judged {
+            entries: inner.judges.log_matching.entries(),
+            elections: inner.judges.election_safety.elections(),
+            root_states: inner.judges.root_states.compared,
+            ..inner.judged
+        }
+    }
+
+    fn acknowledged(&self, request: &Bytes, answer: &Bytes) {
+        let (Ok((_, request)), Ok((_, answer))) = (decode_frame(request), decode_frame(answer)) else { return };
+        let Ok((_, request)) = decode_request::<WriteRequest>(&request) else { return };
+        let Ok(answer) = WriteAnswer::from_bytes(&answer) else { return };
+        let mut inner = self.lock();
+        inner.refresh();
+        inner.judge_acknowledged(request.partition.0, answer.index.0);
+    }
+
+    fn promised(&self, node: u64, request: &Bytes, answer: &Bytes) {
+        let Ok((_, answer)) = decode_frame(answer) else { return };
+        let Ok((_, answer)) = open_envelope(&answer) else { return };
+        // Most answers bind nobody, and requests are the larger part.
+        let Ok(answer) = open_message::<RaftAnswer>(&answer) else { return };
+        if !matches!(answer, RaftAnswer::Append(_) | RaftAnswer::Vote(_)) {
+            return;
+        }
+        let Ok((_, request)) = decode_frame(request) else { return };
+        let Ok((envelope, request)) = open_envelope(&request) else { return };
+        let Ok(call) = open_message::<RaftCall>(&request) else { return };
+        let Some(promise) = Promise::of(&call, &answer) else { return };
+        let group = envelope.partition.0;
+        let mut inner = self.lock();
+        inner.refresh_one(node);
+        inner.judged.promises += 1;
+        let Inner { nodes, judges, .. } = &mut *inner;
+        let Some(eye) = nodes.get(&node) else { return };
+        let broken = kept_promises::judge(node, group, promise, eye.log.group(group));
+        judges.report("a promise is durable first", broken);
+        if let Promise::Vote { term, candidate } = promise {
+            let broken = judges.one_vote.judge(node, group, Vote { term, candidate: candidate.0, committed: false });
+            judges.report("one vote a term", broken);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+impl Judges {
+    fn standing(&mut self, node: u64, life: u64, incarnation: u64, standing: &Standing) {
+        let (group, replica) = (standing.partition.0, standing.replica.0);
+        self.homes.insert((group, replica), node);
+        let broken = self.replica_ids.judge(group, replica, node, incarnation);
+        self.report("a replica id is one replica", broken);
+        let broken = self.progress.judge(node, life, standing);
+        self.report("progress goes one way", broken);
+        if standing.leads {
+            let broken = self.election_safety.judge(node, group, standing.term, replica);
+            self.report("one leader a term", broken);
+        }
+    }
+}
+
+impl Inner {
+    fn refresh(&mut self) {
+        let nodes: Vec<u64> = self.nodes.keys().copied().collect();
+        nodes.into_iter().for_each(|node| self.refresh_one(node));
+    }
+
+    fn refresh_one(&mut self, node: u64) {
+        let Self { nodes, judges, .. } = self;
+        let Some(Eye { disk, log }) = nodes.get_mut(&node) else { return };
+        log.refresh(disk, &mut |before, frame| judges.frame(node, before, frame));
+    }
+
+    fn judge_acknowledged(&mut self, group: u64, index: u64) {
+        self.judged.acknowledged += 1;
+        let Self { nodes, judges, .. } = self;
+        let disks: BTreeMap<u64, &GroupLog> = nodes.iter().map(|(node, eye)| (*node, eye.log.group(group))).collect();
+        let broken = durable_quorum::judge(group, index, &disks, judges.memberships.deciding(group, index));
+        let is_kept = broken.is_none();
+        judges.report("acknowledged is durable on a quorum", broken);
+        for (node, disk) in disks.iter().filter(|_| is_kept) {
+            let Some(term) = disk.entries.get(&index).map(|held| held.term) else { continue };
+            let broken = judges.committed.judge(*node, group, LogId { term, index }, disk);
+            judges.report("committed entries stay", broken);
+        }
+    }
+}
