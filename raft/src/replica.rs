@@ -378,7 +378,8 @@ impl<D: Disk, M: Machine> Replica<D, M> {
 
     pub(crate) fn check_trouble(&self) -> Result<(), ErrorBody> {
         match self.trouble() {
-            Some(why) => Err(ErrorBody::new(ErrorCode::Halted, format!("partition {}: {why}", self.partition))),
+            // Asked before anything is done.
+            Some(why) => Err(ErrorBody::new(ErrorCode::ReplicaOut, format!("partition {}: {why}", self.partition))),
             None => Ok(()),
         }
     }
