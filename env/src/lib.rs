@@ -15,6 +15,7 @@ pub mod transport;
 pub use clock::{BootTime, Clock, RealClock, WallTime};
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use entropy::{Entropy, OsEntropy};
+pub use stoa_planted::planted;
 pub use task::{Process, TaskGroup, spawn};
 pub use transport::credentials::{Credentials, CredentialsError};
 pub use transport::quic::{BindError, FRAME_BYTES_MAX, QuicOptions, QuicTransport};

@@ -32,7 +32,7 @@ pub mod wal;
 pub use budget::{NodeBudget, PROPOSALS_MAX};
 pub use envelope::{Envelope, RaftAnswer, RaftCall, open_envelope, open_message, seal};
 pub use log::{GroupLog, LogSize};
-pub use machine::Machine;
+pub use machine::{ApplyError, Machine};
 pub use options::{RaftTiming, TimingError};
 pub use partition::{PartitionMachine, PartitionView};
 pub use peers::{CallError, Peers};

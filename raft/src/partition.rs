@@ -5,10 +5,10 @@ use std::sync::{Arc, RwLock};
 use bytes::Bytes;
 use stoa_protocol::codec::Wire;
 use stoa_protocol::message::{DigestAnswer, SessionAnswer, WriteAnswer};
-use stoa_protocol::{ErrorBody, ErrorCode, FeatureGroup, FeatureGroupId, LogIndex};
+use stoa_protocol::{FeatureGroup, FeatureGroupId, LogIndex};
 use stoa_store::{Command, Outcome, Partition, PartitionReader, StoreOptions};
 
-use crate::machine::Machine;
+use crate::machine::{ApplyError, Machine};
 
 /// A partition under replication.
 pub struct PartitionMachine {
@@ -71,16 +71,8 @@ impl PartitionMachine {
 }
 
 impl Machine for PartitionMachine {
-    fn apply(&mut self, index: LogIndex, command: &Bytes) -> Result<Bytes, ErrorBody> {
-        // Committed bytes that cannot be read are of a newer version (the cluster version forbids that) or damaged
-        // beyond their checksums: every replica answers the same, and nothing is applied.
-        let command = match Command::decode(command) {
-            Ok(command) => command,
-            Err(error) => {
-                self.partition.apply(index, &Command::Noop);
-                return Err(ErrorBody::new(ErrorCode::BadRequest, format!("entry {index}: {error}")));
-            }
-        };
+    fn apply(&mut self, index: LogIndex, command: &Bytes) -> Result<Bytes, ApplyError> {
+        let command = Command::decode(command).map_err(ApplyError::Unreadable)?;
         match self.partition.apply(index, &command) {
             Outcome::Noop => Ok(Bytes::new()),
             Outcome::Defined => {
@@ -88,7 +80,7 @@ impl Machine for PartitionMachine {
                 Ok(Bytes::new())
             }
             Outcome::Wrote(answer) => Ok(WriteAnswer::to_bytes(&answer).into()),
-            Outcome::Refused(error) => Err(error),
+            Outcome::Refused(error) => Err(error.into()),
         }
     }
 

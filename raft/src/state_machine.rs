@@ -12,7 +12,7 @@ use openraft::{EntryPayload, Snapshot};
 use stoa_env::Disk;
 use stoa_protocol::LogIndex;
 
-use crate::machine::Machine;
+use crate::machine::{ApplyError, Machine};
 use crate::snapshots::{SnapshotHandle, SnapshotStore, reach};
 use crate::types::{LogId, Reply, SnapshotMeta, StoaTypes, StoredMembership};
 use crate::wal::is_full;
@@ -82,7 +82,12 @@ impl<D: Disk, M: Machine> RaftStateMachine<StoaTypes> for StateMachine<D, M> {
                     let machine = &mut self.machine;
                     // A panic here is a bug that every replica has: this group stops on this node, and nothing else.
                     let result = std::panic::catch_unwind(AssertUnwindSafe(|| machine.apply(index, &command.bytes)));
-                    Some(result.map_err(|_| io::Error::other(format!("applying entry {index} panicked")))?)
+                    let result = result.map_err(|_| io::Error::other(format!("applying entry {index} panicked")))?;
+                    Some(match result {
+                        Ok(answer) => Ok(answer),
+                        Err(ApplyError::Refused(error)) => Err(error),
+                        Err(error) => return Err(io::Error::other(format!("applying entry {index}: {error}"))),
+                    })
                 }
                 EntryPayload::Membership(membership) => {
                     self.membership = StoredMembership::new(Some(entry.log_id), membership);

@@ -1,9 +1,11 @@
-//! What the links between zones do to messages at this moment. Pure: chance and state in, a fate out.
+//! What the links do to messages at this moment: a base that every link has, and rules that faults lay over it and take
+//! away again, each with the ends that it means. Pure: chance and rules in, a fate out.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::chance::Chance;
+use crate::faults::FaultKind;
 
 /// One way from a zone to a zone within a machine, between machines of one zone, or between zones.
 const DELAY_IN_ZONE: (Duration, Duration) = (Duration::from_micros(100), Duration::from_micros(600));
@@ -20,48 +22,142 @@ pub enum Fate {
     Cut,
 }
 
-/// The present state of all links. Places are zones; what is cut or slow is so between zones, one way.
+/// One end of a message: a process by its name (`n1`, `c0`), and its zone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End<'a> {
+    /// The name.
+    pub name: &'a str,
+    /// The zone.
+    pub zone: &'a str,
+}
+
+/// Which ends a rule means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ends {
+    /// Every one.
+    Any,
+    /// All of a zone.
+    Zone(String),
+    /// One process.
+    Process(String),
+    /// Every client.
+    Clients,
+    /// Every node.
+    Nodes,
+}
+
+impl Ends {
+    fn means(&self, end: End<'_>) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Zone(zone) => zone == end.zone,
+            Self::Process(name) => name == end.name,
+            Self::Clients => end.name.starts_with('c'),
+            Self::Nodes => end.name.starts_with('n'),
+        }
+    }
+}
+
+/// What a rule does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing gets through.
+    Cut,
+    /// Messages are lost, in millionths.
+    Loss(u64),
+    /// Messages, in millionths, are late by up to a time.
+    Late(u64, Duration),
+}
+
+/// What a fault does to the messages between two kinds of ends, one way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// The fault that laid it.
+    pub of: FaultKind,
+    /// Who sends.
+    pub from: Ends,
+    /// Who is meant to receive.
+    pub to: Ends,
+    /// What happens.
+    pub effect: Effect,
+}
+
+/// The present state of all links.
 #[derive(Debug, Default)]
 pub struct Links {
-    /// Ways from a zone to a zone that carry nothing.
-    pub cut: BTreeSet<(String, String)>,
-    /// Messages lost on every link, in millionths.
-    pub loss_ppm: u64,
-    /// Requests that arrive twice, in millionths.
+    /// Requests between nodes that arrive twice, in millionths, all the time.
     pub duplicate_ppm: u64,
-    /// Messages that are late by up to `spike`, in millionths.
-    pub spike_ppm: u64,
-    /// How late, at the most.
-    pub spike: Duration,
+    rules: BTreeMap<u64, Rule>,
+    next: u64,
+    hits: BTreeMap<FaultKind, u64>,
 }
 
 impl Links {
-    /// Decides about one message.
-    pub fn fate(&self, from: &str, to: &str, chance: &Chance) -> Fate {
-        if !self.cut.is_empty() && self.cut.contains(&(from.to_owned(), to.to_owned())) {
-            return Fate::Cut;
-        }
-        if self.loss_ppm > 0 && chance.hits(self.loss_ppm) {
-            return Fate::Lost;
-        }
-        let (min, max) = if from == to { DELAY_IN_ZONE } else { DELAY_BETWEEN_ZONES };
-        let mut delay = chance.between(min, max);
-        if self.spike_ppm > 0 && chance.hits(self.spike_ppm) {
-            delay += chance.between(Duration::ZERO, self.spike);
-        }
-        Fate::Arrives(delay)
+    /// Lays a rule; the number takes it away again.
+    pub fn add(&mut self, rule: Rule) -> u64 {
+        self.next += 1;
+        self.rules.insert(self.next, rule);
+        self.next
     }
 
-    /// Cuts a zone off from all others, both ways.
-    pub fn isolate(&mut self, zone: &str, zones: &[String]) {
-        for other in zones.iter().filter(|other| *other != zone) {
-            self.cut.insert((zone.to_owned(), other.clone()));
-            self.cut.insert((other.clone(), zone.to_owned()));
-        }
+    /// Takes a rule away. One that is gone already is none.
+    pub fn remove(&mut self, rule: u64) {
+        self.rules.remove(&rule);
     }
 
     /// All links are well again.
     pub fn heal(&mut self) {
-        *self = Self::default();
+        self.rules.clear();
+    }
+
+    /// How many messages the rules of each kind of fault have met.
+    pub fn hits(&self) -> &BTreeMap<FaultKind, u64> {
+        &self.hits
+    }
+
+    /// Decides about one message.
+    pub fn fate(&mut self, from: End<'_>, to: End<'_>, chance: &Chance) -> Fate {
+        let (min, max) = if from.zone == to.zone { DELAY_IN_ZONE } else { DELAY_BETWEEN_ZONES };
+        let mut delay = chance.between(min, max);
+        for rule in self.rules.values().filter(|rule| rule.from.means(from) && rule.to.means(to)) {
+            let end = match rule.effect {
+                Effect::Cut => Some(Fate::Cut),
+                Effect::Loss(ppm) if chance.hits(ppm) => Some(Fate::Lost),
+                Effect::Late(ppm, up_to) if chance.hits(ppm) => {
+                    delay += chance.between(Duration::ZERO, up_to);
+                    None
+                }
+                Effect::Loss(_) | Effect::Late(..) => continue,
+            };
+            *self.hits.entry(rule.of).or_default() += 1;
+            if let Some(fate) = end {
+                return fate;
+            }
+        }
+        Fate::Arrives(delay)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_meets_its_own_ends_alone_one_way_and_until_it_is_taken_away() {
+        let chance = Chance::new(1, "links");
+        let (one, two, client) =
+            (End { name: "n1", zone: "a" }, End { name: "n2", zone: "b" }, End { name: "c0", zone: "a" });
+        let mut links = Links::default();
+        let rule = |from, to| Rule { of: FaultKind::CutOneWay, from, to, effect: Effect::Cut };
+        let by_name = links.add(rule(Ends::Process("n1".into()), Ends::Process("n2".into())));
+        let by_zone = links.add(rule(Ends::Zone("b".into()), Ends::Clients));
+        assert_eq!(links.fate(one, two, &chance), Fate::Cut);
+        assert!(matches!(links.fate(two, one, &chance), Fate::Arrives(_)), "the other way is open");
+        assert!(matches!(links.fate(client, two, &chance), Fate::Arrives(_)), "of the same zone as n1, and not n1");
+        assert_eq!(links.fate(two, client, &chance), Fate::Cut);
+        links.remove(by_name);
+        links.remove(by_zone);
+        assert!(matches!(links.fate(one, two, &chance), Fate::Arrives(_)));
+        assert_eq!(links.hits()[&FaultKind::CutOneWay], 2);
     }
 }

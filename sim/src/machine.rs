@@ -37,6 +37,7 @@ pub struct Machine {
     clock: Arc<SimClock>,
     lives: u64,
     process: Option<Process>,
+    held: bool,
     node: Arc<Mutex<Started>>,
     /// Why processes of the node ended by themselves, before a fault could end them.
     ends: Vec<String>,
@@ -75,6 +76,7 @@ impl Machine {
         let wall_us = chance.below(2_000_001) as i64 - 1_000_000;
         let clock = Arc::new(SimClock::new(start, rate_ppm, chance.below(1 << 50), wall_us));
         trace.note(format_args!("machine {name} zone {} clock {rate_ppm} ppm {wall_us} us", options.zone));
+        net.know(options.advertise, options.node.0, &options.zone);
         let watch = Watch { name, trace: trace.clone(), chance: Chance::new(seed, &format!("disk n{}", options.node)) };
         Self {
             options,
@@ -86,6 +88,7 @@ impl Machine {
             clock,
             lives: 0,
             process: None,
+            held: false,
             node: Arc::default(),
             ends: Vec::new(),
         }
@@ -114,6 +117,18 @@ impl Machine {
     /// Whether a process runs here, be it held.
     pub fn is_up(&self) -> bool {
         self.process.is_some()
+    }
+
+    /// Whether its process stands still.
+    pub fn is_held(&self) -> bool {
+        self.held
+    }
+
+    /// Starts a process if none runs.
+    pub fn start_if_down(&mut self) {
+        if !self.is_up() {
+            self.start();
+        }
     }
 
     /// The node, once it has started.
@@ -164,6 +179,7 @@ impl Machine {
     /// Ends the process without notice. Nothing happens if none runs.
     pub fn crash(&mut self, how: Crash) {
         let Some(process) = self.process.take() else { return };
+        self.held = false;
         self.trace.note(format_args!("crash n{} {how:?}", self.id()));
         self.net.close(self.addr());
         process.kill();
@@ -177,7 +193,8 @@ impl Machine {
     }
 
     /// Holds the process as SIGSTOP does.
-    pub fn hold(&self) {
+    pub fn hold(&mut self) {
+        self.held = self.is_up();
         if let Some(process) = &self.process {
             self.trace.note(format_args!("hold n{}", self.id()));
             process.hold();
@@ -185,7 +202,8 @@ impl Machine {
     }
 
     /// Lets it go on.
-    pub fn go_on(&self) {
+    pub fn go_on(&mut self) {
+        self.held = false;
         if let Some(process) = &self.process {
             self.trace.note(format_args!("go on n{}", self.id()));
             process.go_on();

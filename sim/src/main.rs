@@ -181,7 +181,7 @@ fn sweep(seeds: std::ops::Range<u64>) -> std::io::Result<bool> {
         took.as_secs_f64(),
         simulated.as_secs_f64() / took.as_secs_f64()
     );
-    for kind in FaultKind::ALL {
+    for kind in FaultKind::all() {
         let (runs, times) = struck.get(&kind).copied().unwrap_or_default();
         println!("  {kind:?}: struck in {runs} runs, {times} times");
     }

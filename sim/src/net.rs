@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::chance::Chance;
-use crate::links::{Fate, Links};
+use crate::links::{End as LinkEnd, Fate, Links};
 use crate::trace::Trace;
 
 /// QUIC's idle time: a call to a process that has died ends by it, however long the caller would wait.
@@ -70,6 +70,8 @@ struct Inner {
     links: Links,
     queue: BinaryHeap<Queued>,
     next: u64,
+    /// The name and zone of the machine at each address, whether somebody listens there or not.
+    places: BTreeMap<SocketAddr, (String, String)>,
     listeners: BTreeMap<SocketAddr, Listener>,
     /// How often somebody began or ceased to listen at an address.
     lives: BTreeMap<SocketAddr, u64>,
@@ -140,6 +142,7 @@ impl Net {
             links: Links::default(),
             queue: BinaryHeap::new(),
             next: 0,
+            places: BTreeMap::new(),
             listeners: BTreeMap::new(),
             lives: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -177,6 +180,11 @@ impl Net {
         SimTransport { net: self.clone(), end }
     }
 
+    /// A machine of this node and zone has this address.
+    pub fn know(&self, addr: SocketAddr, node: u64, zone: &str) {
+        self.lock().places.insert(addr, (format!("n{node}"), zone.to_owned()));
+    }
+
     /// A process listens at an address.
     pub fn listen(&self, addr: SocketAddr, node: u64, zone: &str, process: &Process, handler: Arc<dyn Serve>) {
         let listener =
@@ -194,8 +202,8 @@ impl Net {
     }
 
     /// Changes the state of the links.
-    pub fn links(&self, change: impl FnOnce(&mut Links)) {
-        change(&mut self.lock().links);
+    pub fn links<T>(&self, change: impl FnOnce(&mut Links) -> T) -> T {
+        change(&mut self.lock().links)
     }
 
     /// Plants a bug: messages are changed on their way.
@@ -221,10 +229,9 @@ impl Net {
         self.lock().lives.get(&addr).copied().unwrap_or_default()
     }
 
-    fn zone_of(&self, addr: SocketAddr) -> (String, String) {
-        let inner = self.lock();
-        let known = inner.listeners.get(&addr);
-        known.map_or_else(|| (addr.to_string(), String::new()), |l| (l.name.clone(), l.zone.clone()))
+    fn place_of(&self, addr: SocketAddr) -> (String, String) {
+        let known = self.lock().places.get(&addr).cloned();
+        known.unwrap_or_else(|| (addr.to_string(), String::new()))
     }
 
     /// Puts a message on its way, twice if chance has it so; says whether it will arrive.
@@ -237,7 +244,8 @@ impl Net {
         };
         let number = inner.next;
         inner.next += 1;
-        let fate = inner.links.fate(from.1, to.1, &self.chance);
+        let [sender, receiver] = [from, to].map(|(name, zone)| LinkEnd { name, zone });
+        let fate = inner.links.fate(sender, receiver, &self.chance);
         let (length, hash) = (bytes.len(), xxh3_64(&bytes));
         self.trace.note(format_args!("{what:?} m{number} {}>{} {length} {hash:016x} {fate:?}", from.0, to.0));
         let delay = match fate {
@@ -335,7 +343,7 @@ impl Transport for SimTransport {
             call
         };
         let _waiting = Waiting { net: &self.net, call };
-        let (name, zone) = self.net.zone_of(to.addr);
+        let (name, zone) = self.net.place_of(to.addr);
         let from = self.end.clone();
         let message = |bytes| Message::Request { call, from: from.clone(), to, channel, bytes };
         // A client's request is a stream of its own, which QUIC delivers once; Raft must bear its messages twice.

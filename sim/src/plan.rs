@@ -4,41 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::chance::Chance;
-
-/// A kind of fault. Each strikes, lasts for a while, and is undone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum FaultKind {
-    /// `kill -9` of one node, and its return.
-    CrashProcess,
-    /// One machine loses power, and with it what was not synced.
-    PowerLoss,
-    /// All machines lose power at once.
-    PowerLossOfAll,
-    /// A process stands still, as under SIGSTOP.
-    Hold,
-    /// A zone is cut off from the others.
-    CutZone,
-    /// One zone does not reach another, which still reaches it.
-    CutOneWay,
-    /// Every link loses messages.
-    Loss,
-    /// Every link has messages that are late by up to a second.
-    Spikes,
-}
-
-impl FaultKind {
-    /// All kinds.
-    pub const ALL: [Self; 8] = [
-        Self::CrashProcess,
-        Self::PowerLoss,
-        Self::PowerLossOfAll,
-        Self::Hold,
-        Self::CutZone,
-        Self::CutOneWay,
-        Self::Loss,
-        Self::Spikes,
-    ];
-}
+pub use crate::faults::FaultKind;
 
 /// What a run is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,27 +27,25 @@ pub struct Plan {
     pub duplicate_ppm: u64,
     /// The kinds of fault of this run; none in a calm one.
     pub faults: Vec<FaultKind>,
-    /// The pause between two faults, at the most.
-    pub fault_pause: Duration,
+    /// How many faults may be active at once.
+    pub overlap: usize,
 }
 
 impl Plan {
     /// The plan of a seed. Each run has its own mix of faults, some have none.
     pub fn draw(seed: u64) -> Self {
         let chance = Chance::new(seed, "plan");
-        let calm = chance.hits(100_000);
-        let kinds = FaultKind::ALL.into_iter().filter(|_| chance.hits(500_000)).collect();
         Self {
             seed,
             nodes: *chance.pick(&[3, 3, 4, 6]),
             partitions: 1 + chance.below(4) as u32,
             clients: 3 + chance.below(3) as usize,
             keys: 20 + chance.below(80) as i64,
-            chaos: Duration::from_secs(20 + chance.below(20)),
+            chaos: Duration::from_secs(30 + chance.below(10)),
             pace: Duration::from_millis(20 + chance.below(180)),
             duplicate_ppm: *chance.pick(&[0, 0, 1_000, 50_000]),
-            faults: if calm { Vec::new() } else { kinds },
-            fault_pause: Duration::from_millis(500 + chance.below(3_000)),
+            faults: mix(seed),
+            overlap: 1 + chance.below(4) as usize,
         }
     }
 
@@ -99,6 +63,23 @@ impl Plan {
             ..Self::draw(seed)
         }
     }
+
+    /// The longest pause between two strikes of a kind: each run has rates of its own.
+    pub fn pause_of(&self, kind: FaultKind) -> Duration {
+        let chance = Chance::new(self.seed, &format!("rate of {kind:?}"));
+        Duration::from_secs(*chance.pick(&PAUSES_S))
+    }
+}
+
+/// The longest pauses between two strikes of a kind that a run may have, in seconds.
+const PAUSES_S: [u64; 4] = [2, 4, 8, 16];
+/// How likely each kind is to be in a run, in millionths: some runs have no faults, some few kinds, some most of them.
+const DENSITIES_PPM: [u64; 10] = [0, 100_000, 100_000, 200_000, 200_000, 200_000, 350_000, 350_000, 500_000, 700_000];
+
+/// The kinds of a run. Every kind is drawn out of a stream of its own: a new one changes nothing about the others.
+fn mix(seed: u64) -> Vec<FaultKind> {
+    let density = *Chance::new(seed, "density of faults").pick(&DENSITIES_PPM);
+    FaultKind::all().filter(|kind| Chance::new(seed, &format!("draw {kind:?}")).hits(density)).collect()
 }
 
 impl fmt::Display for Plan {
@@ -106,7 +87,7 @@ impl fmt::Display for Plan {
         write!(
             f,
             "seed {}: {} nodes, {} partitions, {} clients, {} keys, {:?} of work at a pace of {:?}, duplicates {} ppm, \
-             faults {:?} every {:?}",
+             faults (up to {} at once, each with its longest pause) [",
             self.seed,
             self.nodes,
             self.partitions,
@@ -115,8 +96,12 @@ impl fmt::Display for Plan {
             self.chaos,
             self.pace,
             self.duplicate_ppm,
-            self.faults,
-            self.fault_pause
-        )
+            self.overlap,
+        )?;
+        for (place, kind) in self.faults.iter().enumerate() {
+            let comma = if place == 0 { "" } else { ", " };
+            write!(f, "{comma}{kind:?} {:?}", self.pause_of(*kind))?;
+        }
+        write!(f, "]")
     }
 }

@@ -144,14 +144,7 @@ async fn phases(world: &mut World, shared: &Shared, outcome: &mut Outcome) -> Re
     }
     outcome.strikes = strike(world).await;
 
-    world.trace.note(format_args!("heal"));
-    world.heal_links();
-    for machine in &mut world.machines {
-        machine.go_on();
-        if !machine.is_up() {
-            machine.start();
-        }
-    }
+    world.heal();
     let healed = now();
     stop.store(true, Ordering::Relaxed);
     for worker in workers {

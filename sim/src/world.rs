@@ -19,6 +19,7 @@ use crate::chance::Chance;
 use crate::clock::SimClock;
 use crate::judges::Broken;
 use crate::judges::digests::Digests;
+use crate::links::Links;
 use crate::machine::Machine;
 use crate::net::{Net, SimTransport};
 use crate::observe::Observer;
@@ -68,13 +69,14 @@ impl World {
         Self { plan, trace, net, machines, digests: Digests::default(), observer, broken: Vec::new(), start }
     }
 
-    /// All links are as they are between faults.
-    pub fn heal_links(&self) {
-        let duplicate_ppm = self.plan.duplicate_ppm;
-        self.net.links(|links| {
-            links.heal();
-            links.duplicate_ppm = duplicate_ppm;
-        });
+    /// All faults are over: links, machines and processes are well.
+    pub fn heal(&mut self) {
+        self.trace.note(format_args!("heal"));
+        self.net.links(Links::heal);
+        for machine in &mut self.machines {
+            machine.go_on();
+            machine.start_if_down();
+        }
     }
 
     /// A client of number `number`, in a zone in turn.

@@ -11,7 +11,7 @@ use stoa::node::{Node, NodeOptions, RootMember, World};
 use stoa_env::{BootTime, Channel, Clock, OsEntropy, Peer, Transport, TransportError, WallTime};
 use stoa_protocol::{ClusterId, NodeId};
 use stoa_raft::RaftTiming;
-use stoa_raft::wal::WalOptions;
+use stoa_raft::wal::{Wal, WalIdentity, WalOptions};
 use stoa_sim::disk::SimDisk;
 
 /// Nobody is there.
@@ -98,4 +98,22 @@ fn a_node_ends_when_a_sync_of_its_log_fails() {
 fn a_node_ends_when_its_device_does_not_answer_any_more() {
     let why = why_it_ended(|disk| disk.set_delay(Duration::from_secs(3_600)));
     assert!(why.contains("did not answer within 30s"), "{why}");
+}
+
+#[test]
+fn a_node_whose_device_does_not_answer_at_its_start_does_not_wait_for_ever() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let disk = SimDisk::new();
+        let open = || {
+            let (identity, options) = (WalIdentity { cluster: 1, node: 1 }, options().wal);
+            let open = Wal::open(disk.clone(), "wal".into(), identity, options, Arc::new(PausedClock));
+            tokio::time::timeout(Duration::from_secs(3_000), open)
+        };
+        let (wal, _) = open().await.unwrap().unwrap();
+        wal.close().await.unwrap();
+        disk.set_delay(Duration::from_secs(3_600));
+        let error = open().await.expect("it must end").err().expect("nothing can be read");
+        assert!(error.to_string().contains("did not answer within 30s"), "{error}");
+    });
 }

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 pub use command::RootCommand;
 pub use state::RootState;
 
-use crate::machine::Machine;
+use crate::machine::{ApplyError, Machine};
 use crate::snapshots::CHUNK_BYTES_MAX;
 
 /// The root group's state under replication.
@@ -43,8 +43,8 @@ impl RootMachine {
 }
 
 impl Machine for RootMachine {
-    fn apply(&mut self, _index: LogIndex, command: &Bytes) -> Result<Bytes, ErrorBody> {
-        let command = RootCommand::from_bytes(command)?;
+    fn apply(&mut self, _index: LogIndex, command: &Bytes) -> Result<Bytes, ApplyError> {
+        let command = RootCommand::from_bytes(command).map_err(ApplyError::Unreadable)?;
         // Commands are taken whole or not at all: they change a copy.
         let mut next = self.state.clone();
         let answer = next.apply(&command)?;

@@ -9,6 +9,7 @@ use stoa_env::{Clock, Disk};
 use tokio::sync::oneshot;
 
 use super::frame::frame_bytes;
+use super::in_time::InTime;
 use super::options::{PAYLOAD_BYTES_MAX, SMALL_BYTES_MAX};
 use super::queue::{Completion, Queue, Request};
 use super::recovery::{self, Loaded};
@@ -83,6 +84,7 @@ impl Wal {
         clock: Arc<dyn Clock>,
     ) -> Result<(Wal, Recovered), WalError> {
         options.check()?;
+        let disk = InTime(disk);
         disk.create_dir(&dir).await.map_err(|e| WalError::io(&dir, e))?;
         if let Some(parent) = dir.parent() {
             disk.sync_dir(parent).await.map_err(|e| WalError::io(parent, e))?;

@@ -27,6 +27,7 @@
 mod error;
 mod frame;
 mod hard_state;
+mod in_time;
 mod log;
 mod options;
 mod queue;

@@ -11,7 +11,6 @@
 mod clean;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::future::Future;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,10 +39,6 @@ const RESERVE_CHUNK: usize = 1 << 20;
 const RESERVE_RETRY: Duration = Duration::from_secs(1);
 /// Groups named in the statistics as holding the oldest segment: enough to begin with, few enough to print.
 const PINNING_MAX: usize = 16;
-
-/// How long one append or sync may take. A device that is silent for so long will hardly answer, and a node that waits
-/// for it leads groups which it can serve no more: the log ends, and with it the node.
-const DEVICE_SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// A segment file, as far as its deletion is concerned.
 struct Segment {
@@ -350,7 +345,7 @@ impl<D: Disk> Writer<D> {
         }
         let bytes = Bytes::from(std::mem::take(&mut self.buffer));
         let length = bytes.len() as u64;
-        match in_time(self.file.append(bytes.clone())).await {
+        match self.file.append(bytes.clone()).await {
             Ok(()) => {}
             Err(error) if is_full(&error) && self.reserve => {
                 // Nothing of it was synced or answered: cut the torn part away, and write it again into the reserve.
@@ -378,7 +373,7 @@ impl<D: Disk> Writer<D> {
 
     async fn sync(&mut self) -> Result<(), WalError> {
         let began = self.clock.boot();
-        in_time(self.file.sync()).await.map_err(|e| WalError::failed("syncing a segment", e))?;
+        self.file.sync().await.map_err(|e| WalError::failed("syncing a segment", e))?;
         let took = self.clock.boot().since(began);
         self.durable = self.at;
         let frames = std::mem::take(&mut self.frames);
@@ -398,10 +393,10 @@ impl<D: Disk> Writer<D> {
         let preamble = Preamble { identity: self.identity, id, continues: self.at, groups: &self.groups, copied: &[] };
         let bytes = preamble.encode()?;
         let length = bytes.len() as u64;
-        self.file = match in_time(create_segment(&self.disk, &self.dir, id, bytes.clone())).await {
+        self.file = match create_segment(&self.disk, &self.dir, id, bytes.clone()).await {
             Err(error) if is_full(&error) && self.reserve => {
                 self.give_up_reserve().await?;
-                in_time(create_segment(&self.disk, &self.dir, id, bytes)).await
+                create_segment(&self.disk, &self.dir, id, bytes).await
             }
             other => other,
         }
@@ -530,15 +525,6 @@ impl<D: Disk> Writer<D> {
         self.disk.rename(&draft, &path).await?;
         self.disk.sync_dir(&self.dir).await
     }
-}
-
-/// What the device answers, or that it did not within [`DEVICE_SILENCE_MAX`].
-async fn in_time<T>(answer: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    let silent = |_| {
-        let text = format!("the device did not answer within {DEVICE_SILENCE_MAX:?}");
-        io::Error::new(io::ErrorKind::TimedOut, text)
-    };
-    tokio::time::timeout(DEVICE_SILENCE_MAX, answer).await.map_err(silent)?
 }
 
 /// However the writer ends, by a panic too, nobody waits for it.

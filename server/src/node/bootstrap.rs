@@ -38,7 +38,10 @@ impl<D: Disk, T: Transport> Node<D, T> {
         let Some(root) = self.root_replica() else {
             return Err(ErrorBody::new(ErrorCode::NotLeader, "this node has no replica of the root group"));
         };
-        let reply = root.propose(command.to_bytes().into(), limit).await?;
+        let command = command.to_bytes();
+        // A committed command that cannot be read halts every replica: what goes beyond a limit of its form stops here.
+        RootCommand::from_bytes(&command)?;
+        let reply = root.propose(command.into(), limit).await?;
         reply.outcome.unwrap_or(Ok(Bytes::new()))
     }
 

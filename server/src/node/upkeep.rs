@@ -39,6 +39,11 @@ pub(super) async fn teach_schemas<D: Disk, T: Transport>(node: Weak<Node<D, T>>)
 async fn teach<D: Disk>(hosted: Arc<Hosted<D>>, groups: Vec<FeatureGroup>) {
     for group in groups {
         let command = Command::Define(group.clone()).encode();
+        // A committed command that cannot be read halts every replica.
+        if let Err(error) = Command::decode(&command) {
+            tracing::error!(group = group.full_name(), %error, "a schema is not proposed");
+            continue;
+        }
         match hosted.replica.propose(command, NODE_CALL_LIMIT).await.map(|reply| reply.outcome) {
             Ok(Some(Err(error))) => tracing::error!(group = group.full_name(), %error, "a schema was refused"),
             Ok(_) => {}

@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use stoa_env::{BootTime, Channel, Clock, Entropy, Peer, Transport, TransportError, WallTime};
+use stoa_protocol::codec::DecodeError;
 use stoa_protocol::frame::{FrameHeader, decode_frame, encode_frame};
 use stoa_protocol::message::ANSWER;
-use stoa_protocol::{ClusterId, ErrorBody, LogIndex, MapVersion, NodeId, PartitionId, ReplicaId};
+use stoa_protocol::{ClusterId, LogIndex, MapVersion, NodeId, PartitionId, ReplicaId};
 use stoa_raft::wal::{Wal, WalIdentity, WalOptions};
 use stoa_raft::{
-    Envelope, Machine, NodeBudget, NodeContext, Peers, RaftCall, RaftTiming, Replica, ReplicaEnvironment, Reply,
-    open_envelope, open_message, seal,
+    ApplyError, Envelope, Machine, NodeBudget, NodeContext, Peers, RaftCall, RaftTiming, Replica, ReplicaEnvironment,
+    Reply, open_envelope, open_message, seal,
 };
 use stoa_sim::disk::SimDisk;
 
@@ -79,7 +80,10 @@ impl Tape {
 }
 
 impl Machine for Tape {
-    fn apply(&mut self, _index: LogIndex, command: &Bytes) -> Result<Bytes, ErrorBody> {
+    fn apply(&mut self, _index: LogIndex, command: &Bytes) -> Result<Bytes, ApplyError> {
+        if command[..] == b"UNREADABLE"[..] {
+            return Err(ApplyError::Unreadable(DecodeError::invalid("a command", "UNREADABLE", "any other")));
+        }
         self.count += 1;
         self.sum = command.iter().fold(self.sum, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)));
         assert!(command[..] != b"PANIC"[..], "a command that panics");

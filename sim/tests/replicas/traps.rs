@@ -49,18 +49,20 @@ fn a_replica_that_started_a_moment_ago_grants_no_vote_and_does_not_campaign() {
 }
 
 #[test]
-fn a_panic_in_apply_halts_that_group_loudly_and_nothing_else() {
-    let net = Net::default();
-    let disk = SimDisk::new();
-    life(async {
-        let all = group(std::slice::from_ref(&disk), &net, &wal_options()).await;
-        let (process, member) = &all[0];
-        write(member, "one").await;
-        assert!(member.propose("PANIC".into(), LIMIT).await.is_err());
-        until("the halt to be seen", || member.trouble().is_some()).await;
-        assert_eq!(member.propose("two".into(), LIMIT).await.unwrap_err().code, ErrorCode::Halted);
-        process.wal.save_vote(99, "another group's".into()).await.unwrap();
-    });
+fn a_command_that_panics_or_cannot_be_read_halts_that_group_loudly_and_nothing_else() {
+    for poison in ["PANIC", "UNREADABLE"] {
+        let net = Net::default();
+        let disk = SimDisk::new();
+        life(async {
+            let all = group(std::slice::from_ref(&disk), &net, &wal_options()).await;
+            let (process, member) = &all[0];
+            write(member, "one").await;
+            assert!(member.propose(poison.into(), LIMIT).await.is_err(), "{poison}");
+            until("the halt to be seen", || member.trouble().is_some()).await;
+            assert_eq!(member.propose("two".into(), LIMIT).await.unwrap_err().code, ErrorCode::Halted);
+            process.wal.save_vote(99, "another group's".into()).await.unwrap();
+        });
+    }
 }
 
 #[test]

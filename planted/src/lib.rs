@@ -1,0 +1,117 @@
+//! Planted bugs: each is one line in the product, in a condition that is the constant `false` unless the feature
+//! `planted` is on, and that asks which bug is on otherwise. `stoa-sim bugs` switches one on at a time, and the judge
+//! that is named for it must report it. So the judges are known to be able to fail.
+//!
+//! It lies below all other crates, because there are bugs to plant in all of them, and knows none. What each bug does,
+//! and who must catch it, is told in `sim/src/bugs`; docs/simulation.md tells how to add one.
+
+/// A planted bug. Its line is where `planted!` names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Bug {
+    /// The log answers an append before its fsync.
+    AckBeforeFsync,
+    /// The log does not sync a vote.
+    SkipVoteFsync,
+    /// A failed fsync is tried again, and believed.
+    RetryFailedFsync,
+    /// Damage in the middle of the log is cut away like a torn tail.
+    TruncateMiddle,
+    /// The written but unsynced tail of the log is believed after a crash.
+    BelieveUnsyncedTail,
+    /// A write is acknowledged when one replica has it.
+    AckOnOneReplica,
+    /// Messages from an earlier life of a replica count.
+    CountStaleAcks,
+    /// A vote is given within the lease that may have been granted before a restart.
+    VoteAfterRestart,
+    /// One of the entries to apply is skipped.
+    SkipEntry,
+    /// A snapshot leaves out its last rows.
+    SnapshotWithoutTail,
+    /// The log is purged beyond the snapshot.
+    PurgePastSnapshot,
+    /// An event overwrites a newer one.
+    OlderEventWins,
+    /// A row is published before all of its values are written.
+    TornRow,
+    /// A row of an unacknowledged position is served as if it were one's own.
+    IgnorePosition,
+    /// A strong read is served without asking a quorum.
+    StrongReadWithoutQuorum,
+    /// The verdict on a lease is kept and used again.
+    CachedLeaseVerdict,
+    /// The lease counts from the receipt of an answer, not from the sending of its question.
+    LeaseFromReceipt,
+    /// The lease has no margin for drift.
+    LeaseWithoutMargin,
+    /// A read's age is computed from the local clock alone.
+    StalenessByLocalClock,
+    /// Two replicas of a group lie in one zone.
+    TwoReplicasInOneZone,
+    /// A replica that lost its data comes back under its old id.
+    ReuseReplicaId,
+    /// A retried step of a writer session is applied again.
+    ForgetSessions,
+    /// A failed write is told to have happened.
+    AckFailedWrite,
+}
+
+/// Whether the named bug is on. Without the feature `planted` it is the constant `false`.
+///
+/// ```
+/// if stoa_planted::planted!(AckBeforeFsync) {
+///     unreachable!("no build but that of the simulator's `bugs` has it");
+/// }
+/// ```
+#[cfg(not(feature = "planted"))]
+#[macro_export]
+macro_rules! planted {
+    ($bug:ident) => {{
+        const _: $crate::Bug = $crate::Bug::$bug;
+        false
+    }};
+}
+
+/// Whether the named bug is on.
+#[cfg(feature = "planted")]
+#[macro_export]
+macro_rules! planted {
+    ($bug:ident) => {
+        $crate::is_on($crate::Bug::$bug)
+    };
+}
+
+#[cfg(feature = "planted")]
+pub use switch::{is_on, reached, set};
+
+#[cfg(feature = "planted")]
+mod switch {
+    use std::cell::Cell;
+
+    use super::Bug;
+
+    // A simulated cluster is one thread, and two of them may run side by side.
+    thread_local! {
+        static ON: Cell<Option<Bug>> = const { Cell::new(None) };
+        static REACHED: Cell<u64> = const { Cell::new(0) };
+    }
+
+    /// Switches a bug on in this thread, and all others off.
+    pub fn set(bug: Option<Bug>) {
+        ON.set(bug);
+        REACHED.set(0);
+    }
+
+    /// Whether a bug is on in this thread. `planted!` asks.
+    pub fn is_on(bug: Bug) -> bool {
+        let on = ON.get() == Some(bug);
+        REACHED.set(REACHED.get() + u64::from(on));
+        on
+    }
+
+    /// How often the line of the bug that is on was reached since it was switched on.
+    pub fn reached() -> u64 {
+        REACHED.get()
+    }
+}

@@ -1,0 +1,97 @@
+//! When faults strike: each kind of a plan has a timeline of its own, with its own pauses out of its own stream of
+//! chance, so that several are active at once, and a kind that is left out of a plan leaves the others as they were.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{FaultKind, Step};
+use crate::chance::Chance;
+use crate::world::{World, now};
+
+/// How often each kind of fault has struck.
+pub type Strikes = BTreeMap<FaultKind, u64>;
+
+/// A kind on its way through time.
+struct Line {
+    kind: FaultKind,
+    chance: Chance,
+    /// The longest pause between two of its strikes.
+    pause: Duration,
+    /// When it does what comes next.
+    at: Instant,
+    /// The steps that are left of a strike; none between strikes.
+    steps: VecDeque<Step>,
+}
+
+/// Lets the plan's time pass with the plan's faults in it. At the end some of their marks may be left: the caller heals.
+pub async fn strike(world: &mut World) -> Strikes {
+    let end = now() + world.plan.chaos;
+    let mut strikes = Strikes::new();
+    let mut lines: Vec<Line> = world.plan.faults.iter().map(|kind| Line::new(*kind, world)).collect();
+    // Of two that are due at once the first in the plan goes first.
+    while let Some(next) = lines.iter().map(|line| line.at).min().filter(|at| *at < end) {
+        world.pass(next.saturating_duration_since(now())).await;
+        let active = lines.iter().filter(|line| !line.steps.is_empty()).count();
+        let line = lines.iter_mut().find(|line| line.at == next).expect("it was found above");
+        match line.steps.is_empty() {
+            true if active < world.plan.overlap => {
+                if line.begin(world) {
+                    *strikes.entry(line.kind).or_default() += 1;
+                }
+            }
+            true => line.rest(),
+            false => line.step(world),
+        }
+    }
+    world.pass(end.saturating_duration_since(now())).await;
+    strikes
+}
+
+impl Line {
+    fn new(kind: FaultKind, world: &World) -> Self {
+        let chance = Chance::new(world.plan.seed, &format!("fault {kind:?}"));
+        let pause = world.plan.pause_of(kind);
+        let at = now() + chance.between(Duration::from_millis(100), pause);
+        Self { kind, chance, pause, at, steps: VecDeque::new() }
+    }
+
+    /// Strikes, if there is something to strike.
+    fn begin(&mut self, world: &mut World) -> bool {
+        let entry = self.kind.entry();
+        let (min, max) = entry.lasts_ms;
+        let lasts = self.chance.between(Duration::from_millis(min), Duration::from_millis(max));
+        world.trace.note(format_args!("fault {:?} for {lasts:?}", self.kind));
+        match (entry.strike)(world, &self.chance, lasts) {
+            Some(steps) => {
+                self.steps = steps.into();
+                self.aim();
+                true
+            }
+            None => {
+                world.trace.note(format_args!("fault {:?} finds nothing to strike", self.kind));
+                self.rest();
+                false
+            }
+        }
+    }
+
+    fn step(&mut self, world: &mut World) {
+        let step = self.steps.pop_front().expect("asked before");
+        world.trace.note(format_args!("fault {:?} goes on, {} steps left", self.kind, self.steps.len()));
+        (step.act)(world);
+        self.aim();
+    }
+
+    fn aim(&mut self) {
+        match self.steps.front() {
+            Some(step) => self.at = now() + step.after,
+            None => self.rest(),
+        }
+    }
+
+    fn rest(&mut self) {
+        self.at = now() + self.chance.between(Duration::from_millis(100), self.pause);
+    }
+}
