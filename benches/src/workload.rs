@@ -219,7 +219,12 @@ impl<T: Transport> Reads<T> {
         deadline: Duration,
     ) -> anyhow::Result<Self> {
         let view = client.view(&format!("{PROJECT}/{NAME}@1")).await?;
-        Ok(Self { view, shape, keys, options: ReadOptions { deadline, at_least: Some(loaded) } })
+        Ok(Self {
+            view,
+            shape,
+            keys,
+            options: ReadOptions { deadline, at_least: Some(loaded), ..ReadOptions::default() },
+        })
     }
 
     async fn read(&self, n: u64) -> Result<Outcome, Box<dyn std::error::Error + Send + Sync>> {

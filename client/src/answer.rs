@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use stoa_protocol::position::PartitionPosition;
 use stoa_protocol::read::RowStatus;
@@ -24,7 +25,8 @@ pub enum ValueStatus {
     NotFound,
     /// The row is older than its group's time to live. A value may be there all the same.
     Expired,
-    /// The replica that answered may be behind further than allowed. Nodes do not say so yet.
+    /// The replica that answered may be behind further than [`ReadOptions::level`](crate::ReadOptions) allows. Whatever it
+    /// has is there all the same: a value, or none.
     Stale,
     /// No replica answered within the deadline.
     Unavailable,
@@ -89,6 +91,24 @@ impl ViewAnswer {
     /// Whether every section was answered: no value is `Unavailable`.
     pub fn is_complete(&self) -> bool {
         self.sections.iter().all(Option::is_some)
+    }
+
+    /// How far a row of a group may be behind: everything that was acknowledged this long before the replica read it is in
+    /// it, as the replica's own clock says; the way of the answer comes on top. `None` if the replica does not know, or did
+    /// not answer. Panics beyond the ends.
+    pub fn age(&self, row: usize, group: usize) -> Option<Duration> {
+        self.section(row, group)?.0.age
+    }
+
+    /// The largest age of all rows; `None` if one is not known, or a section was not answered.
+    pub fn age_max(&self) -> Option<Duration> {
+        let ages = self.sections.iter().map(|section| section.as_ref()?.age);
+        ages.reduce(|a, b| a.zip(b).map(|(a, b)| a.max(b))).unwrap_or(Some(Duration::ZERO))
+    }
+
+    /// Whether any row may be further behind than the read allows: its values are `Stale`.
+    pub fn is_stale(&self) -> bool {
+        self.sections.iter().flatten().any(|section| section.stale)
     }
 
     /// How far the answer reaches: all rows of a partition are at least as new as its place here. Partitions that did
@@ -167,6 +187,7 @@ impl<'a> Column<'a> {
     pub fn status(&self, row: usize) -> ValueStatus {
         let Some((section, column, at)) = self.find(row) else { return ValueStatus::Unavailable };
         match section.status(at) {
+            _ if section.stale => ValueStatus::Stale,
             RowStatus::Found if section.value(column, at).is_some() => ValueStatus::Present,
             RowStatus::Found => ValueStatus::Null,
             RowStatus::NotFound => ValueStatus::NotFound,

@@ -76,5 +76,6 @@ pub use error::{AdminError, CallError, ConnectError, ReadError, RowsError, Write
 pub use group_writer::{BatchResult, GroupWriter, WriteRow, WriterOptions};
 pub use multi_get::ReadStats;
 pub use rows::Rows;
+pub use stoa_protocol::read::{ConfirmBy, OnStale, ReadLevel};
 pub use view::{ReadOptions, View};
 pub use writer::{Group, OnLostAnswer, WriteOptions};

@@ -4,8 +4,8 @@
 //! It sends nothing and asks no clock. Whoever drives it carries out what [`MultiGet::poll_action`] says, reports what
 //! came of it, and calls [`MultiGet::on_timer`] at [`MultiGet::poll_timeout`], until [`MultiGet::is_done`].
 //!
-//! A section is asked from the best replica: own zone before others, ready before unready, in use before ejected, not
-//! failed in this round before failed. What happens then:
+//! A section is asked from the best replica: own zone before others, the leader before those where the read needs it, ready
+//! before unready, in use before ejected, not failed in this round before failed. What happens then:
 //!
 //! | event | reaction |
 //! |---|---|
@@ -49,6 +49,10 @@ const _: () = assert!(
     (SECTION_ATTEMPTS_MAX as u64 / 3 - 10) * (ROUND_PAUSE_MAX.as_micros() as u64 / 2) > DEADLINE_US_MAX / 3,
     "a read must not run out of attempts long before its deadline"
 );
+
+/// When a request that may have to wait for a leader is asked elsewhere too: twice the two round trips between zones that
+/// a leader's confirmation takes through another replica.
+pub const WAITING_HEDGE_DELAY: Duration = Duration::from_millis(20);
 
 /// Bytes of sections in one request and, estimated, in its answer: half a frame, as the estimate may be off by two.
 const REQUEST_BYTES_MAX: usize = FRAME_BYTES_MAX / 2;
@@ -129,6 +133,8 @@ pub struct MultiGet {
     assigned: BTreeMap<(NodeId, Reason), Vec<u32>>,
     open: usize,
     deadline: BootTime,
+    /// Whether nodes may have to wait before they can answer: then their silence says nothing for a while.
+    may_wait: bool,
     rejection: Option<ErrorBody>,
     map_wanted: Option<MapVersion>,
     stats: ReadStats,
@@ -137,6 +143,8 @@ pub struct MultiGet {
 struct Section {
     partition: PartitionId,
     weight: SectionWeight,
+    /// The node to ask first, if it is in use: the partition's leader, where only that one can answer by itself.
+    first: Option<NodeId>,
     state: State,
     /// Numbers of the requests that carry it and have not ended.
     asked: Vec<u32>,
@@ -166,6 +174,8 @@ struct Request {
     /// Its node was ejected while it waited; an answer is still welcome.
     lost: bool,
     hedge_at: Option<BootTime>,
+    /// Until then its silence says nothing of its node.
+    patient_until: BootTime,
 }
 
 impl MultiGet {
@@ -174,6 +184,7 @@ impl MultiGet {
         let section = |(partition, weight)| Section {
             partition,
             weight,
+            first: None,
             state: State::Open,
             asked: Vec::new(),
             failed: Vec::new(),
@@ -190,10 +201,23 @@ impl MultiGet {
             actions: VecDeque::new(),
             assigned: BTreeMap::new(),
             deadline,
+            may_wait: false,
             rejection: None,
             map_wanted: None,
             stats: ReadStats::default(),
         }
+    }
+
+    /// Tells that nodes may have to wait before they can answer, for no longer than half of the time they are given. To be
+    /// called before [`MultiGet::start`].
+    pub fn expect_waits(&mut self) {
+        self.may_wait = true;
+    }
+
+    /// Has sections asked first at these nodes, before nearer ones: for reads that need the leader of their partition. To
+    /// be called before [`MultiGet::start`].
+    pub fn prefer(&mut self, first: impl Fn(PartitionId) -> Option<NodeId>) {
+        self.sections.iter_mut().for_each(|section| section.first = first(section.partition));
     }
 
     /// Asks for all sections. Called once, first.
@@ -215,7 +239,10 @@ impl MultiGet {
         let Some(sections) = self.end(request) else { return };
         assert_eq!(results.len(), sections.len(), "the driver checks that an answer fits its request");
         let (node, sent) = (self.requests[request].node, self.requests[request].sent);
-        world.peers.on_answer(node, now.since(sent), now);
+        match self.may_wait {
+            true => world.peers.on_heard(node, now), // how long it waited is not how slow it is
+            false => world.peers.on_answer(node, now.since(sent), now),
+        }
         let mut paid = None;
         for (at, result) in sections.into_iter().zip(results) {
             match result {
@@ -257,10 +284,13 @@ impl MultiGet {
             if request.ended || request.lost {
                 continue;
             }
-            if world.peers.judge(request.node, Some(request.sent), now) {
+            if now >= request.patient_until && world.peers.judge(request.node, Some(request.sent), now) {
                 self.lose(at, now, world);
             } else if request.hedge_at.is_some_and(|hedge_at| hedge_at <= now) {
                 self.requests[at].hedge_at = None;
+                if self.may_wait {
+                    world.peers.on_sent(self.requests[at].node, now); // from here on it owes an answer
+                }
                 self.hedge(at, now, world);
             }
         }
@@ -294,7 +324,7 @@ impl MultiGet {
     pub fn poll_timeout(&self, now: BootTime, peers: &mut Peers) -> BootTime {
         let waiting = self.requests.iter().filter(|request| !request.ended && !request.lost);
         let requests = waiting.map(|request| {
-            let silent_at = peers.silent_at(request.node, request.sent, now);
+            let silent_at = peers.silent_at(request.node, request.sent, now).max(request.patient_until);
             request.hedge_at.map_or(silent_at, |hedge_at| hedge_at.min(silent_at))
         });
         let next = requests.min().unwrap_or(self.deadline);
@@ -379,7 +409,9 @@ impl MultiGet {
             let other = &mut self.requests[other as usize];
             other.open -= 1;
             if other.open == 0 {
-                world.peers.on_overtaken(other.node, now.since(other.sent), now);
+                if !self.may_wait {
+                    world.peers.on_overtaken(other.node, now.since(other.sent), now);
+                }
                 other.lost = true; // nothing of it is awaited
             }
         }
@@ -464,11 +496,16 @@ impl MultiGet {
         let worth = |route: &Route| {
             let failed = section.failed.contains(&route.node);
             let ejected = world.peers.is_ejected(route.node);
-            (failed, ejected, world.peers.is_unready(route.node, section.partition, now))
+            let unready = world.peers.is_unready(route.node, section.partition, now);
+            (failed, ejected, unready, section.first.is_some_and(|first| first != route.node))
         };
         // `min_by_key` keeps the first of equals: the nearest.
         let routes = world.routes.of(section.partition);
-        if section.asked.is_empty() && section.failed.is_empty() && world.peers.all_are_well() {
+        if section.first.is_none()
+            && section.asked.is_empty()
+            && section.failed.is_empty()
+            && world.peers.all_are_well()
+        {
             return routes.first().map(|route| (*route, true)); // nearly always
         }
         let best = routes.iter().filter(|route| !busy(route.node)).min_by_key(|r| worth(r));
@@ -561,8 +598,13 @@ impl MultiGet {
             Reason::Hedge => self.stats.hedges += 1,
             Reason::Ejected => self.stats.ejected += 1,
         }
-        let hedge_at = now.plus(world.peers.hedge_delay(node, now));
-        world.peers.on_sent(node, now);
+        let (hedge_at, patient_until) = match self.may_wait {
+            true => (now.plus(WAITING_HEDGE_DELAY), now.plus(self.deadline.since(now) / 2)),
+            false => (now.plus(world.peers.hedge_delay(node, now)), now),
+        };
+        if !self.may_wait {
+            world.peers.on_sent(node, now);
+        }
         self.requests.push(Request {
             node,
             sent: now,
@@ -571,6 +613,7 @@ impl MultiGet {
             ended: false,
             lost: false,
             hedge_at: Some(hedge_at),
+            patient_until,
         });
         self.actions.push_back(Action::Send { request, node, reason });
     }
@@ -578,7 +621,9 @@ impl MultiGet {
     fn abandon(&mut self, now: BootTime, peers: &mut Peers) {
         for request in self.requests.iter_mut().filter(|request| !request.ended && !request.lost) {
             request.ended = true;
-            peers.on_overtaken(request.node, now.since(request.sent), now);
+            if !self.may_wait {
+                peers.on_overtaken(request.node, now.since(request.sent), now);
+            }
         }
     }
 }

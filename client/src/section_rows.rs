@@ -6,10 +6,11 @@
 //! accepts are accepted here; a test compares the two.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use stoa_protocol::limits::{GROUP_FEATURES_MAX, READ_ROWS_MAX};
-use stoa_protocol::read::RowStatus;
+use stoa_protocol::read::{RowStatus, get_age};
 use stoa_protocol::{DecodeError, ErrorBody, FeatureType, LogIndex, Reader, Width, Wire};
 
 /// The rows that answer one section. Clones share the bytes.
@@ -22,6 +23,10 @@ pub struct SectionRows {
     pub applied: LogIndex,
     /// The incarnation of the partition set that `applied` belongs to.
     pub incarnation: u32,
+    /// How far the rows may be behind; `None` if the replica does not know.
+    pub age: Option<Duration>,
+    /// Whether they may be further behind than the read allows.
+    pub stale: bool,
     rows: u32,
     statuses: u32,
     event_times: u32,
@@ -74,6 +79,7 @@ fn parse_section(
     let schema_version = Wire::get(input)?;
     let applied = Wire::get(input)?;
     let incarnation = Wire::get(input)?;
+    let (age, stale) = get_age(input)?;
     let rows = u32::get(input)?;
     let count = u32::get(input)?;
     if rows as usize > READ_ROWS_MAX || count as usize > GROUP_FEATURES_MAX {
@@ -95,6 +101,8 @@ fn parse_section(
         schema_version,
         applied,
         incarnation,
+        age,
+        stale,
         rows,
         statuses,
         event_times,
@@ -213,6 +221,8 @@ pub(crate) mod tests {
             schema_version: 3,
             applied: LogIndex(9),
             incarnation: 1,
+            age: (rows > 0).then(|| Duration::from_millis(rows as u64)),
+            stale: rows > 0,
             statuses: (0..rows)
                 .map(|row| [RowStatus::Found, RowStatus::NotFound, RowStatus::Expired][row % 3])
                 .collect(),
@@ -226,6 +236,7 @@ pub(crate) mod tests {
             (ours.schema_version, ours.applied, ours.incarnation, ours.rows()),
             (theirs.schema_version, theirs.applied, theirs.incarnation, theirs.statuses.len())
         );
+        assert_eq!((ours.age, ours.stale), (theirs.age, theirs.stale));
         assert!(ours.types().eq(theirs.columns.iter().map(|column| column.ty)));
         for row in 0..ours.rows() {
             assert_eq!((ours.status(row), ours.event_time(row)), (theirs.statuses[row], theirs.event_times[row]));

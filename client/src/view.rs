@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use stoa_env::{BootTime, Transport};
+use stoa_env::{BootTime, Peer, Transport};
 use stoa_protocol::limits::{DEADLINE_US_MAX, READ_DEADLINE_US_DEFAULT};
 use stoa_protocol::message::Kind;
+use stoa_protocol::read::{ConfirmBy, OnStale, ReadLevel};
 use stoa_protocol::{ClusterMap, ErrorBody, ErrorCode, MapVersion, Position, Wire};
 
 use crate::answer::ViewAnswer;
@@ -29,11 +30,32 @@ pub struct ReadOptions {
     pub deadline: Duration,
     /// Read nothing older than this: a position from a write or an earlier read.
     pub at_least: Option<Position>,
+    /// How new the answer must be beyond that. By default a replica of the own zone answers with what it has, and says how
+    /// old that may be ([`ViewAnswer::age`]).
+    pub level: ReadLevel,
 }
 
 impl Default for ReadOptions {
     fn default() -> Self {
-        Self { deadline: Duration::from_micros(READ_DEADLINE_US_DEFAULT), at_least: None }
+        Self { deadline: Duration::from_micros(READ_DEADLINE_US_DEFAULT), at_least: None, level: ReadLevel::default() }
+    }
+}
+
+impl ReadOptions {
+    /// With this level.
+    pub fn at_level(self, level: ReadLevel) -> Self {
+        Self { level, ..self }
+    }
+
+    /// Local, and at most this far behind: a replica that is further behind refuses, and another one is asked. Where none
+    /// is young enough by the deadline, values are `Unavailable`.
+    pub fn at_most_behind(self, max_staleness: Duration) -> Self {
+        self.at_level(ReadLevel::Local { max_staleness: Some(max_staleness), on_stale: OnStale::Refuse })
+    }
+
+    /// Linearizable, by read index: whatever was acknowledged before the read, or shown by an earlier one, is in it.
+    pub fn linearizable(self) -> Self {
+        self.at_level(ReadLevel::Linearizable { by: ConfirmBy::ReadIndex })
     }
 }
 
@@ -47,6 +69,16 @@ impl<T: Transport> Clone for View<T> {
     fn clone(&self) -> Self {
         Self { inner: self.inner.clone(), plan: self.plan.clone() }
     }
+}
+
+/// A request to one node.
+struct Message {
+    request: usize,
+    to: Peer,
+    body: Vec<u8>,
+    /// Whether the node may have to wait before it can answer.
+    may_wait: bool,
+    sections: Vec<u32>,
 }
 
 type Outcome = (usize, Result<Vec<Result<SectionRows, ErrorBody>>, CallError>);
@@ -81,15 +113,30 @@ impl<T: Transport> View<T> {
         let sections = split.sections.iter().map(|section| (section.partition, section.weight));
         let deadline = started.plus(options.deadline);
         let mut machine = MultiGet::new(sections, deadline);
+        let may_wait = options.level != ReadLevel::default();
+        if may_wait {
+            machine.expect_waits();
+        }
+        if let ReadLevel::Linearizable { .. } = options.level {
+            let leaders = shared.leaders();
+            machine.prefer(|partition| leaders.get(&partition).copied());
+        }
         let mut in_flight = FuturesUnordered::new();
         shared.step(&routes, |world| machine.start(shared.now(), world));
         loop {
             while let Some(action) = machine.poll_action() {
                 match action {
                     Action::Send { request, node, .. } => {
-                        let body = self.body(&split, machine.sections_of(request));
-                        let asked = machine.sections_of(request).to_vec();
-                        in_flight.push(self.send(request, &split, asked, routes.peer(node), body, deadline));
+                        let sections = machine.sections_of(request).to_vec();
+                        let at_least = |at: &u32| split.sections[*at as usize].at_least.0 > 0;
+                        let message = Message {
+                            request,
+                            to: routes.peer(node).expect("routes name nodes of their own map alone"),
+                            body: self.body(options.level, &split, &sections),
+                            may_wait: may_wait || sections.iter().any(at_least),
+                            sections,
+                        };
+                        in_flight.push(self.send(message, &split, deadline));
                     }
                     Action::RefreshMap { newer_than } => shared.want_map(MapVersion(newer_than.0 + 1)),
                 }
@@ -121,31 +168,23 @@ impl<T: Transport> View<T> {
     }
 
     /// The bytes of a [`ReadRequest`](stoa_protocol::message::ReadRequest), without copying its sections first.
-    fn body(&self, split: &Split, sections: &[u32]) -> Vec<u8> {
+    fn body(&self, level: ReadLevel, split: &Split, sections: &[u32]) -> Vec<u8> {
         let bytes = sections.iter().map(|&at| split.sections[at as usize].weight.request_bytes).sum::<usize>();
         let mut body = Vec::with_capacity(bytes + 256);
         self.inner.shared.caller.put(&mut body);
+        level.put(&mut body);
         (sections.len() as u32).put(&mut body);
         sections.iter().for_each(|&at| split.put_section(&self.plan, at as usize, &mut body));
         body
     }
 
-    async fn send(
-        &self,
-        request: usize,
-        split: &Split,
-        asked: Vec<u32>,
-        to: Option<stoa_env::Peer>,
-        body: Vec<u8>,
-        deadline: BootTime,
-    ) -> Outcome {
+    async fn send(&self, message: Message, split: &Split, deadline: BootTime) -> Outcome {
         let shared = &*self.inner.shared;
-        let to = to.expect("routes name nodes of their own map alone");
+        let Message { request, to, body, may_wait, sections: asked } = message;
         let limit = deadline.since(shared.now());
-        // A node that has not applied a position waits for it, with all sections of the request. Half of the time is left
-        // to ask another one.
-        let waits = asked.iter().any(|&at| split.sections[at as usize].at_least.0 > 0);
-        let remaining = waits.then_some(limit / 2);
+        // A node waits for a position that it has not applied, or for a leader, with all sections of the request. Half of the
+        // time is left to ask another one.
+        let remaining = may_wait.then_some(limit / 2);
         let result = shared.call_for(to, Kind::Read, &body, limit, remaining).await;
         let results = result.and_then(|(_, body)| {
             let unfit = |what| CallError::Unfit { from: to.addr, what };
@@ -159,7 +198,11 @@ impl<T: Transport> View<T> {
     }
 
     fn judge(&self, split: &Split, at: u32, result: Result<SectionRows, ErrorBody>) -> Result<SectionRows, ErrorBody> {
-        let answer = result?;
+        let answer = result.inspect_err(|error| {
+            if let Some(leader) = error.leader {
+                self.inner.shared.leaders().insert(split.sections[at as usize].partition, leader);
+            }
+        })?;
         match split.fits(&self.plan, at as usize, &answer) {
             Ok(()) => Ok(answer),
             // Another replica may do better; this one is asked last for a while.

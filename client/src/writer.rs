@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use stoa_env::{BootTime, Peer, Transport, TransportError};
+use stoa_env::{BootTime, Peer, Transport, TransportError, planted};
 use stoa_protocol::ids::ROOT_PARTITION;
 use stoa_protocol::limits::DEADLINE_US_MAX;
 use stoa_protocol::message::{Empty, Kind, SessionAnswer, SessionRequest, SessionStep, WriteAnswer, WriteRequest};
@@ -199,7 +199,7 @@ pub(crate) async fn search_leader<T: Transport, R: Wire, A: Wire>(
         if matches!(error, CallError::Transport(TransportError::TimedOut { .. })) && alive {
             patience = patience.saturating_mul(2);
         }
-        open |= error.leaves_outcome_open();
+        open |= error.leaves_outcome_open() && !planted!(UnknownIsFailed);
         if let Some(refusal) = error.refusal() {
             if let Some(leader) = refusal.leader {
                 search.on_hint(leader);

@@ -35,7 +35,7 @@ pub enum Bug {
     OlderEventWins,
     /// A row is published before all of its values are written.
     TornRow,
-    /// A row of an unacknowledged position is served as if it were one's own.
+    /// A read that asks for a position is answered before the position is applied.
     IgnorePosition,
     /// A strong read is served without asking a quorum.
     StrongReadWithoutQuorum,
@@ -51,10 +51,8 @@ pub enum Bug {
     TwoReplicasInOneZone,
     /// A replica that lost its data comes back under its old id.
     ReuseReplicaId,
-    /// A retried step of a writer session is applied again.
-    ForgetSessions,
-    /// A failed write is told to have happened.
-    AckFailedWrite,
+    /// A write whose outcome nobody knows is told to have failed.
+    UnknownIsFailed,
 }
 
 /// Whether the named bug is on. Without the feature `planted` it is the constant `false`.

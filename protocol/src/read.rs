@@ -3,12 +3,98 @@
 //! A request is a list of sections, each for one partition and one feature group: which features, which keys. The answer
 //! has one result per section, in the same order; a section fails by itself.
 
+use std::time::Duration;
+
 use crate::codec::{DecodeError, Reader, Wire, get_list, put_list};
 use crate::error::ErrorBody;
 use crate::ids::{FeatureGroupId, LogIndex, PartitionId};
 use crate::key::KeyBlock;
 use crate::limits::{GROUP_FEATURES_MAX, READ_ROWS_MAX};
 use crate::types::{FeatureType, Width};
+
+/// How new the answer to a read must be. A section's `at_least` comes on top of it, at every level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadLevel {
+    /// What the replica that is asked has applied.
+    Local {
+        /// How far that may be behind, by the replica's age (see [`SectionAnswer::age`]); `None`: any distance. A replica
+        /// that is further behind, or does not know, first asks its leader, if there is time.
+        max_staleness: Option<Duration>,
+        /// What becomes of the read if the replica stays behind further than that.
+        on_stale: OnStale,
+    },
+    /// Everything that was acknowledged before the read was sent, and everything that an earlier read of this level has
+    /// shown.
+    Linearizable {
+        /// How the leader knows that it leads.
+        by: ConfirmBy,
+    },
+}
+
+impl Default for ReadLevel {
+    /// Local, however old: the answer says how old.
+    fn default() -> Self {
+        Self::Local { max_staleness: None, on_stale: OnStale::Serve }
+    }
+}
+
+/// What becomes of a local read at a replica that is behind further than asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnStale {
+    /// It is answered, and the answer is marked.
+    #[default]
+    Serve,
+    /// It is refused with [`ErrorCode::Stale`](crate::ErrorCode::Stale): another replica may be less far behind.
+    Refuse,
+}
+crate::wire_enum!(OnStale { 0 => Serve, 1 => Refuse });
+
+/// How a leader makes sure that no other one has been elected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum ConfirmBy {
+    /// A quorum answers a message that was sent after the request came.
+    #[default]
+    ReadIndex,
+    /// A quorum has answered so lately that none of it can have voted for another since. Saves the round trip, and rests on
+    /// clocks: they drift less than declared and run on while their machine is suspended.
+    Lease,
+}
+crate::wire_enum!(ConfirmBy { 0 => ReadIndex, 1 => Lease });
+
+impl Wire for ReadLevel {
+    fn put(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Local { max_staleness, on_stale } => {
+                out.push(0);
+                max_staleness.map(micros).put(out);
+                on_stale.put(out);
+            }
+            Self::Linearizable { by } => {
+                out.push(1);
+                by.put(out);
+            }
+        }
+    }
+
+    fn get(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        match u8::get(input)? {
+            0 => Ok(Self::Local {
+                max_staleness: Option::<u64>::get(input)?.map(Duration::from_micros),
+                on_stale: Wire::get(input)?,
+            }),
+            1 => Ok(Self::Linearizable { by: Wire::get(input)? }),
+            other => Err(DecodeError::invalid("a read's level", other, "0 or 1")),
+        }
+    }
+}
+
+/// Whole microseconds; more than fit, which is 584,000 years, are as many as fit.
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// An age on the wire that says that the replica does not know.
+const AGE_UNKNOWN: u64 = u64::MAX;
 
 /// What one multi-get asks of one partition about one group.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,6 +224,12 @@ pub struct SectionAnswer {
     pub applied: LogIndex,
     /// The incarnation of the partition set that `applied` belongs to.
     pub incarnation: u32,
+    /// How old the rows may be: everything that was committed this long before the request came is in them. Measured by the
+    /// replica's own clock, from the moment at which it asked the leader for a commit index that a quorum confirmed and
+    /// that it has applied. Whole microseconds; `None` if the replica does not know.
+    pub age: Option<Duration>,
+    /// Whether the rows may be older than the request allows, so that they are served with this mark alone.
+    pub stale: bool,
     /// What became of each key.
     pub statuses: Vec<RowStatus>,
     /// The event time of each row, microseconds since 1970-01-01T00:00:00Z; 0 where there is no row.
@@ -153,6 +245,7 @@ impl Wire for SectionAnswer {
         self.schema_version.put(out);
         self.applied.put(out);
         self.incarnation.put(out);
+        put_age(self.age, self.stale, out);
         (self.statuses.len() as u32).put(out);
         (self.columns.len() as u32).put(out);
         out.extend(self.statuses.iter().map(|status| *status as u8));
@@ -171,6 +264,7 @@ impl Wire for SectionAnswer {
         let schema_version = Wire::get(input)?;
         let applied = Wire::get(input)?;
         let incarnation = Wire::get(input)?;
+        let (age, stale) = get_age(input)?;
         let rows = u32::get(input)? as usize;
         let columns = u32::get(input)? as usize;
         if rows > READ_ROWS_MAX || columns > GROUP_FEATURES_MAX {
@@ -185,6 +279,8 @@ impl Wire for SectionAnswer {
             schema_version,
             applied,
             incarnation,
+            age,
+            stale,
             statuses: statuses?,
             event_times: event_times.collect(),
             columns: Vec::with_capacity(columns.min(input.left())),
@@ -194,6 +290,17 @@ impl Wire for SectionAnswer {
         }
         Ok(answer)
     }
+}
+
+fn put_age(age: Option<Duration>, stale: bool, out: &mut Vec<u8>) {
+    age.map_or(AGE_UNKNOWN, |age| micros(age).min(AGE_UNKNOWN - 1)).put(out);
+    stale.put(out);
+}
+
+/// An answer's age and mark, as they stand after its incarnation.
+pub fn get_age(input: &mut Reader<'_>) -> Result<(Option<Duration>, bool), DecodeError> {
+    let age = u64::get(input)?;
+    Ok(((age != AGE_UNKNOWN).then(|| Duration::from_micros(age)), bool::get(input)?))
 }
 
 fn get_column(input: &mut Reader<'_>, rows: usize) -> Result<ReadColumn, DecodeError> {
@@ -244,6 +351,8 @@ mod tests {
             schema_version: 1,
             applied: LogIndex(9),
             incarnation: 0,
+            age: Some(Duration::from_micros(1_250)),
+            stale: true,
             statuses: vec![RowStatus::Found, RowStatus::NotFound, RowStatus::Found],
             event_times: vec![1, 0, -1],
             columns: vec![units, name],
@@ -271,6 +380,38 @@ mod tests {
                 });
             }
         }
+    }
+
+    #[test]
+    fn every_level_comes_back_and_damage_is_an_error() {
+        let local = |max_staleness, on_stale| ReadLevel::Local { max_staleness, on_stale };
+        let levels = [
+            (ReadLevel::default(), vec![0, 0, 0]),
+            (local(Some(Duration::from_micros(258)), OnStale::Refuse), vec![0, 1, 2, 1, 0, 0, 0, 0, 0, 0, 1]),
+            (local(Some(Duration::ZERO), OnStale::Serve), vec![0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+            (ReadLevel::Linearizable { by: ConfirmBy::ReadIndex }, vec![1, 0]),
+            (ReadLevel::Linearizable { by: ConfirmBy::Lease }, vec![1, 1]),
+        ];
+        for (level, bytes) in levels {
+            assert_eq!(level.to_bytes(), bytes);
+            assert_eq!(ReadLevel::from_bytes(&bytes), Ok(level));
+            (0..bytes.len()).for_each(|cut| assert!(ReadLevel::from_bytes(&bytes[..cut]).is_err()));
+        }
+        for bad in [&[2][..], &[1, 2], &[0, 2, 0], &[0, 0, 2], &[1, 0, 0]] {
+            assert!(ReadLevel::from_bytes(bad).is_err(), "{bad:?}");
+        }
+        let longest = local(Some(Duration::MAX), OnStale::Serve);
+        let held = local(Some(Duration::from_micros(u64::MAX)), OnStale::Serve);
+        assert_eq!(ReadLevel::from_bytes(&longest.to_bytes()), Ok(held));
+    }
+
+    #[test]
+    fn an_age_that_nobody_knows_is_not_one_that_is_long() {
+        let ages = [None, Some(Duration::ZERO), Some(Duration::from_secs(3_600)), Some(Duration::MAX)];
+        let back =
+            ages.map(|age| SectionAnswer::from_bytes(&SectionAnswer { age, ..sample() }.to_bytes()).unwrap().age);
+        assert_eq!(back[..3], ages[..3]);
+        assert_eq!(back[3], Some(Duration::from_micros(u64::MAX - 1)));
     }
 
     #[test]

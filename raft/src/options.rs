@@ -49,7 +49,17 @@ impl RaftTiming {
         self.lease() + self.lease() * self.clock_drift_ppm / 1_000_000
     }
 
-    /// How old a quorum's acknowledgement may be for a lease read: the lease less the drift of both clocks.
+    /// How old a quorum's acknowledgement may be for a lease read: the lease less the drift of both clocks. The leader counts
+    /// from when it sent what was acknowledged, each follower from when it got that, which is later. With a slow clock here
+    /// and a fast one there, `age / (1 - drift)` of true time must not be more than `lease / (1 + drift)`.
+    ///
+    /// What a lease read assumes, all of it declared here or in the configuration of the cluster:
+    /// 1. No clock drifts further than `clock_drift_ppm`.
+    /// 2. Clocks run on while their machine is suspended.
+    /// 3. A replica that starts again keeps quiet for [`silence_after_start`](Self::silence_after_start).
+    /// 4. A leader that hands leadership over gives no lease read from then on: voters let its successor into the lease.
+    ///
+    /// openraft keeps 4, and `replica.rs` keeps 3.
     pub fn lease_read_age_max(&self) -> Duration {
         self.lease().saturating_sub(self.lease() * self.clock_drift_ppm * 2 / 1_000_000)
     }

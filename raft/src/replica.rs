@@ -16,11 +16,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::errors::{ClientWriteError, RaftError};
+use openraft::errors::{ClientWriteError, ForwardReason, RaftError};
 use openraft::raft::VoteResponse;
-use openraft::{EntryPayload, ReadPolicy};
-use stoa_env::{BootTime, Disk, TaskGroup, Transport};
+use openraft::{EntryPayload, LinearizerOption};
+use stoa_env::{BootTime, Disk, TaskGroup, Transport, planted};
 use stoa_protocol::message::ReplicaStatus;
+use stoa_protocol::read::ConfirmBy;
 use stoa_protocol::{ErrorBody, ErrorCode, LogIndex, NodeId, PartitionId, ReplicaId};
 
 use crate::budget::{GroupBudget, NodeBudget};
@@ -30,7 +31,7 @@ use crate::machine::Machine;
 use crate::network::GroupNetwork;
 use crate::options::RaftTiming;
 use crate::peers::Peers;
-use crate::runtime::NodeContext;
+use crate::runtime::{NodeContext, NodeInstant};
 use crate::seam::check_seam;
 use crate::snapshots::SnapshotStore;
 use crate::state_machine::StateMachine;
@@ -95,7 +96,8 @@ impl<D: Disk, M: Machine> Replica<D, M> {
         let network = GroupNetwork::<T, D>::new(env.peers.clone(), partition, id);
         let config = env.timing.openraft_config(partition).validate().map_err(std::io::Error::other)?;
         let now = env.context.clock.boot();
-        let silence = if untouched { Duration::ZERO } else { env.timing.silence_after_start() };
+        let silence =
+            if untouched || planted!(VoteAfterRestart) { Duration::ZERO } else { env.timing.silence_after_start() };
         let raft = env
             .context
             .run(openraft::Raft::new(id.0, Arc::new(config), network, log.clone(), machine))
@@ -190,6 +192,16 @@ impl<D: Disk, M: Machine> Replica<D, M> {
         let written = self.context.run(self.raft.client_write(command));
         match tokio::time::timeout(limit, written).await {
             Ok(Ok(response)) => Ok(response.data),
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))))
+                if forward.reason == ForwardReason::LeaseExpired =>
+            {
+                let message = format!(
+                    "partition {}: this node led it, and has heard from no majority for {:?}",
+                    self.partition,
+                    self.timing.lease()
+                );
+                Err(ErrorBody::new(ErrorCode::NoQuorum, message))
+            }
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {
                 let message = format!("this node does not lead partition {}", self.partition);
                 Err(ErrorBody {
@@ -210,8 +222,21 @@ impl<D: Disk, M: Machine> Replica<D, M> {
 
     /// A commit index that a quorum has confirmed after this call began (read index). Only the leader can give one.
     pub async fn barrier(&self, limit: Duration) -> Result<LogIndex, ErrorBody> {
+        self.confirm(ConfirmBy::ReadIndex, limit).await
+    }
+
+    /// A commit index that covers everything that was acknowledged before this call. Only the leader can give one, after it
+    /// has made sure, for this call and no other, that nobody else has been elected. A new leader gives no lower one than
+    /// that of its first own entry: before that is committed, it does not know what its predecessor has acknowledged.
+    pub async fn confirm(&self, by: ConfirmBy, limit: Duration) -> Result<LogIndex, ErrorBody> {
         self.check_trouble()?;
-        let asked = self.context.run(self.raft.get_read_linearizer(ReadPolicy::ReadIndex));
+        let age_max = match by {
+            ConfirmBy::ReadIndex => Duration::ZERO,
+            ConfirmBy::Lease => self.timing.lease_read_age_max(),
+        };
+        // An acknowledgement that is too old is no refusal: a new one is asked for. Raft waits no longer than the caller.
+        let option = LinearizerOption::new(Some(age_max), true).with_wait_timeout(limit);
+        let asked = self.context.run(self.raft.get_read_linearizer(option));
         match tokio::time::timeout(limit, asked).await {
             Ok(Ok(linearizer)) => Ok(LogIndex(linearizer.read_log_id().index())),
             Ok(Err(RaftError::APIError(openraft::errors::LinearizableReadError::ForwardToLeader(forward)))) => {
@@ -228,6 +253,13 @@ impl<D: Disk, M: Machine> Replica<D, M> {
                 Err(ErrorBody::new(ErrorCode::NoQuorum, message))
             }
         }
+    }
+
+    /// If this replica leads, when it sent what a quorum answered last; `None` if it does not, or nothing was answered yet.
+    pub fn quorum_acked(&self) -> Option<BootTime> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.last_quorum_acked.as_deref().copied().map(NodeInstant::boot)
     }
 
     /// Waits until this replica has applied `index`.
@@ -339,14 +371,14 @@ impl<D: Disk, M: Machine> Replica<D, M> {
         self.trouble.lock().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
-    fn check_trouble(&self) -> Result<(), ErrorBody> {
+    pub(crate) fn check_trouble(&self) -> Result<(), ErrorBody> {
         match self.trouble() {
             Some(why) => Err(ErrorBody::new(ErrorCode::Halted, format!("partition {}: {why}", self.partition))),
             None => Ok(()),
         }
     }
 
-    fn halted(&self, why: String) -> ErrorBody {
+    pub(crate) fn halted(&self, why: String) -> ErrorBody {
         let mut trouble = self.trouble.lock().unwrap_or_else(|e| e.into_inner());
         if trouble.is_none() {
             tracing::error!(partition = self.partition.0, why, "the replica has halted");
@@ -425,9 +457,11 @@ impl<D: Disk, M: Machine> Replica<D, M> {
         Ok(())
     }
 
-    /// Ends the replica: its tasks stop, and no callback touches the log afterwards.
+    /// Ends the replica: its tasks stop, and no callback touches the log or the snapshots afterwards.
     pub async fn shutdown(&self) {
         self.tasks.abort_all();
+        self.incoming.close().await;
+        self.trouble.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert_with(|| "it has ended".into());
         if let Err(error) = self.context.run(self.raft.shutdown()).await {
             tracing::warn!(partition = self.partition.0, %error, "a replica ended with an error");
         }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use openraft_rt::{AsyncRuntime, OptionalSend, instant};
 use openraft_rt_tokio::{TokioMpsc, TokioMutex, TokioOneshot, TokioRuntime, TokioWatch};
-use stoa_env::{Clock, Entropy};
+use stoa_env::{BootTime, Clock, Entropy};
 
 /// What a node's tasks carry with them.
 #[derive(Clone)]
@@ -51,6 +51,13 @@ pub struct NodeInstant(u64);
 
 /// openraft subtracts timeouts from `now`: moments begin far enough from zero that no machine is too young for that.
 const INSTANT_BASE: u64 = 1 << 60;
+
+impl NodeInstant {
+    /// The moment by the node's clock.
+    pub(crate) fn boot(self) -> BootTime {
+        BootTime(self.0.saturating_sub(INSTANT_BASE))
+    }
+}
 
 impl instant::Instant for NodeInstant {
     fn now() -> Self {

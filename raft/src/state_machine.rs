@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, Snapshot};
-use stoa_env::Disk;
+use stoa_env::{Disk, planted};
 use stoa_protocol::LogIndex;
 
 use crate::machine::{ApplyError, Machine};
@@ -78,6 +78,11 @@ impl<D: Disk, M: Machine> RaftStateMachine<StoaTypes> for StateMachine<D, M> {
                 self.applied
             );
             let outcome = match entry.payload {
+                // Followers alone, so that replicas come to differ.
+                EntryPayload::Normal(_) if planted!(SkipEntry) && responder.is_none() && index.0 % 16 == 5 => {
+                    self.machine.skip(index);
+                    None
+                }
                 EntryPayload::Normal(command) => {
                     let machine = &mut self.machine;
                     // A panic here is a bug that every replica has: this group stops on this node, and nothing else.
@@ -108,7 +113,11 @@ impl<D: Disk, M: Machine> RaftStateMachine<StoaTypes> for StateMachine<D, M> {
     }
 
     async fn get_snapshot_builder(&mut self) -> Self::SnapshotBuilder {
-        let meta = SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() };
+        let last_log_id = match self.applied {
+            Some(id) if planted!(SnapshotWithoutTail) => Some(LogId { index: id.index + 2, ..id }),
+            applied => applied,
+        };
+        let meta = SnapshotMeta { last_log_id, last_membership: self.membership.clone() };
         SnapshotBuilder {
             chunks: Some(self.machine.snapshot()).into(),
             snapshots: self.snapshots.clone(),

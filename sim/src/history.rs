@@ -1,6 +1,12 @@
 //! What clients have written and read, as they know it: the oracle that the judges ask.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+use stoa_protocol::read::ReadLevel;
+use tokio::time::Instant;
+
+use crate::world::now;
 
 /// The place of an event among those of its key: event time, then the source's sequence, which is the write's number.
 pub type Event = (i64, u64);
@@ -44,6 +50,12 @@ pub struct Seen {
     pub sent: u64,
     /// How much was demanded of it.
     pub demand: Demand,
+    /// The level it was asked at.
+    pub level: ReadLevel,
+    /// How old the answer says that it may be.
+    pub age: Option<Duration>,
+    /// Whether the answer is marked as older than allowed.
+    pub stale: bool,
     /// Event time and values, if a row was found.
     pub row: Option<SeenRow>,
 }
@@ -86,7 +98,11 @@ pub struct History {
     pub rule: Rule,
     writes: Vec<Write>,
     by_key: BTreeMap<i64, Vec<usize>>,
-    moment: u64,
+    /// The true time of each moment.
+    times: Vec<Instant>,
+    /// What strong reads of a key have shown: when they ended, and the event that has certainly been reached by then. Both
+    /// ascending.
+    shown: BTreeMap<i64, Vec<(u64, Event)>>,
 }
 
 /// The text that goes with a number: half a row is one whose text is another's.
@@ -97,13 +113,55 @@ pub fn text_of(number: u64) -> String {
 impl History {
     /// Nothing yet.
     pub fn new(rule: Rule) -> Self {
-        Self { rule, writes: Vec::new(), by_key: BTreeMap::new(), moment: 0 }
+        Self { rule, writes: Vec::new(), by_key: BTreeMap::new(), times: Vec::new(), shown: BTreeMap::new() }
     }
 
     /// The next moment.
     pub fn tick(&mut self) -> u64 {
-        self.moment += 1;
-        self.moment
+        self.times.push(now());
+        self.times.len() as u64
+    }
+
+    /// The moment before which lies everything that had happened by a true time, and nothing that came later.
+    pub fn moment_at(&self, time: Instant) -> u64 {
+        self.times.partition_point(|at| *at <= time) as u64 + 1
+    }
+
+    /// The true time of a moment that has been.
+    pub fn time_of(&self, moment: u64) -> Instant {
+        self.times[moment as usize - 1]
+    }
+
+    /// Notes what a strong read has shown that has just ended: whatever strong read begins from now on shows no less.
+    pub fn note_strong(&mut self, seen: &Seen) {
+        let least = self.least_shown(seen);
+        let ended = self.tick();
+        let Some(event) = least else { return };
+        let known = self.shown.get(&seen.key).and_then(|all| all.last()).map(|(_, event)| *event);
+        if known.is_none_or(|known| self.beats(event, known)) {
+            self.shown.entry(seen.key).or_default().push((ended, event));
+        }
+    }
+
+    /// The event that strong reads of a key have shown that ended before a moment.
+    pub fn shown_before(&self, key: i64, moment: u64) -> Option<Event> {
+        let all = self.shown.get(&key)?;
+        let ended = all.partition_point(|(at, _)| *at < moment);
+        Some(all[ended.checked_sub(1)?].1)
+    }
+
+    /// The least event that must have been reached for a read to show what it did.
+    fn least_shown(&self, seen: &Seen) -> Option<Event> {
+        if let Some(row) = &seen.row {
+            return self.write(row.number? as u64).map(|write| write.event);
+        }
+        // No row: nothing has been reached, or a delete, and that one of those that are not ruled out.
+        let acknowledged = self.winner(seen.key, seen.sent, |_| true).map(|write| write.event);
+        let shown = self.shown_before(seen.key, seen.sent);
+        let least = [acknowledged, shown].into_iter().flatten().reduce(|a, b| if self.beats(a, b) { a } else { b })?;
+        let deletes = self.of(seen.key).filter(|write| write.delete && write.known != Known::Failed);
+        let may_be = deletes.map(|write| write.event).filter(|event| *event == least || self.beats(*event, least));
+        may_be.reduce(|a, b| if self.beats(a, b) { b } else { a })
     }
 
     /// Notes a write that is about to be sent, and gives its number.

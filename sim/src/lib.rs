@@ -4,6 +4,7 @@
 //!
 //! Start reading at [`run`]; docs/simulation.md tells how to run, replay and read a trace.
 
+pub mod bugs;
 pub mod chance;
 pub mod clock;
 pub mod disk;

@@ -5,9 +5,11 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
+use stoa_sim::bugs::options::{BugsOptions, build_and_run};
 use stoa_sim::faults::Strikes;
 use stoa_sim::plan::{FaultKind, Plan};
 use stoa_sim::run::{Outcome, Planted, run};
+use stoa_sim::workload::LevelCounts;
 
 /// The whole cluster in one thread under a seed.
 #[derive(Debug, Parser)]
@@ -45,6 +47,8 @@ enum What {
         #[arg(long, default_value_t = 1)]
         from: u64,
     },
+    /// Switches planted bugs on and looks whether the judges report them; builds the program that has them.
+    Bugs(BugsOptions),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +56,8 @@ fn main() -> ExitCode {
         What::Run { seed, trace } => one(seed, trace.as_deref()),
         What::Meta { seeds, from } => meta(from..from.saturating_add(seeds)),
         What::Sweep { seeds, from } => sweep(from..from.saturating_add(seeds)),
+        // As they were given, after the command's name.
+        What::Bugs(_) => build_and_run(std::env::args_os().skip(2)).map(|status| status.success()),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -79,12 +85,13 @@ fn summary(outcome: &Outcome) -> String {
         None => "never healed".into(),
     };
     format!(
-        "{:?} simulated; {} rows acknowledged, {} reads of {} rows, {} unavailable; {} messages, {} lost, {} cut, {} doubled; {compared} \
+        "{:?} simulated; {} rows acknowledged, {} reads of {} rows ({}), {} unavailable; {} messages, {} lost, {} cut, {} doubled; {compared} \
          comparisons of replicas; {judged:?}; faults {strikes:?}; {alive}; trace {} lines, hash {:032x}",
         outcome.simulated,
         counts.acknowledged,
         counts.reads,
         counts.rows_read,
+        counts.levels,
         counts.unavailable,
         net.sent,
         net.lost,
@@ -155,6 +162,7 @@ fn sweep(seeds: std::ops::Range<u64>) -> std::io::Result<bool> {
     let mut slowest = Duration::ZERO;
     let mut struck: std::collections::BTreeMap<FaultKind, (u64, u64)> = std::collections::BTreeMap::new();
     let (mut idle, mut rows, mut unavailable) = (0, 0, 0);
+    let mut levels = LevelCounts::default();
     for seed in seeds {
         let outcome = run(Plan::draw(seed), None, &Planted::default())?;
         runs += 1;
@@ -162,6 +170,7 @@ fn sweep(seeds: std::ops::Range<u64>) -> std::io::Result<bool> {
         acknowledged += outcome.counts.acknowledged;
         reads += outcome.counts.reads;
         rows += outcome.counts.rows_read;
+        levels += outcome.counts.levels;
         unavailable += outcome.counts.unavailable;
         slowest = slowest.max(outcome.alive.map_or(Duration::ZERO, |(_, equal)| equal));
         idle += u64::from(outcome.plan.faults.iter().any(|kind| !outcome.strikes.contains_key(kind)));
@@ -175,7 +184,7 @@ fn sweep(seeds: std::ops::Range<u64>) -> std::io::Result<bool> {
     let took = start.elapsed();
     println!(
         "{runs} runs, {} failed {failed:?}; {:.0} simulated seconds in {:.1} s ({:.0} a second); {acknowledged} rows \
-         acknowledged, {reads} reads of {rows} rows, {unavailable} unavailable; longest until all replicas were equal again: {slowest:?}",
+         acknowledged, {reads} reads of {rows} rows ({levels}), {unavailable} unavailable; longest until all replicas were equal again: {slowest:?}",
         failed.len(),
         simulated.as_secs_f64(),
         took.as_secs_f64(),

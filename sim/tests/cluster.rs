@@ -119,3 +119,75 @@ fn a_panic_in_the_product_breaks_a_promise() {
     let outcome = run(Plan::calm(6, 1, SHORT), None, &planted).expect("as above");
     assert_eq!(judges(&outcome), ["nothing panics"]);
 }
+
+/// A client's reads, their level turned into the local one on the way: a node that serves strong reads as if they were
+/// local ones.
+fn weaken(bytes: bytes::Bytes) -> bytes::Bytes {
+    use stoa_protocol::frame::{decode_frame, encode_frame};
+    use stoa_protocol::message::{Kind, ReadRequest, decode_request, encode_request};
+    use stoa_protocol::read::ReadLevel;
+    let Ok((header, body)) = decode_frame(&bytes) else { return bytes };
+    let Ok((caller, request)) = decode_request::<ReadRequest>(&body) else { return bytes };
+    match (header.kind == Kind::Read as u16, request.level) {
+        (true, ReadLevel::Linearizable { .. }) => {
+            let request = ReadRequest { level: ReadLevel::default(), ..request };
+            encode_frame(&header, &encode_request(&caller, &request))
+        }
+        _ => bytes,
+    }
+}
+
+/// The answer to a read, and every age in it turned into nothing: a node that thinks that it is up to date.
+fn rejuvenate(bytes: bytes::Bytes) -> bytes::Bytes {
+    use stoa_protocol::Wire;
+    use stoa_protocol::frame::{decode_frame, encode_frame};
+    use stoa_protocol::message::{ANSWER, Kind, ReadAnswer};
+    use stoa_protocol::read::SectionResult;
+    let Ok((header, body)) = decode_frame(&bytes) else { return bytes };
+    if header.kind != Kind::Read as u16 | ANSWER {
+        return bytes;
+    }
+    let mut answer = ReadAnswer::from_bytes(&body).expect("a node's answer");
+    for section in &mut answer.sections {
+        if let SectionResult::Rows(rows) = section {
+            (rows.age, rows.stale) = (Some(Duration::ZERO), false);
+        }
+    }
+    encode_frame(&header, &answer.to_bytes())
+}
+
+/// The first of twenty seeds with cuts in which a judge sees that messages are changed like that.
+fn first_seen_by(judge: &str, world: fn(&mut World)) -> Option<u64> {
+    let planted = Planted { world, ..Planted::default() };
+    (1..=20).find(|seed| {
+        let plan = Plan { faults: vec![FaultKind::CutZone], ..Plan::calm(*seed, 1, SHORT) };
+        judges(&run(plan, None, &planted).expect("as above")).contains(&judge)
+    })
+}
+
+#[test]
+fn strong_reads_that_are_served_as_local_ones_are_seen() {
+    fn tamper(world: &mut World) {
+        world.net.set_tamper(Box::new(|from, _, bytes| if from.starts_with('c') { weaken(bytes) } else { bytes }));
+    }
+    let seen = first_seen_by("strong reads are linearizable", tamper);
+    assert!(seen.is_some(), "twenty runs with cuts, and no judge misses a row");
+}
+
+#[test]
+fn replicas_that_think_they_are_up_to_date_are_seen() {
+    fn tamper(world: &mut World) {
+        let own = |from: &str, to: &str| from.starts_with('n') && to.starts_with('c');
+        world.net.set_tamper(Box::new(move |from, to, bytes| if own(from, to) { rejuvenate(bytes) } else { bytes }));
+    }
+    let seen = first_seen_by("no staler than said", tamper);
+    assert!(seen.is_some(), "twenty runs with cuts, and no judge misses a row");
+}
+
+#[test]
+fn every_level_is_read_in_a_calm_cluster_and_nothing_is_refused() {
+    let counts = go(Plan::calm(9, 2, SHORT)).counts.levels;
+    let all = [counts.local, counts.bounded, counts.read_index, counts.lease];
+    assert!(all.iter().all(|rows| *rows > 50), "{counts}");
+    assert_eq!(go(Plan { lease_reads: false, ..Plan::calm(9, 2, SHORT) }).counts.levels.lease, 0);
+}

@@ -154,3 +154,52 @@ fn rot_in_a_segment_that_is_to_be_cleaned_keeps_it_for_the_next_start_to_judge()
     let found = life(async { open(&disk).await.unwrap().1 });
     assert!(found.suspect.contains_key(&1), "{:?}", found.suspect);
 }
+
+#[test]
+fn groups_that_purged_all_but_their_last_entry_hold_no_more_than_that() {
+    let disk = SimDisk::new();
+    let options = WalOptions { segment_bytes: 32 << 10, max_live_bytes: 512 << 10, ..options() };
+    let open = || {
+        let identity = WalIdentity { cluster: 0xc1, node: 1 };
+        Wal::open(disk.clone(), PathBuf::from("wal"), identity, options.clone(), Arc::new(RealClock))
+    };
+    life(async {
+        let (wal, _) = open().await.unwrap();
+        // Each fills about a segment, and falls silent with one entry left: 60 segments, of which a log may have 16.
+        for group in 1..=60 {
+            for index in 1..=32 {
+                append(&wal, group, index).await.unwrap();
+            }
+            wal.purge(group, 31, Bytes::from_static(b"all but one")).await.unwrap();
+        }
+        // A purge is durable with whatever is synced next.
+        wal.save_vote(60, Bytes::from_static(b"a vote")).await.unwrap();
+        assert!(wal.stats().live_bytes <= (512 << 10) / 2 + (64 << 10), "{:?}", wal.stats());
+    });
+    disk.crash(&mut |_| 0);
+    let found = life(async { open().await.unwrap().1 });
+    for group in 1..=60 {
+        let entries = &found.groups[&group].entries;
+        assert_eq!(entries.keys().copied().collect::<Vec<_>>(), [32]);
+        assert_eq!(entries[&32], payload(group, 32));
+    }
+}
+
+#[test]
+fn a_log_whose_segments_are_mostly_beginnings_does_not_clean_for_ever() {
+    let disk = SimDisk::new();
+    life(async {
+        let (wal, _) = open(&disk).await.unwrap();
+        for group in 1..=60 {
+            for index in 1..=8 {
+                match append(&wal, group, index).await {
+                    Ok(()) | Err(WalError::Overgrown { .. }) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+        // The writer must come to rest: an endless cleaning would never let this through.
+        wal.save_vote(1, Bytes::from_static(b"a vote")).await.unwrap();
+        wal.close().await.unwrap();
+    });
+}

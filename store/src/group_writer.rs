@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use stoa_planted::planted;
 use stoa_protocol::message::RowOutcome;
 use stoa_protocol::types::Width;
 use stoa_protocol::{FeatureGroup, FeatureGroupId, RowBatch, RowOp};
@@ -110,7 +111,7 @@ impl GroupWriter {
             let horizon_us = group.definition.late_horizon_us;
             // A tombstone past the late horizon counts as no row at all.
             let in_force = tombstone.is_none_or(|stamp_us| time_us.saturating_sub(stamp_us) <= horizon_us);
-            if in_force && event < (self.old.event_time(), self.old.sequence()) {
+            if in_force && event < (self.old.event_time(), self.old.sequence()) && !planted!(OlderEventWins) {
                 return RowOutcome::Older;
             }
             standing = tombstone.is_none();
@@ -131,6 +132,9 @@ impl GroupWriter {
             }
         } else {
             for (at, column) in batch.columns().iter().enumerate() {
+                if planted!(TornRow) && standing && at > 0 {
+                    break;
+                }
                 let place = &plan.features[usize::from(column.feature)];
                 retired.extend(self.new.reference(plan, place));
                 let value = batch.value(at, row);

@@ -28,6 +28,8 @@ fn answer_of(index: u64) -> SectionRows {
         schema_version: 1,
         applied: LogIndex(index),
         incarnation: 0,
+        age: None,
+        stale: false,
         statuses: vec![RowStatus::Found],
         event_times: vec![0],
         columns: Vec::new(),
@@ -366,4 +368,40 @@ fn two_dead_zones_leave_the_third() {
     assert_eq!(script.sent.last().map(|sent| sent.1), Some(C));
     script.answer(2, 4);
     assert_eq!(script.finish().0, [Some(4), Some(4)]);
+}
+
+#[test]
+fn a_read_that_needs_leaders_asks_them_first_and_takes_their_waiting_for_no_silence() {
+    let mut script = Script::new(0);
+    let sections = (0..2).map(|at| (PartitionId(2 + at), SectionWeight::default()));
+    script.read = MultiGet::new(sections, script.now.plus(Duration::from_millis(200)));
+    script.read.expect_waits();
+    script.read.prefer(|partition| (partition == PartitionId(2)).then_some(C));
+    while script.budget.spend() {}
+    script.step(|read, now, world| read.start(now, world));
+    assert_eq!(
+        script.sent,
+        [(0, A, Reason::First), (1, C, Reason::First)],
+        "the nearest, where the leader is not known"
+    );
+    script.answer(0, 1);
+    script.pass(99.0);
+    assert!(!script.peers.is_ejected(C), "it may be waiting for its quorum");
+    assert_eq!(script.sent.len(), 2);
+    script.pass(2.0);
+    assert!(script.peers.is_ejected(C), "by half of the time it must have answered");
+    assert_eq!(script.sent[2..], [(2, A, Reason::Ejected)]);
+    script.answer(2, 7);
+    assert_eq!(script.finish().0, [Some(7), Some(1)]);
+}
+
+#[test]
+fn a_replica_that_is_too_old_is_left_for_another_one() {
+    let mut script = Script::new(2);
+    script.refuse(0, ErrorCode::Stale);
+    assert_eq!(script.sent[1..], [(1, B, Reason::Retry)]);
+    script.refuse(1, ErrorCode::Stale);
+    assert_eq!(script.sent[2..], [(2, C, Reason::Retry)]);
+    script.answer(2, 3);
+    assert_eq!(script.finish().0, [Some(3), Some(3)]);
 }

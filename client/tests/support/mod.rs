@@ -367,6 +367,8 @@ impl State {
             schema_version: self.schema_version,
             applied: LogIndex(self.index),
             incarnation: 0,
+            age: None,
+            stale: false,
             statuses: found.iter().map(|row| row.map_or(RowStatus::NotFound, |_| RowStatus::Found)).collect(),
             event_times: found.iter().map(|row| row.map_or(0, |row| i64::from(row) * 10)).collect(),
             columns: columns.collect(),

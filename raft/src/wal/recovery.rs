@@ -27,8 +27,8 @@ pub(super) struct Loaded {
     pub base: BTreeMap<u64, HardState>,
     /// The frames after it, to be written again.
     pub copied: Vec<Copied>,
-    /// The segments that stay, oldest first, with their file sizes.
-    pub segments: Vec<(u64, u64)>,
+    /// The segments that stay, oldest first.
+    pub segments: Vec<LoadedSegment>,
     /// Files that are of no use already, once the names in the directory are durable.
     pub useless: Vec<PathBuf>,
     /// The segment that is of no use once the new one is durable.
@@ -40,6 +40,16 @@ struct File {
     id: u64,
     bytes: Bytes,
     header: Option<SegmentHeader>,
+}
+
+/// A segment file that stays.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LoadedSegment {
+    pub id: u64,
+    /// Of the whole file.
+    pub bytes: u64,
+    /// Of its beginning, which says how things stood when it was begun.
+    pub preamble: u64,
 }
 
 /// Reads the log in `dir`, changing nothing.
@@ -110,7 +120,7 @@ struct Walk {
     next_segment: u64,
     replay: Replay,
     /// Segments walked since the chain began.
-    chain: Vec<(u64, u64)>,
+    chain: Vec<LoadedSegment>,
     /// Segments that a later one replaces, or that lie before a break of the chain.
     superseded: Vec<u64>,
     stale: Vec<u64>,
@@ -191,13 +201,14 @@ impl Walk {
     /// Begins a segment; true if it is the first of its chain. Rule 2: a break in the chain begins it anew, and the
     /// hard state at the new beginning tells whether anything needed is gone.
     fn enter(&mut self, file: &File) -> bool {
-        let before = self.chain.last().map_or(0, |(id, _)| *id);
+        let before = self.chain.last().map_or(0, |segment| segment.id);
         let continues = file.header.as_ref().is_none_or(|header| header.previous == before);
         if !continues {
-            self.stale.extend(self.chain.drain(..).map(|(id, _)| id));
+            self.stale.extend(self.chain.drain(..).map(|segment| segment.id));
             self.replay = Replay::default();
         }
-        self.chain.push((file.id, file.bytes.len() as u64));
+        let preamble = file.header.as_ref().map_or(0, |header| header.preamble);
+        self.chain.push(LoadedSegment { id: file.id, bytes: file.bytes.len() as u64, preamble });
         self.chain.len() == 1
     }
 
@@ -231,7 +242,7 @@ impl Walk {
     }
 
     fn finish(mut self, dir: &Path, drafts: Vec<PathBuf>) -> Loaded {
-        let oldest = self.chain.first().map_or(self.next_segment, |(id, _)| *id);
+        let oldest = self.chain.first().map_or(self.next_segment, |segment| segment.id);
         self.replay.finish(oldest);
         for (id, state) in &mut self.base {
             let found = self.replay.groups.get(id).and_then(|group| group.state.suspect);

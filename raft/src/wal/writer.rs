@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use stoa_env::{Clock, Disk, DiskFile};
+use stoa_env::{Clock, Disk, DiskFile, planted};
 
 use super::frame::{self, FrameTitle, Kind, Position, frame_bytes};
 use super::hard_state::HardState;
@@ -44,6 +44,8 @@ const PINNING_MAX: usize = 16;
 struct Segment {
     id: u64,
     bytes: u64,
+    /// Of these, how many are of its beginning.
+    preamble: u64,
     /// Per group, what stands here.
     held: BTreeMap<u64, Held>,
 }
@@ -51,20 +53,40 @@ struct Segment {
 /// What a segment holds of one group.
 #[derive(Debug, Clone, Copy)]
 struct Held {
+    /// The first entry that stands here.
+    first: u64,
     /// The last entry that stands here and was not dropped.
     last: u64,
     /// Bytes of the frames of its entries here, dropped and purged ones among them.
     bytes: u64,
 }
 
+impl Held {
+    /// About how many of the bytes are of entries above `purged`, as if all entries were of one size. To know it, the
+    /// size of every entry would have to be kept.
+    fn live_bytes(&self, purged: Option<u64>) -> u64 {
+        let entries = self.last.saturating_sub(self.first).saturating_add(1);
+        let below = purged.map_or(0, |upto| upto.saturating_add(1).saturating_sub(self.first));
+        let live = u128::from(self.bytes) * u128::from(entries.saturating_sub(below)) / u128::from(entries);
+        u64::try_from(live).unwrap_or(u64::MAX)
+    }
+}
+
 impl Segment {
-    fn new(id: u64, bytes: u64) -> Self {
-        Self { id, bytes, held: BTreeMap::new() }
+    fn new(id: u64, bytes: u64, preamble: u64) -> Self {
+        Self { id, bytes, preamble, held: BTreeMap::new() }
+    }
+
+    /// What it was filled with beyond its beginning. The first segment after a start has entries in its beginning, too.
+    fn filling(&self) -> u64 {
+        let held = self.held.values().map(|held| held.bytes).sum();
+        self.bytes.saturating_sub(self.preamble).max(held)
     }
 
     /// Entry `index`, just written here, is live.
     fn hold(&mut self, group: u64, index: u64, payload: usize) {
-        let held = self.held.entry(group).or_insert(Held { last: index, bytes: 0 });
+        let held = self.held.entry(group).or_insert(Held { first: index, last: index, bytes: 0 });
+        held.first = held.first.min(index);
         held.last = held.last.max(index);
         held.bytes += frame_bytes(payload);
     }
@@ -134,8 +156,8 @@ impl<D: Disk> Writer<D> {
         disk.sync_dir(&dir).await.map_err(|e| WalError::io(&dir, e))?;
 
         let mut segments: VecDeque<Segment> =
-            loaded.segments.iter().map(|(id, bytes)| Segment::new(*id, *bytes)).collect();
-        segments.push_back(Segment::new(loaded.next_segment, length));
+            loaded.segments.iter().map(|found| Segment::new(found.id, found.bytes, found.preamble)).collect();
+        segments.push_back(Segment::new(loaded.next_segment, length, length));
         for (group, replay) in &loaded.groups {
             for (index, (segment, payload)) in &replay.entries {
                 let holder = segments.iter_mut().find(|s| s.id == *segment);
@@ -253,7 +275,9 @@ impl<D: Disk> Writer<D> {
     async fn write(&mut self, ops: &mut [Op]) -> Result<(), WalError> {
         let mut sync = false;
         for op in ops {
-            sync |= op.request.needs_sync();
+            sync |= op.request.needs_sync()
+                && !(planted!(AckBeforeFsync) && matches!(op.request, Request::Append(_)))
+                && !(planted!(SkipVoteFsync) && matches!(op.request, Request::Vote(_)));
             self.encode(op).await?;
         }
         self.flush().await?;
@@ -373,7 +397,9 @@ impl<D: Disk> Writer<D> {
 
     async fn sync(&mut self) -> Result<(), WalError> {
         let began = self.clock.boot();
-        self.file.sync().await.map_err(|e| WalError::failed("syncing a segment", e))?;
+        let synced = self.file.sync().await;
+        let synced = if synced.is_err() && planted!(RetryFailedFsync) { self.file.sync().await } else { synced };
+        synced.map_err(|e| WalError::failed("syncing a segment", e))?;
         let took = self.clock.boot().since(began);
         self.durable = self.at;
         let frames = std::mem::take(&mut self.frames);
@@ -401,7 +427,7 @@ impl<D: Disk> Writer<D> {
             other => other,
         }
         .map_err(|e| WalError::failed("beginning a segment", e))?;
-        self.segments.push_back(Segment::new(id, length));
+        self.segments.push_back(Segment::new(id, length, length));
         self.at = Position { segment: id, offset: length };
         self.durable = self.at;
         self.preamble = length;

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{ContentArrangement, Table};
-use stoa_client::{ReadOptions, Rows, ValueStatus, ViewAnswer};
+use stoa_client::{ConfirmBy, OnStale, ReadLevel, ReadOptions, Rows, ValueStatus, ViewAnswer};
 use stoa_protocol::{KeyType, KeyValue, Value};
 
 use super::{Connect, say};
@@ -22,6 +22,16 @@ pub struct GetCommand {
     /// When the answer must be there, in milliseconds.
     #[arg(long, default_value_t = 1_000)]
     deadline_ms: u64,
+    /// How new the answer must be.
+    #[arg(long, value_enum, default_value_t = Level::Local)]
+    level: Level,
+    /// How far behind a replica may be that answers a local read, in milliseconds. One that is further behind marks its
+    /// answer as stale.
+    #[arg(long)]
+    max_staleness_ms: Option<u64>,
+    /// Rather no answer than a stale one.
+    #[arg(long, requires = "max_staleness_ms")]
+    refuse_stale: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -29,7 +39,34 @@ pub struct GetCommand {
     connect: Connect,
 }
 
+/// The levels by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Level {
+    /// What the nearest replica has.
+    Local,
+    /// All that was acknowledged before.
+    Linearizable,
+    /// The same, by the leader's lease: without a round trip to a quorum, and resting on clocks.
+    Lease,
+}
+
 impl GetCommand {
+    fn level(&self) -> anyhow::Result<ReadLevel> {
+        let by = match self.level {
+            Level::Local => {
+                let max_staleness = self.max_staleness_ms.map(Duration::from_millis);
+                let on_stale = if self.refuse_stale { OnStale::Refuse } else { OnStale::Serve };
+                return Ok(ReadLevel::Local { max_staleness, on_stale });
+            }
+            Level::Linearizable => ConfirmBy::ReadIndex,
+            Level::Lease => ConfirmBy::Lease,
+        };
+        if self.max_staleness_ms.is_some() {
+            bail!("--max-staleness-ms is for local reads; a linearizable one is never stale");
+        }
+        Ok(ReadLevel::Linearizable { by })
+    }
+
     /// Runs the command; exit status 1 if a value was unavailable.
     pub async fn run(self) -> anyhow::Result<u8> {
         let client = self.connect.client().await?;
@@ -64,7 +101,8 @@ impl GetCommand {
                 columns.iter().map(|(_, v)| v[if v.len() == 1 { 0 } else { row }].clone()).collect();
             rows.push(&values)?;
         }
-        let options = ReadOptions { deadline: Duration::from_millis(self.deadline_ms), ..ReadOptions::default() };
+        let (deadline, level) = (Duration::from_millis(self.deadline_ms), self.level()?);
+        let options = ReadOptions { deadline, level, ..ReadOptions::default() };
         let answer = view.get(&rows, &options).await?;
         match self.json {
             true => say(&json(&rows, &answer).to_string())?,
@@ -107,6 +145,7 @@ fn table(rows: &Rows, answer: &ViewAnswer) -> Table {
         let mut line = vec![column.name().to_owned()];
         line.extend((0..rows.len()).map(|row| match column.status(row) {
             ValueStatus::Present => column.to_value(row).to_string(),
+            ValueStatus::Stale => format!("{} (Stale)", column.to_value(row)),
             status => format!("({status:?})"),
         }));
         table.add_row(line);
@@ -134,6 +173,8 @@ fn json(rows: &Rows, answer: &ViewAnswer) -> serde_json::Value {
     let position = position.parts().iter().map(|part| (part.partition.to_string(), part.index.0.into()));
     serde_json::json!({
         "complete": answer.is_complete(),
+        "stale": answer.is_stale(),
+        "age_max_us": answer.age_max().map(|age| u64::try_from(age.as_micros()).unwrap_or(u64::MAX)),
         "rows": list.collect::<Vec<_>>(),
         "position": position.collect::<serde_json::Map<String, serde_json::Value>>(),
     })

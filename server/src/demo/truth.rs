@@ -143,7 +143,7 @@ impl Truth {
                     let product = ints(written, &row.key)?[0];
                     rows.push(&[self.households[0].into(), product.into(), self.stores[0].0.into()])?;
                 }
-                let options = ReadOptions { deadline: AUDIT_DEADLINE, at_least: None };
+                let options = ReadOptions { deadline: AUDIT_DEADLINE, ..ReadOptions::default() };
                 let answer = view.get(&rows, &options).await?;
                 let behind = |(at, row): &(usize, &Acknowledged)| {
                     answer.event_time(*at, group).is_none_or(|event_time| event_time < row.event_time)

@@ -192,7 +192,7 @@ async fn one(view: &View<QuicTransport>, truth: &Truth, number: u64, scheduled: 
         }
     };
     let called = RealClock.boot();
-    let answer = view.get(&rows, &ReadOptions { deadline: DEADLINE, at_least: None }).await;
+    let answer = view.get(&rows, &ReadOptions { deadline: DEADLINE, ..ReadOptions::default() }).await;
     let ended = RealClock.boot();
     outcome.latency = ended.since(scheduled);
     match answer {

@@ -11,7 +11,8 @@ use stoa_protocol::frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader, decode_f
 use stoa_protocol::limits::FRAME_BYTES_MAX;
 use stoa_protocol::message::{
     ANSWER, ApplyRequest, BarrierRequest, Caller, DigestRequest, Empty, GroupRequest, HelloRequest, JoinRequest,
-    KIND_ERROR, Kind, NodeStatus, ReadRequest, SessionRequest, ViewRequest, WatchRequest, WriteRequest, decode_request,
+    KIND_ERROR, Kind, MoveReport, NodeStatus, PlacementRequest, ReadRequest, SessionRequest, ViewRequest, WatchRequest,
+    WriteRequest, decode_request,
 };
 use stoa_protocol::{ClusterId, ErrorBody, ErrorCode, MapVersion, ROOT_PARTITION};
 use stoa_raft::root::RootCommand;
@@ -29,7 +30,7 @@ impl<D: Disk, T: Transport> Handler for Node<D, T> {
 
 impl<D: Disk, T: Transport> Node<D, T> {
     /// Answers one frame. Bytes that are no frame get no answer.
-    pub async fn handle_frame(&self, from: &PeerIdentity, request: Bytes) -> Bytes {
+    pub async fn handle_frame(self: &Arc<Self>, from: &PeerIdentity, request: Bytes) -> Bytes {
         let (header, body) = match decode_frame(&request) {
             Ok(parts) => parts,
             Err(FrameError::NotAFrame | FrameError::Damaged(_)) => return Bytes::new(),
@@ -68,7 +69,12 @@ impl<D: Disk, T: Transport> Node<D, T> {
         encode_frame(&header, body)
     }
 
-    async fn answer(&self, from: &PeerIdentity, header: &FrameHeader, body: Bytes) -> Result<Vec<u8>, ErrorBody> {
+    async fn answer(
+        self: &Arc<Self>,
+        from: &PeerIdentity,
+        header: &FrameHeader,
+        body: Bytes,
+    ) -> Result<Vec<u8>, ErrorBody> {
         let Some(kind) = Kind::from_number(header.kind) else {
             return Err(ErrorBody::new(ErrorCode::BadRequest, format!("there is no request of kind {}", header.kind)));
         };
@@ -80,7 +86,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
         }
         let limit = Duration::from_micros(header.remaining_us);
         match kind {
-            Kind::Raft | Kind::Join | Kind::Watch | Kind::Barrier | Kind::Hello => {
+            Kind::Raft | Kind::Join | Kind::Watch | Kind::Barrier | Kind::Hello | Kind::Move => {
                 let PeerIdentity::Node(id) = from else {
                     return Err(ErrorBody::new(
                         ErrorCode::Forbidden,
@@ -134,6 +140,10 @@ impl<D: Disk, T: Transport> Node<D, T> {
                 let (_, request) = decode_request::<BarrierRequest>(&body)?;
                 Ok(self.barriers(&request, limit).await.to_bytes())
             }
+            Kind::Move => {
+                let (_, report) = decode_request::<MoveReport>(&body)?;
+                self.take_report(&report).await.map(|bytes| bytes.to_vec())
+            }
             _ => {
                 let (_, request) = decode_request::<HelloRequest>(&body)?;
                 self.hello(&request).map(|answer| answer.to_bytes())
@@ -171,7 +181,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
     }
 
     async fn answer_client(
-        &self,
+        self: &Arc<Self>,
         from: &PeerIdentity,
         kind: Kind,
         body: Bytes,
@@ -226,6 +236,11 @@ impl<D: Disk, T: Transport> Node<D, T> {
                 check(&caller)?;
                 Ok(self.status().to_bytes())
             }
+            Kind::Placement => {
+                let (caller, request) = decode_request::<PlacementRequest>(&body)?;
+                check(&caller)?;
+                self.place(request, limit).await.map(|bytes| bytes.to_vec())
+            }
             Kind::Digest => {
                 let (caller, request) = decode_request::<DigestRequest>(&body)?;
                 check(&caller)?;
@@ -238,7 +253,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
                     }
                 }
             }
-            Kind::Raft | Kind::Join | Kind::Watch | Kind::Barrier | Kind::Hello => {
+            Kind::Raft | Kind::Join | Kind::Watch | Kind::Barrier | Kind::Hello | Kind::Move => {
                 unreachable!("answered before, with the proof that a node asks")
             }
         }
@@ -247,13 +262,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
     /// Takes definitions into the catalog, and answers once this node's copy has them.
     async fn define(&self, request: ApplyRequest, limit: Duration) -> Result<Vec<u8>, ErrorBody> {
         let command = RootCommand::Define(Definitions { definitions: request.definitions });
-        let answer = self.propose_to_root(command, limit).await.map_err(|error| match error.leader {
-            // A node without a root replica knows at least who has one.
-            None if error.code == ErrorCode::NotLeader => {
-                ErrorBody { leader: self.root_nodes().first().copied(), ..error }
-            }
-            _ => error,
-        })?;
+        let answer = self.propose_to_root(command, limit).await.map_err(|error| self.hint_root(error))?;
         Ok(answer.to_vec())
     }
 
@@ -276,6 +285,13 @@ impl<D: Disk, T: Transport> Node<D, T> {
             status.rows = reader.rows();
             status.bytes = reader.memory().total;
             let alone = hosted.alone_for(self.env.context.clock.boot());
+            let unheard = hosted.replica.quorum_acked().map(|at| self.env.context.clock.boot().since(at));
+            if let Some(unheard) = unheard.filter(|unheard| status.trouble.is_empty() && *unheard > self.alone_max()) {
+                status.trouble = format!(
+                    "leads, and has heard from no quorum for {} s; it takes no writes, and what it serves may be that old",
+                    unheard.as_secs()
+                );
+            }
             if status.trouble.is_empty() && alone > self.alone_max() {
                 status.trouble = format!(
                     "has heard from no leader for {} s; it serves reads, and what it serves may be that old",
@@ -284,8 +300,11 @@ impl<D: Disk, T: Transport> Node<D, T> {
             }
             replicas.push(status);
         }
-        for (partition, why) in self.failures.lock().unwrap_or_else(|e| e.into_inner()).iter() {
-            replicas.push(failed_status(*partition, why.clone()));
+        for (partition, failure) in self.failures.lock().unwrap_or_else(|e| e.into_inner()).iter() {
+            replicas.push(failed_status(*partition, failure.why.clone()));
+        }
+        if let Some(why) = self.refused.lock().unwrap_or_else(|e| e.into_inner()).clone() {
+            replicas.push(failed_status(ROOT_PARTITION, why));
         }
         NodeStatus {
             node: self.info.clone(),
@@ -293,6 +312,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
             map_version: state.map.version,
             cluster_version: state.cluster_version,
             replicas,
+            moves: state.moves.clone(),
         }
     }
 }

@@ -6,9 +6,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use stoa_env::{Disk, Transport};
 use stoa_protocol::codec::Wire;
 use stoa_protocol::message::{BarrierAnswer, BarrierRequest, Caller, Kind, encode_request};
+use stoa_protocol::read::ConfirmBy;
 use stoa_protocol::{ErrorClass, FeatureGroup, LogIndex, NodeId, PartitionId, PartitionSetId};
 use stoa_raft::{PartitionMachine, Replica};
 use stoa_store::Command;
@@ -126,7 +129,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
 
     async fn ask_barriers(self: Arc<Self>, leader: NodeId, waiting: Vec<Arc<Hosted<D>>>) {
         let partitions: Vec<PartitionId> = waiting.iter().map(|hosted| hosted.replica.partition()).collect();
-        let request = BarrierRequest { partitions };
+        let request = BarrierRequest { by: ConfirmBy::ReadIndex, partitions };
         let answer = match leader == self.info.id {
             true => Some(self.barriers(&request, CATCH_UP_STEP).await),
             false => {
@@ -147,13 +150,13 @@ impl<D: Disk, T: Transport> Node<D, T> {
         // Each once, and none that is not here: the request is foreign.
         let wanted: BTreeMap<PartitionId, Arc<Hosted<D>>> =
             request.partitions.iter().filter_map(|partition| Some((*partition, self.hosted(*partition)?))).collect();
-        let mut asked = JoinSet::new();
-        for (partition, hosted) in wanted {
-            asked.spawn(async move { (partition, hosted.replica.barrier(limit).await.ok()) });
-        }
-        let mut confirmed: BTreeMap<PartitionId, Option<LogIndex>> = BTreeMap::new();
-        each(asked, |(partition, index)| confirmed.extend([(partition, index)])).await;
-        let index = |partition| confirmed.get(partition).copied().flatten();
+        let by = request.by;
+        let asked = wanted
+            .into_iter()
+            .map(|(partition, hosted)| async move { Some((partition, hosted.replica.confirm(by, limit).await.ok()?)) });
+        let asked: FuturesUnordered<_> = asked.collect();
+        let confirmed: BTreeMap<PartitionId, LogIndex> = asked.filter_map(std::future::ready).collect().await;
+        let index = |partition| confirmed.get(partition).copied();
         BarrierAnswer { committed: request.partitions.iter().map(index).collect() }
     }
 }

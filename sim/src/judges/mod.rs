@@ -10,6 +10,7 @@ pub mod half_row;
 pub mod invented;
 pub mod kept_promises;
 pub mod leader_completeness;
+pub mod linearizable;
 pub mod log_matching;
 pub mod lost_row;
 pub mod newest_wins;
@@ -19,6 +20,8 @@ pub mod own_writes;
 pub mod progress;
 pub mod replica_ids;
 pub mod root_state;
+pub mod staleness;
+pub mod voter_sets;
 
 use crate::history::{History, Seen};
 
@@ -35,11 +38,13 @@ pub struct Broken {
 pub type ReadJudge = fn(&History, &Seen) -> Option<String>;
 
 /// The judges of reads, by name.
-pub const READ_JUDGES: [(&str, ReadJudge); 5] = [
+pub const READ_JUDGES: [(&str, ReadJudge); 7] = [
     ("no half row", half_row::judge),
     ("no invented value", invented::judge),
     ("no acknowledged row lost", lost_row::judge),
     ("own writes are read", own_writes::judge),
+    ("strong reads are linearizable", linearizable::judge),
+    ("no staler than said", staleness::judge),
     ("the newest event time wins", newest_wins::judge_read),
 ];
 

@@ -1,11 +1,14 @@
 //! What clients do: writes with event times out of order, deletes, and multi-gets, over the client crate as it is
 //! shipped. Everything is noted in the history, and every row that is read is judged at once.
 
+mod levels;
+pub mod moves;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use stoa_client::{BatchResult, GroupWriter, ReadOptions, Rows, ValueStatus, View, WriteRow, WriterOptions};
+use stoa_client::{BatchResult, GroupWriter, ReadLevel, ReadOptions, Rows, ValueStatus, View, WriteRow, WriterOptions};
 use stoa_protocol::position::PartitionPosition;
 use stoa_protocol::{PartitionSetId, Position, Value};
 
@@ -17,6 +20,8 @@ use crate::net::SimTransport;
 use crate::plan::Plan;
 use crate::trace::Trace;
 use crate::world::SimClient;
+pub use levels::LevelCounts;
+use levels::Levels;
 
 /// The catalog of a run.
 pub const CATALOG: &str = "
@@ -66,6 +71,7 @@ struct Inner {
     rows_read: u64,
     reads: u64,
     unavailable: u64,
+    levels: LevelCounts,
 }
 
 /// What clients have done.
@@ -79,12 +85,21 @@ pub struct Counts {
     pub rows_read: u64,
     /// Rows that no replica gave within the deadline.
     pub unavailable: u64,
+    /// Rows that were judged, by level.
+    pub levels: LevelCounts,
 }
 
 impl Shared {
     /// Nothing has happened yet.
     pub fn new(history: History, trace: Trace, plan: &Plan) -> Self {
-        let inner = Inner { history, broken: Vec::new(), rows_read: 0, reads: 0, unavailable: 0 };
+        let inner = Inner {
+            history,
+            broken: Vec::new(),
+            rows_read: 0,
+            reads: 0,
+            unavailable: 0,
+            levels: LevelCounts::default(),
+        };
         Self {
             inner: Arc::new(Mutex::new(inner)),
             trace,
@@ -101,8 +116,14 @@ impl Shared {
     /// What was done so far.
     pub fn counts(&self) -> Counts {
         let inner = self.lock();
-        let Inner { history, rows_read, reads, unavailable, .. } = &*inner;
-        Counts { acknowledged: history.acknowledged(), reads: *reads, rows_read: *rows_read, unavailable: *unavailable }
+        let Inner { history, rows_read, reads, unavailable, levels, .. } = &*inner;
+        Counts {
+            acknowledged: history.acknowledged(),
+            reads: *reads,
+            rows_read: *rows_read,
+            unavailable: *unavailable,
+            levels: *levels,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -122,6 +143,7 @@ pub struct Worker {
     set: PartitionSetId,
     /// What this client has had acknowledged.
     own: Position,
+    levels: Levels,
 }
 
 impl Worker {
@@ -134,8 +156,8 @@ impl Worker {
         let options = WriterOptions { deadline: CALL_LIMIT, session, ..WriterOptions::default() };
         let set = group.definition().set;
         let writer = group.writer(&["number", "text"], options).map_err(|e| e.to_string())?;
-        let (shared, own) = (shared.clone(), Position::new());
-        Ok(Self { number, shared, chance, keys: plan.keys, pace: plan.pace, view, writer, set, own })
+        let (shared, own, levels) = (shared.clone(), Position::new(), Levels::new(plan, number));
+        Ok(Self { number, shared, chance, keys: plan.keys, pace: plan.pace, view, writer, set, own, levels })
     }
 
     /// Works until it is told to stop.
@@ -235,9 +257,11 @@ impl Worker {
         let mut rows = Rows::new(&["id"]);
         keys.iter().for_each(|&key| rows.push(&[key.into()]).expect("one key column, one value"));
         let at_least = (demand == Demand::OwnWrites).then(|| self.own.clone());
+        let level = if demand == Demand::All { ReadLevel::default() } else { self.levels.draw() };
         let sent = self.shared.lock().history.tick();
-        self.shared.trace.note(format_args!("read c{} {keys:?} {demand:?}", self.number));
-        let answer = match self.view.get(&rows, &ReadOptions { deadline: CALL_LIMIT, at_least }).await {
+        self.shared.trace.note(format_args!("read c{} {keys:?} {demand:?} {level:?}", self.number));
+        let options = ReadOptions { deadline: CALL_LIMIT, at_least, level };
+        let answer = match self.view.get(&rows, &options).await {
             Ok(answer) => answer,
             Err(error) => {
                 let what = format!("a read that fits was refused: {error}");
@@ -249,7 +273,7 @@ impl Worker {
             unreachable!("the view has both columns")
         };
         let mut inner = self.shared.lock();
-        let Inner { history, broken, rows_read, reads, unavailable } = &mut *inner;
+        let Inner { history, broken, rows_read, reads, unavailable, levels } = &mut *inner;
         *reads += 1;
         let mut whole = true;
         for (row, &key) in keys.iter().enumerate() {
@@ -268,9 +292,16 @@ impl Worker {
                 number: number.i64(row),
                 text: text.str(row).map(str::to_owned),
             });
-            self.shared.trace.note(format_args!("saw c{} {key} {seen_row:?}", self.number));
+            let age = answer.age(row, 0);
+            let stale = status == ValueStatus::Stale;
+            self.shared.trace.note(format_args!("saw c{} {key} {seen_row:?} {age:?} {stale}", self.number));
             *rows_read += 1;
-            broken.extend(judge_read(history, &Seen { client: self.number, key, sent, demand, row: seen_row }));
+            let seen = Seen { client: self.number, key, sent, demand, level, age, stale, row: seen_row };
+            broken.extend(judge_read(history, &seen));
+            levels.note(&seen);
+            if let ReadLevel::Linearizable { .. } = level {
+                history.note_strong(&seen);
+            }
         }
         whole
     }

@@ -29,7 +29,7 @@ impl<D: Disk> Writer<D> {
     }
 
     /// Whether the oldest segment should be cleaned now. It is if some run of the oldest segments takes at most half of
-    /// its bytes to be written again.
+    /// its bytes to be written again. Their beginnings do not count: the segment that takes the copies has one, too.
     pub(super) fn wants_cleaning(&self) -> bool {
         if !self.is_pressed() {
             return false;
@@ -38,13 +38,13 @@ impl<D: Disk> Writer<D> {
         let older = self.segments.iter().take(self.segments.len() - 1).take_while(|segment| segment.id < pin);
         let (mut moved, mut freed) = (0, 0);
         for segment in older {
-            let live: u64 = self.needing(segment).map(|(_, held)| held.bytes).sum();
+            let live: u64 = self.needing(segment).map(|(group, held)| held.live_bytes(self.purged(group))).sum();
             // On a full device the copy must fit what the reserve gave back, with room for votes.
             if self.lacks_reserve() && live > self.options.reserve_bytes / 16 {
                 return false;
             }
             moved += live;
-            freed += segment.bytes;
+            freed += segment.filling();
             if moved <= freed / 2 {
                 return true;
             }
@@ -85,11 +85,13 @@ impl<D: Disk> Writer<D> {
 
     /// Per group, which entries of a segment are needed: those above the first number, up to the second.
     fn wanted(&self, segment: &super::Segment) -> BTreeMap<u64, (Option<u64>, u64)> {
-        let needing = self.needing(segment).map(|(group, Held { last, .. })| {
-            let purged = self.groups.get(&group).and_then(|state| state.purged.as_ref()).map(|(upto, _)| *upto);
-            (group, (purged, last))
-        });
+        let needing = self.needing(segment).map(|(group, Held { last, .. })| (group, (self.purged(group), last)));
         needing.collect()
+    }
+
+    /// Up to where a group's entries are purged.
+    fn purged(&self, group: u64) -> Option<u64> {
+        self.groups.get(&group)?.purged.as_ref().map(|(upto, _)| *upto)
     }
 }
 

@@ -1,13 +1,17 @@
 //! Multi-gets on one node.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use stoa_protocol::key::KeyBlock;
 use stoa_protocol::message::ReadRequest;
-use stoa_protocol::read::{ReadSection, SectionResult};
-use stoa_protocol::{ErrorCode, FeatureGroupId, LogIndex, PartitionId};
+use stoa_protocol::read::{ConfirmBy, OnStale, ReadLevel, ReadSection, SectionAnswer, SectionResult};
+use stoa_protocol::{ErrorBody, ErrorCode, FeatureGroupId, LogIndex, PartitionId};
 
-use super::cluster::{Cluster, until};
+use stoa_raft::root::RootCommand;
+use stoa_raft::root::command::Definitions;
+
+use super::cluster::{Cluster, TestNode, until};
 
 #[tokio::test]
 async fn a_section_that_is_late_takes_no_other_one_with_it() {
@@ -24,7 +28,10 @@ async fn a_section_that_is_late_takes_no_other_one_with_it() {
         keys: KeyBlock::new(),
     };
     // No group is defined, so what is answered at all is answered with that.
-    let request = ReadRequest { sections: vec![section(0, u64::MAX), section(1, 0), section(1, u64::MAX)] };
+    let request = ReadRequest {
+        level: ReadLevel::default(),
+        sections: vec![section(0, u64::MAX), section(1, 0), section(1, u64::MAX)],
+    };
     let answer = node.read(&request, Duration::from_millis(200)).await;
     let codes: Vec<_> = answer
         .sections
@@ -35,4 +42,121 @@ async fn a_section_that_is_late_takes_no_other_one_with_it() {
         })
         .collect();
     assert_eq!(codes, [ErrorCode::NotCaughtUp, ErrorCode::SchemaNotReady, ErrorCode::NotCaughtUp]);
+}
+
+const CATALOG: &str = "
+kind: project
+name: shop
+---
+kind: entity
+name: item
+keys: [{name: id, type: Int64}]
+---
+kind: feature_group
+project: shop
+name: row
+version: 1
+entity: item
+event_time: event_time
+features: [{name: number, type: Int64}]
+";
+
+/// Three nodes, one partition, and a group that all three replicas have learnt.
+async fn cluster_with_group() -> (Cluster, ReadSection) {
+    let cluster = Cluster::formed(1, 3).await;
+    let definitions = crate::definitions::parse_definitions("catalog", CATALOG).unwrap();
+    let root = cluster.root_leader().await;
+    let command = RootCommand::Define(Definitions { definitions });
+    root.propose_to_root(command, Duration::from_secs(10)).await.unwrap();
+    let known = |node| cluster.node(node).all_hosted().iter().all(|hosted| !hosted.view.definitions().is_empty());
+    until("all replicas know the group", || (1..=3).all(known)).await;
+    let hosted = cluster.node(1).all_hosted().remove(0);
+    let section = ReadSection {
+        partition: hosted.replica.partition(),
+        group: hosted.view.definitions()[0].id,
+        schema_version: 1,
+        at_least: LogIndex(0),
+        features: Vec::new(),
+        keys: KeyBlock::new(),
+    };
+    (cluster, section)
+}
+
+async fn read(
+    node: &Arc<TestNode>,
+    section: &ReadSection,
+    level: ReadLevel,
+    limit_ms: u64,
+) -> Result<SectionAnswer, ErrorBody> {
+    let request = ReadRequest { level, sections: vec![section.clone()] };
+    match node.read(&request, Duration::from_millis(limit_ms)).await.sections.remove(0) {
+        SectionResult::Rows(answer) => Ok(answer),
+        SectionResult::Failed(error) => Err(error),
+    }
+}
+
+fn local(max_ms: u64, on_stale: OnStale) -> ReadLevel {
+    ReadLevel::Local { max_staleness: Some(Duration::from_millis(max_ms)), on_stale }
+}
+
+const STRONG: [ReadLevel; 2] =
+    [ReadLevel::Linearizable { by: ConfirmBy::ReadIndex }, ReadLevel::Linearizable { by: ConfirmBy::Lease }];
+
+#[tokio::test]
+async fn every_replica_answers_at_every_level_and_says_how_old_it_is() {
+    let (cluster, section) = cluster_with_group().await;
+    for node in (1..=3).map(|node| cluster.node(node)) {
+        for level in STRONG {
+            let answer = read(&node, &section, level, 10_000).await.unwrap();
+            assert_eq!((answer.age, answer.stale), (Some(Duration::ZERO), false));
+        }
+        for (max_ms, on_stale) in [(5_000, OnStale::Refuse), (5_000, OnStale::Serve), (0, OnStale::Refuse)] {
+            // What was asked before the read came is not young enough for a bound of nothing: the leader is asked then.
+            let answer = read(&node, &section, local(max_ms, on_stale), 10_000).await.unwrap();
+            assert!(!answer.stale && answer.age.is_some(), "{answer:?}");
+        }
+        let age = read(&node, &section, ReadLevel::default(), 1_000).await.unwrap().age;
+        assert!(age.is_some_and(|age| age > Duration::ZERO && age < Duration::from_secs(10)), "{age:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_replica_without_its_leader_grows_old_says_so_and_refuses_what_it_cannot_promise() {
+    let (cluster, section) = cluster_with_group().await;
+    let led = |node: &u64| cluster.node(*node).all_hosted()[0].replica.leads();
+    until("the partition has a leader", || (1..=3).any(|node| led(&node))).await;
+    let alone = (1..=3).find(|node| !led(node)).unwrap();
+    let node = cluster.node(alone);
+    read(&node, &section, STRONG[0], 10_000).await.unwrap();
+    (1..=3).filter(|other| *other != alone).for_each(|other| cluster.net.cut(alone, other));
+    let age = async || read(&node, &section, ReadLevel::default(), 1_000).await.unwrap().age.unwrap();
+    let mut last = age().await;
+    while last < Duration::from_millis(700) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        last = age().await;
+    }
+    let answer = read(&node, &section, local(100, OnStale::Serve), 200).await.unwrap();
+    assert!(answer.stale && answer.age > Some(Duration::from_millis(100)), "{answer:?}");
+    let answer = read(&node, &section, local(3_600_000, OnStale::Refuse), 200).await.unwrap();
+    assert!(!answer.stale, "an hour is allowed");
+    let error = read(&node, &section, local(100, OnStale::Refuse), 200).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::Stale, "{error}");
+    for level in STRONG {
+        assert_eq!(read(&node, &section, level, 200).await.unwrap_err().code, ErrorCode::NoQuorum);
+    }
+}
+
+#[tokio::test]
+async fn a_leader_that_no_quorum_answers_says_so_and_gives_no_strong_read() {
+    let (cluster, section) = cluster_with_group().await;
+    let led = |node: &u64| cluster.node(*node).all_hosted()[0].replica.leads();
+    until("the partition has a leader", || (1..=3).any(|node| led(&node))).await;
+    let leader = (1..=3).find(led).unwrap();
+    (1..=3).filter(|other| *other != leader).for_each(|other| cluster.net.cut(leader, other));
+    let node = cluster.node(leader);
+    let trouble = || node.status().replicas.iter().find(|r| r.partition == section.partition).unwrap().trouble.clone();
+    until("it says that it is alone", || trouble().contains("quorum") || trouble().contains("no leader")).await;
+    for level in STRONG {
+        assert_eq!(read(&node, &section, level, 200).await.unwrap_err().code, ErrorCode::NoQuorum);
+    }
 }

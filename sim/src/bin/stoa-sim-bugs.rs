@@ -1,0 +1,26 @@
+//! The simulator with the planted bugs in it. `stoa-sim bugs` builds and starts it.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use stoa_sim::bugs::hunt::hunt;
+use stoa_sim::bugs::options::BugsOptions;
+
+/// Planted bugs, and the judges that must report them.
+#[derive(Debug, Parser)]
+#[command(name = "stoa-sim bugs", version)]
+struct Bugs {
+    #[command(flatten)]
+    options: BugsOptions,
+}
+
+fn main() -> ExitCode {
+    match hunt(&Bugs::parse().options) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("stoa-sim bugs: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
