@@ -335,7 +335,8 @@ impl SimDisk {
     /// Another device with what a loss of power would leave of this one at the least; nothing happens to this one.
     pub fn after_power_loss(&self) -> SimDisk {
         let device = self.lock();
-        let kept = |content: &Content| Content { now: content.synced.clone(), synced: content.synced.clone() };
+        let kept =
+            |content: &Content| Content { now: content.synced.clone(), synced: content.synced.clone(), cut: false };
         let named = |file: &u64| device.durable_names.values().any(|named| named == file);
         let left = Device {
             files: device
@@ -351,7 +352,7 @@ impl SimDisk {
             capacity: device.capacity,
             ..Device::default()
         };
-        SimDisk { device: Arc::new(Mutex::new(left)), watch: None }
+        SimDisk { device: Arc::new(Mutex::new(left)), ..SimDisk::default() }
     }
 
     /// Shows what would be left if power were lost now and the device kept nothing but what was synced. For judges: it
