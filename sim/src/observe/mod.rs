@@ -27,7 +27,7 @@ use crate::judges::one_vote::OneVote;
 use crate::judges::progress::Progress;
 use crate::judges::replica_ids::ReplicaIds;
 use crate::judges::root_state::RootStates;
-use crate::judges::{durable_quorum, kept_promises, leader_completeness};
+use crate::judges::{durable_quorum, kept_promises, leader_completeness, purged};
 use crate::machine::Machine;
 use disk_log::{DiskLog, GroupLog};
 use frames::{Frame, LogId, Said, Vote};
@@ -122,7 +122,11 @@ impl Judges {
                 self.one_vote.forget(node, group);
                 self.committed.forget(node, group);
             }
-            Said::Purge(_) | Said::Segment { .. } | Said::HardState { .. } | Said::Mark => {}
+            Said::Purge(_) => {
+                let broken = purged::judge(node, group, frame.index, before);
+                self.report("what is purged is in a snapshot", broken);
+            }
+            Said::Segment { .. } | Said::HardState { .. } | Said::Mark => {}
         }
     }
 
