@@ -366,14 +366,14 @@ impl<D: Disk, M: Machine> Replica<D, M> {
         self.trouble.lock().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
-    fn check_trouble(&self) -> Result<(), ErrorBody> {
+    pub(crate) fn check_trouble(&self) -> Result<(), ErrorBody> {
         match self.trouble() {
             Some(why) => Err(ErrorBody::new(ErrorCode::Halted, format!("partition {}: {why}", self.partition))),
             None => Ok(()),
         }
     }
 
-    fn halted(&self, why: String) -> ErrorBody {
+    pub(crate) fn halted(&self, why: String) -> ErrorBody {
         let mut trouble = self.trouble.lock().unwrap_or_else(|e| e.into_inner());
         if trouble.is_none() {
             tracing::error!(partition = self.partition.0, why, "the replica has halted");
@@ -452,9 +452,11 @@ impl<D: Disk, M: Machine> Replica<D, M> {
         Ok(())
     }
 
-    /// Ends the replica: its tasks stop, and no callback touches the log afterwards.
+    /// Ends the replica: its tasks stop, and no callback touches the log or the snapshots afterwards.
     pub async fn shutdown(&self) {
         self.tasks.abort_all();
+        self.incoming.close().await;
+        self.trouble.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert_with(|| "it has ended".into());
         if let Err(error) = self.context.run(self.raft.shutdown()).await {
             tracing::warn!(partition = self.partition.0, %error, "a replica ended with an error");
         }

@@ -39,6 +39,8 @@ pub struct Machine {
     pub disk: SimDisk,
     clock: Arc<SimClock>,
     lives: u64,
+    /// Disks that it has had.
+    disks: u64,
     process: Option<Process>,
     held: bool,
     node: Arc<Mutex<Started>>,
@@ -90,6 +92,7 @@ impl Machine {
             disk: SimDisk::watched(Arc::new(watch)),
             clock,
             lives: 0,
+            disks: 1,
             process: None,
             held: false,
             node: Arc::default(),
@@ -204,6 +207,16 @@ impl Machine {
             Crash::Process => self.disk.kill(),
             Crash::Power => self.disk.crash(&mut |n| self.chance.below(n)),
         }
+    }
+
+    /// Gets another disk, an empty one. No process runs.
+    pub fn empty(&mut self) {
+        assert!(!self.is_up(), "node {} runs", self.id());
+        self.disks += 1;
+        let name = format!("n{}", self.id());
+        self.trace.note(format_args!("empty {name} disk {}", self.disks));
+        let chance = Chance::new(self.seed, &format!("disk {} of {name}", self.disks));
+        self.disk = SimDisk::watched(Arc::new(Watch { name, trace: self.trace.clone(), chance }));
     }
 
     /// Holds the process as SIGSTOP does.

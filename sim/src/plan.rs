@@ -8,6 +8,17 @@ use stoa_raft::RaftTiming;
 use crate::chance::Chance;
 pub use crate::faults::FaultKind;
 
+/// What an operator does in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moves {
+    /// No replica is replaced, unless its disk is lost.
+    None,
+    /// Replicas are replaced by others on other nodes of their zones.
+    Between,
+    /// Also by new ones on their own nodes, for which the old one's data is given up at once.
+    InPlaceToo,
+}
+
 /// What a run is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
@@ -29,12 +40,16 @@ pub struct Plan {
     pub duplicate_ppm: u64,
     /// The kinds of fault of this run; none in a calm one.
     pub faults: Vec<FaultKind>,
+    /// The longest pause between two strikes of a kind, if it is not drawn.
+    pub fault_pause: Option<Duration>,
     /// How many faults may be active at once.
     pub overlap: usize,
     /// Whether clients read by leases. Not where a clock stops or drifts further than declared: leases rest on clocks.
     pub lease_reads: bool,
     /// The timing of replication.
     pub timing: RaftTiming,
+    /// What an operator does.
+    pub moves: Moves,
 }
 
 impl Plan {
@@ -51,9 +66,11 @@ impl Plan {
             pace: Duration::from_millis(20 + chance.below(180)),
             duplicate_ppm: *chance.pick(&[0, 0, 1_000, 50_000]),
             faults: mix(seed),
+            fault_pause: None,
             overlap: 1 + chance.below(4) as usize,
             lease_reads: true,
             timing: RaftTiming::default(),
+            moves: *Chance::new(seed, "moves").pick(&[Moves::None, Moves::Between, Moves::InPlaceToo]),
         }
     }
 
@@ -68,14 +85,17 @@ impl Plan {
             pace: Duration::from_millis(60),
             duplicate_ppm: 0,
             faults: Vec::new(),
+            moves: Moves::None,
             ..Self::draw(seed)
         }
     }
 
     /// The longest pause between two strikes of a kind: each run has rates of its own.
     pub fn pause_of(&self, kind: FaultKind) -> Duration {
-        let chance = Chance::new(self.seed, &format!("rate of {kind:?}"));
-        Duration::from_secs(*chance.pick(&PAUSES_S))
+        self.fault_pause.unwrap_or_else(|| {
+            let chance = Chance::new(self.seed, &format!("rate of {kind:?}"));
+            Duration::from_secs(*chance.pick(&PAUSES_S))
+        })
     }
 }
 
@@ -95,7 +115,7 @@ impl fmt::Display for Plan {
         write!(
             f,
             "seed {}: {} nodes, {} partitions, {} clients, {} keys, {:?} of work at a pace of {:?}, duplicates {} ppm, \
-             lease reads {}, faults (up to {} at once, each with its longest pause) [",
+             lease reads {}, moves {:?}, faults (up to {} at once, each with its longest pause) [",
             self.seed,
             self.nodes,
             self.partitions,
@@ -105,6 +125,7 @@ impl fmt::Display for Plan {
             self.pace,
             self.duplicate_ppm,
             self.lease_reads,
+            self.moves,
             self.overlap,
         )?;
         for (place, kind) in self.faults.iter().enumerate() {

@@ -25,6 +25,7 @@ use crate::observe::Judged;
 use crate::panics;
 use crate::plan::Plan;
 use crate::trace::Trace;
+use crate::workload::moves::{MoveCounts, Operator};
 use crate::workload::{CATALOG, Counts, Shared, Worker};
 use crate::world::{SimClient, World, now};
 
@@ -47,6 +48,8 @@ pub struct Outcome {
     pub strikes: Strikes,
     /// What clients did.
     pub counts: Counts,
+    /// What an operator did.
+    pub moves: MoveCounts,
     /// What became of messages.
     pub net: NetCounts,
     /// Pairs of replicas that were compared at equal positions.
@@ -111,6 +114,7 @@ async fn live(world: &mut World, shared: &Shared, start: Instant) -> Outcome {
         broken: Vec::new(),
         strikes: BTreeMap::new(),
         counts: Counts::default(),
+        moves: MoveCounts::default(),
         net: NetCounts::default(),
         compared: 0,
         judged: Judged::default(),
@@ -123,6 +127,8 @@ async fn live(world: &mut World, shared: &Shared, start: Instant) -> Outcome {
     }
     world.judge_ends();
     outcome.counts = shared.counts();
+    outcome.moves = world.desk.counts();
+    outcome.broken.extend(world.desk.broken());
     outcome.net = world.net.counts();
     outcome.compared = world.digests.compared;
     outcome.judged = world.observer.judged();
@@ -146,6 +152,13 @@ async fn phases(world: &mut World, shared: &Shared, outcome: &mut Outcome) -> Re
         let worker = open(world, number, client, shared).await?;
         workers.push(spawn_unwatched(worker.work(stop.clone())));
     }
+    let operator = Operator::new(
+        world.client(world.plan.clients).await.map_err(|e| e.to_string())?,
+        &world.plan,
+        world.desk.clone(),
+        world.trace.clone(),
+    );
+    let operator = spawn_unwatched(operator.work(stop.clone()));
     outcome.strikes = strike(world).await;
 
     world.heal();
@@ -155,6 +168,7 @@ async fn phases(world: &mut World, shared: &Shared, outcome: &mut Outcome) -> Re
         worker.await.map_err(|error| format!("a client panicked: {error}"))?;
     }
     outcome.alive = Some(revive(world, shared, &clients, healed).await?);
+    operator.abort();
     audit(world, shared, &clients).await
 }
 
@@ -204,7 +218,7 @@ async fn revive(
         world.pass(POLL).await;
     }
     let writable = now() - healed;
-    while let Some(why) = world.unequal() {
+    while let Some(why) = world.moving().or_else(|| world.unequal()) {
         if now() - healed > LIVENESS_LIMIT {
             return Err(format!("replicas are not equal {LIVENESS_LIMIT:?} after all was healed: {why}"));
         }

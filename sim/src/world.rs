@@ -10,7 +10,7 @@ use stoa_client::Client;
 use stoa_env::task::spawn_unwatched;
 use stoa_env::{Clock, PeerIdentity};
 use stoa_protocol::message::Caller;
-use stoa_protocol::{ClusterId, NodeId, PartitionId};
+use stoa_protocol::{ClusterId, NodeId, PartitionId, ROOT_PARTITION};
 use stoa_raft::wal::WalOptions;
 use tokio::time::Instant;
 
@@ -18,12 +18,14 @@ use crate::chance::Chance;
 use crate::clock::SimClock;
 use crate::judges::Broken;
 use crate::judges::digests::Digests;
+use crate::judges::voter_sets;
 use crate::links::Links;
 use crate::machine::Machine;
 use crate::net::{Net, SimTransport};
 use crate::observe::Observer;
 use crate::plan::Plan;
 use crate::trace::Trace;
+use crate::workload::moves::Desk;
 
 /// The zones.
 pub const ZONES: [&str; 3] = ["a", "b", "c"];
@@ -48,6 +50,8 @@ pub struct World {
     pub digests: Digests,
     /// The judges of replication.
     pub observer: Observer,
+    /// What the operator is told and has done.
+    pub desk: Desk,
     /// Promises that were not kept, as far as the world itself sees them.
     pub broken: Vec<Broken>,
     start: Instant,
@@ -65,7 +69,17 @@ impl World {
         machines.iter().for_each(|machine| observer.watch(machine.id(), machine.disk.clone()));
         let judges = observer.clone();
         net.see_answers(Arc::new(move |node, request, answer| judges.answered(node, request, answer)));
-        Self { plan, trace, net, machines, digests: Digests::default(), observer, broken: Vec::new(), start }
+        Self {
+            plan,
+            trace,
+            net,
+            machines,
+            digests: Digests::default(),
+            observer,
+            desk: Desk::default(),
+            broken: Vec::new(),
+            start,
+        }
     }
 
     /// All faults are over: links, machines and processes are well.
@@ -112,6 +126,52 @@ impl World {
                 }
             }
         }
+        self.judge_voters();
+    }
+
+    /// Looks at the members of every group as every replica has them.
+    fn judge_voters(&mut self) {
+        let zone_of = |node: NodeId| self.machines.iter().find(|m| m.id() == node.0).map(|m| m.zone().to_owned());
+        let mut found = Vec::new();
+        for node in self.machines.iter().filter_map(Machine::node) {
+            let groups = node.all_hosted().into_iter().map(|h| (h.replica.partition(), h.replica.members()));
+            let root = node.root_replica().map(|root| (ROOT_PARTITION, root.members()));
+            for (partition, members) in groups.chain(root) {
+                found.extend(voter_sets::judge(partition, &members, zone_of));
+            }
+        }
+        for what in found {
+            let broken = Broken { judge: "a voter in each of three zones", what };
+            if !self.broken.contains(&broken) {
+                self.broken.push(broken);
+            }
+        }
+    }
+
+    /// Whether all moves have come to their end: none is planned, no configuration is joint, nobody learns, and every node
+    /// has been taken with the data that it has; why not, if not.
+    pub fn moving(&self) -> Option<String> {
+        for machine in &self.machines {
+            let Some(node) = machine.node() else { return Some(format!("node {} does not run", machine.id())) };
+            let state = node.state();
+            if let Some(moved) = state.moves.first() {
+                return Some(format!("node {} knows of {moved:?}", machine.id()));
+            }
+            if state.map.node(node.info().id) != Some(node.info()) {
+                return Some(format!("node {} is known with other data", machine.id()));
+            }
+            let groups = node.all_hosted().into_iter().map(|h| (h.replica.partition(), h.replica.members()));
+            let root = node.root_replica().map(|root| (ROOT_PARTITION, root.members()));
+            if state.map.root.iter().any(|replica| replica.node == node.info().id) && root.is_none() {
+                return Some(format!("node {} has no replica of the root group", machine.id()));
+            }
+            for (partition, members) in groups.chain(root) {
+                if members.voters.len() != 1 || !members.learners.is_empty() {
+                    return Some(format!("group {partition} as node {} has it: {members:?}", machine.id()));
+                }
+            }
+        }
+        None
     }
 
     /// Whether all replicas of all partitions are here, serve, and hold the same at the same position; why not, if not.

@@ -126,7 +126,7 @@ fn short(plan: &mut Plan, faults: &[FaultKind]) {
     plan.pace = Duration::from_millis(60);
     plan.duplicate_ppm = 0;
     plan.faults = faults.to_vec();
-    plan.fault_pause = Duration::from_millis(800);
+    plan.fault_pause = Some(Duration::from_millis(800));
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! To add one: a row of the table, and a function in the file of its family. Everything else (drawing, timelines,
 //! coverage, minimising) reads the table.
 
+mod lost_disk;
 mod network;
 mod process;
 mod timeline;
@@ -88,6 +89,8 @@ kinds! {
     Loss: [20], (50, 4_000), network::loss;
     /// Every link has messages that are late.
     Spikes: [20], (50, 4_000), network::spikes;
+    /// A machine loses its disk, and comes back with an empty one; its replicas are built anew.
+    LostDisk: [39], (50, 4_000), lost_disk::lose;
 }
 
 impl FaultKind {

@@ -21,6 +21,7 @@ pub mod progress;
 pub mod replica_ids;
 pub mod root_state;
 pub mod staleness;
+pub mod voter_sets;
 
 use crate::history::{History, Seen};
 

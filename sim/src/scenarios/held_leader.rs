@@ -40,8 +40,7 @@ pub fn play(seed: u64) -> Vec<Broken> {
                     let go_on = machine.go_on_at(end);
                     stage.read(cast.leader, level, Duration::from_secs(20)).await;
                     go_on.await.map_err(|error| error.to_string())?;
-                    stage.world.heal_links();
-                    stage.world.machines[cast.leader].go_on();
+                    stage.world.heal();
                     stage.world.pass(Duration::from_secs(3)).await;
                 }
             }

@@ -2,6 +2,7 @@
 //! shipped. Everything is noted in the history, and every row that is read is judged at once.
 
 mod levels;
+pub mod moves;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};

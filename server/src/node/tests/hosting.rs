@@ -1,6 +1,5 @@
 //! Which replicas start, and which must not.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,7 +15,7 @@ use stoa_raft::root::command::{CreateSet, Form, Join, RootCommand};
 
 use super::cluster::{CLUSTER, Cluster, TestNode, addr, end_of, until};
 use crate::node::HELD_CALLS;
-use crate::node::hosting::host_placed;
+use crate::node::hosting::{Looks, host_placed};
 
 /// A root state with a set of `partitions` on nodes 4, 5 and 6, the first of which is `first`.
 fn placed(first: &NodeInfo, partitions: u32) -> RootState {
@@ -61,7 +60,7 @@ async fn a_node_that_is_not_in_the_map_starts_nothing_that_is_placed_on_it() {
     let mut state = placed(node.info(), 2);
     state.map.nodes.retain(|known| known.id != node.info().id);
     node.take_state(Arc::new(state)).await;
-    host_placed(&node, &mut BTreeMap::new()).await;
+    host_placed(&node, &mut Looks::default()).await;
     assert_eq!(ids(&node), Vec::<u64>::new());
     // Once it is there, they start.
     let mut state = placed(node.info(), 2);
@@ -100,7 +99,7 @@ async fn damage_that_no_group_owns_keeps_every_group_out_that_the_log_does_not_k
     let expected: Vec<PartitionId> = placed(&info, 2).map.sets[0].partitions.iter().map(|p| p.id).collect();
     for start in 0..2 {
         let node = cluster.start(4).await;
-        host_placed(&node, &mut BTreeMap::new()).await;
+        host_placed(&node, &mut Looks::default()).await;
         assert_eq!(ids(&node), Vec::<u64>::new(), "start {start}, {first:?} was there before");
         let status = node.status();
         for partition in &expected {
