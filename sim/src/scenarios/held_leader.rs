@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::stage::{BY_LEASE, BY_READ_INDEX, play as play_on};
 use crate::judges::Broken;
+use crate::links::Links;
 use crate::world::now;
 
 /// How long the leader is held, in halves of its lease.
@@ -40,7 +41,8 @@ pub fn play(seed: u64) -> Vec<Broken> {
                     let go_on = machine.go_on_at(end);
                     stage.read(cast.leader, level, Duration::from_secs(20)).await;
                     go_on.await.map_err(|error| error.to_string())?;
-                    stage.world.heal();
+                    stage.world.net.links(Links::heal);
+                    stage.world.machines[cast.leader].go_on();
                     stage.world.pass(Duration::from_secs(3)).await;
                 }
             }
