@@ -102,7 +102,7 @@ fn summary(outcome: &Outcome) -> String {
     };
     format!(
         "{:?} simulated; {} rows acknowledged, {} reads of {} rows ({}), {} unavailable; {} messages, {} lost, {} cut, {} doubled; {compared} \
-         comparisons of replicas; {judged:?}; faults {strikes:?}; {alive}; trace {} lines, hash {:032x}",
+         comparisons of replicas; {judged:?}; {:?}; faults {strikes:?}; {alive}; trace {} lines, hash {:032x}",
         outcome.simulated,
         counts.acknowledged,
         counts.reads,
@@ -113,6 +113,7 @@ fn summary(outcome: &Outcome) -> String {
         net.lost,
         net.cut,
         net.doubled,
+        outcome.moves,
         outcome.trace.0,
         outcome.trace.1
     )

@@ -149,7 +149,6 @@ fn short(plan: &mut Plan, faults: &[FaultKind]) {
     plan.keys = 40;
     plan.chaos = Duration::from_secs(10);
     plan.pace = Duration::from_millis(60);
-    plan.duplicate_ppm = 0;
     plan.faults = faults.to_vec();
     plan.overlap = 1;
     plan.moves = Moves::None;

@@ -59,8 +59,6 @@ const ROWS_OF_READ_MAX: u64 = 10;
 pub struct Shared {
     inner: Arc<Mutex<Inner>>,
     trace: Trace,
-    /// Whether an answer may be that of a second copy of its request, which finds itself there.
-    duplicates: bool,
     /// Whether nothing strikes, so that nothing may be missing either.
     calm: bool,
 }
@@ -100,12 +98,7 @@ impl Shared {
             unavailable: 0,
             levels: LevelCounts::default(),
         };
-        Self {
-            inner: Arc::new(Mutex::new(inner)),
-            trace,
-            duplicates: plan.duplicate_ppm > 0,
-            calm: plan.faults.is_empty(),
-        }
+        Self { inner: Arc::new(Mutex::new(inner)), trace, calm: plan.faults.is_empty() }
     }
 
     /// As in a run in which something strikes: nobody promises that every read is answered.
@@ -225,8 +218,7 @@ impl Worker {
                 for (place, &number) in rows.iter().enumerate() {
                     history.settle(number, true);
                     let older = answer.older.contains(&(place as u32));
-                    // A second copy of a request finds the rows of the first.
-                    if answer.repeated || (older && self.shared.duplicates) {
+                    if answer.repeated {
                         continue;
                     }
                     if let Some(what) = newest_wins::judge_answer(history, number, older) {
