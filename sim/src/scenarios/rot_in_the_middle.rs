@@ -13,6 +13,7 @@ use stoa_raft::RaftTiming;
 
 use super::stage::{BY_READ_INDEX, Stage, play as play_on};
 use crate::judges::Broken;
+use crate::links::Links;
 use crate::machine::Crash;
 
 /// Writes that the voter never has.
@@ -39,7 +40,7 @@ pub fn play(seed: u64) -> Vec<Broken> {
             flip(stage, cast.heir)?;
             stage.world.machines[cast.heir].start();
             stage.world.machines[cast.leader].crash(Crash::Process);
-            stage.world.heal_links();
+            stage.world.net.links(Links::heal);
             stage.world.pass(Duration::from_secs(4)).await;
             for client in [cast.heir, cast.voter] {
                 stage.read(client, BY_READ_INDEX, Duration::from_secs(2)).await;
