@@ -246,8 +246,21 @@ impl World {
         seen.into_iter().find_map(|(partition, digests)| {
             let equal = digests.len() == ZONES.len() && digests.iter().all(|d| *d == digests[0]);
             let applied: Vec<_> = digests.iter().map(|digest| digest.applied).collect();
-            (!equal).then(|| format!("partition {partition}: replicas at {applied:?}"))
+            (!equal).then(|| format!("partition {partition}: replicas at {applied:?}{}", self.troubles(partition)))
         })
+    }
+
+    /// What nodes say of a partition that is not well.
+    fn troubles(&self, partition: PartitionId) -> String {
+        let mut said = String::new();
+        for node in self.machines.iter().filter_map(Machine::node) {
+            let of_it = |replica: &&stoa_protocol::message::ReplicaStatus| replica.partition == partition;
+            if let Some(status) = node.status().replicas.iter().find(of_it) {
+                let (node, trouble) = (node.info().id, &status.trouble);
+                said.push_str(&format!("; node {node}: at {} {trouble}", status.applied));
+            }
+        }
+        said
     }
 
     /// Nodes that have ended by themselves: no fault of a plan gives them a reason.
