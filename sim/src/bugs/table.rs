@@ -6,7 +6,7 @@ use stoa_planted::Bug;
 
 use super::worlds::{altering_network, lying_disks, replaying_network};
 use super::{PlantedBug, Switch, Way};
-use crate::plan::{FaultKind, Plan};
+use crate::plan::{FaultKind, Moves, Plan};
 
 const DIGESTS: &str = "equal digests at equal positions";
 const HALF_ROW: &str = "no half row";
@@ -14,6 +14,8 @@ const INVENTED: &str = "no invented value";
 const LOST_ROW: &str = "no acknowledged row lost";
 const NEWEST: &str = "the newest event time wins";
 const OWN_WRITES: &str = "own writes are read";
+const REPLICA_IDS: &str = "a replica id is one replica";
+const VOTER_SETS: &str = "a voter in each of three zones";
 
 /// All of them.
 pub const BUGS: &[PlantedBug] = &[
@@ -85,6 +87,22 @@ pub const BUGS: &[PlantedBug] = &[
         way: Way::Swarm { needs: "cut zones", shape: |plan| short(plan, &[FaultKind::CutZone, FaultKind::Loss]) },
     },
     PlantedBug {
+        name: "TwoReplicasInOneZone",
+        what: "the voter that a new one replaces stays a voter",
+        place: "raft/src/reconfigure.rs",
+        judge: VOTER_SETS,
+        switch: Switch::Line(Bug::TwoReplicasInOneZone),
+        way: Way::Swarm { needs: "replicas that are replaced", shape: |plan| moving(plan, Moves::InPlaceToo, &[]) },
+    },
+    PlantedBug {
+        name: "ReuseReplicaId",
+        what: "a node that lost its data is taken as the node that it was",
+        place: "raft/src/root/state.rs",
+        judge: REPLICA_IDS,
+        switch: Switch::Line(Bug::ReuseReplicaId),
+        way: Way::Swarm { needs: "a lost disk", shape: |plan| moving(plan, Moves::None, &[FaultKind::LostDisk]) },
+    },
+    PlantedBug {
         name: "LyingDisks",
         what: "devices answer syncs and do nothing",
         place: "world",
@@ -127,6 +145,12 @@ fn short(plan: &mut Plan, faults: &[FaultKind]) {
     plan.duplicate_ppm = 0;
     plan.faults = faults.to_vec();
     plan.fault_pause = Some(Duration::from_millis(800));
+}
+
+/// The same, with an operator that replaces replicas.
+fn moving(plan: &mut Plan, moves: Moves, faults: &[FaultKind]) {
+    short(plan, faults);
+    plan.moves = moves;
 }
 
 #[cfg(test)]

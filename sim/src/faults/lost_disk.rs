@@ -23,6 +23,7 @@ pub fn lose(world: &mut World, chance: &Chance, lasts: Duration) -> Option<Vec<S
     let incarnation = machine.node()?.info().incarnation;
     machine.crash(Crash::Power);
     machine.empty();
+    world.observer.watch(machine.id(), machine.disk.clone());
     world.desk.lose(machine.id(), incarnation);
     Some(vec![Step::new(lasts, move |world| world.machines[at].start_if_down())])
 }
