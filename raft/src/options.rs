@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use stoa_env::planted;
+
 /// Timing of all groups of a node. Equal on all nodes is wise; safety does not depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RaftTiming {
@@ -61,6 +63,9 @@ impl RaftTiming {
     ///
     /// openraft keeps 4, and `replica.rs` keeps 3.
     pub fn lease_read_age_max(&self) -> Duration {
+        if planted!(LeaseWithoutMargin) {
+            return self.lease();
+        }
         self.lease().saturating_sub(self.lease() * self.clock_drift_ppm * 2 / 1_000_000)
     }
 
@@ -115,6 +120,9 @@ impl RaftTiming {
             enable_pre_vote: Some(true),
             // A transient machine must not lead before it has replayed: a restarted leader is elected again.
             enable_leader_restore: Some(false),
+            // A leader that was replaced hands leadership over by our own call when its node stops it (`Replica`): Raft's
+            // own way would void its lease without a word to those who count on it.
+            removed_leader_step_down: openraft::StepDownPolicy::Never,
             // A replica campaigns only when its silence after the start has passed (replica.rs).
             enable_elect: false,
             ..Default::default()

@@ -34,6 +34,13 @@ pub struct GroupLog {
     pub suspect: bool,
 }
 
+impl Held {
+    /// An entry as a judge's test makes it up.
+    pub fn new(term: u64, hash: u64) -> Self {
+        Self { term, hash, segment: 0 }
+    }
+}
+
 impl GroupLog {
     /// The term of the entry at `index`, or of the purge point if it is there.
     pub fn term_at(&self, index: u64) -> Option<u64> {
@@ -79,6 +86,17 @@ impl GroupLog {
 /// Sees each frame once, when it has become durable, with what was durable of its group before it.
 pub type See<'a> = &'a mut dyn FnMut(&GroupLog, &Frame);
 
+/// Which frames have been seen. The frames of a group are numbered; after it was forgotten they are numbered anew.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Per group, the number of the next frame that nobody has seen.
+    next: BTreeMap<u64, u64>,
+    /// Per group, the number of the last frame that says that the group is forgotten.
+    forgotten: BTreeMap<u64, u64>,
+    /// Per group, how many such frames are to come in a replay before its present life begins.
+    before: BTreeMap<u64, usize>,
+}
+
 /// The durable part of a node's log.
 #[derive(Debug, Default)]
 pub struct DiskLog {
@@ -86,8 +104,7 @@ pub struct DiskLog {
     epoch: u64,
     segments: BTreeMap<u64, Segment>,
     groups: BTreeMap<u64, GroupLog>,
-    /// Per group, the number of the next frame that nobody has seen.
-    seen: BTreeMap<u64, u64>,
+    seen: Seen,
     nothing: GroupLog,
 }
 
@@ -181,32 +198,56 @@ impl DiskLog {
         self.groups.values_mut().for_each(GroupLog::forget_log);
         if self.segments.is_empty() {
             // An empty disk is another life, and has no past.
-            return self.seen.clear();
+            self.seen = Seen::default();
+            return;
         }
-        let ids: Vec<u64> = self.segments.keys().copied().collect();
-        let mut before = 0;
-        for (place, &id) in ids.iter().enumerate() {
-            let later = ids.get(place + 1).map(|next| &self.segments[next]);
-            if later.is_some_and(|later| later.previous < id) {
-                continue;
+        let chain = chain(&self.segments);
+        let mut forgotten: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+        for (.., frames) in &chain {
+            for frame in frames.iter().filter(|frame| frame.said == Said::Forget) {
+                forgotten.entry(frame.group).or_default().push(frame.sequence);
             }
-            let segment = &self.segments[&id];
-            let first = segment.previous != before || before == 0;
+        }
+        let seen_before = |(group, forgets): (u64, Vec<u64>)| {
+            let last = self.seen.forgotten.get(&group)?;
+            Some((group, forgets.iter().rposition(|sequence| sequence == last)? + 1))
+        };
+        self.seen.before = forgotten.into_iter().filter_map(seen_before).collect();
+        for (id, first, frames) in chain {
             if first {
                 self.groups.values_mut().for_each(GroupLog::forget_log);
             }
-            let valid = later.filter(|later| later.previous == id).map_or(u64::MAX, |later| later.previous_valid);
-            for frame in segment.frames.iter().take_while(|frame| (frame.offset as u64) < valid) {
+            for frame in frames {
                 take(&mut self.groups, &mut self.seen, frame, id, first, see);
             }
-            before = id;
         }
+        self.seen.before.clear();
     }
+}
+
+/// The segments that count, oldest first, with what is valid of each, and whether its chain begins with it.
+fn chain(segments: &BTreeMap<u64, Segment>) -> Vec<(u64, bool, &[Frame])> {
+    let ids: Vec<u64> = segments.keys().copied().collect();
+    let mut out = Vec::new();
+    let mut before = 0;
+    for (place, &id) in ids.iter().enumerate() {
+        let later = ids.get(place + 1).map(|next| &segments[next]);
+        if later.is_some_and(|later| later.previous < id) {
+            continue;
+        }
+        let segment = &segments[&id];
+        let first = segment.previous != before || before == 0;
+        let valid = later.filter(|later| later.previous == id).map_or(u64::MAX, |later| later.previous_valid);
+        let end = segment.frames.partition_point(|frame| (frame.offset as u64) < valid);
+        out.push((id, first, &segment.frames[..end]));
+        before = id;
+    }
+    out
 }
 
 fn take(
     groups: &mut BTreeMap<u64, GroupLog>,
-    seen: &mut BTreeMap<u64, u64>,
+    seen: &mut Seen,
     frame: &Frame,
     segment: u64,
     first_segment: bool,
@@ -224,14 +265,22 @@ fn take(
         _ => {}
     }
     let group = groups.entry(frame.group).or_default();
-    let next = seen.entry(frame.group).or_default();
-    if frame.sequence >= *next {
+    let before = seen.before.get_mut(&frame.group).filter(|before| **before > 0);
+    let is_past = before.is_some();
+    if let Some(before) = before.filter(|_| frame.said == Said::Forget) {
+        *before -= 1;
+    }
+    let next = seen.next.entry(frame.group).or_default();
+    if !is_past && frame.sequence >= *next {
         *next = frame.sequence + 1;
         see(group, frame);
+        if frame.said == Said::Forget {
+            seen.next.remove(&frame.group);
+            seen.forgotten.insert(frame.group, frame.sequence);
+        }
     }
     if frame.said == Said::Forget {
-        groups.remove(&frame.group);
-        seen.remove(&frame.group);
+        group.forget_log();
     } else {
         group.take(frame, segment);
     }
