@@ -66,7 +66,8 @@ impl RaftTiming {
         if planted!(LeaseWithoutMargin) {
             return self.lease();
         }
-        self.lease().saturating_sub(self.lease() * self.clock_drift_ppm * 2 / 1_000_000)
+        let drift_ppm = if planted!(LeaseWithoutMargin) { 0 } else { self.clock_drift_ppm };
+        self.lease().saturating_sub(self.lease() * drift_ppm * 2 / 1_000_000)
     }
 
     /// Checks the relations:

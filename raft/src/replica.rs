@@ -238,8 +238,13 @@ impl<D: Disk, M: Machine> Replica<D, M> {
         {
             return Ok(self.status().committed);
         }
+        if planted!(StrongReadWithoutQuorum) && self.leads() {
+            return Ok(self.status().committed);
+        }
         let age_max = match by {
             ConfirmBy::ReadIndex => Duration::ZERO,
+            // Once it was in its lease, for as long as it believes that it leads.
+            ConfirmBy::Lease if planted!(CachedLeaseVerdict) => Duration::from_secs(3_600),
             ConfirmBy::Lease => self.timing.lease_read_age_max(),
         };
         // An acknowledgement that is too old is no refusal: a new one is asked for. Raft waits no longer than the caller.

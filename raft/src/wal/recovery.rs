@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use stoa_env::Disk;
+use stoa_env::{Disk, planted};
 
 use super::frame::{self, Item, Kind, Position};
 use super::hard_state::HardState;
@@ -274,6 +274,9 @@ impl Walk {
 /// it says, be it before or behind some damage.
 fn attested(file: &File, items: &[Item<'_>]) -> u64 {
     let preamble = file.header.as_ref().map_or(0, |header| header.preamble);
+    if planted!(TruncateMiddle) {
+        return preamble;
+    }
     let said = items.iter().filter_map(Item::header).map(|header| header.durable);
     said.filter(|durable| durable.segment == file.id).map(|durable| durable.offset).max().unwrap_or(0).max(preamble)
 }

@@ -18,6 +18,7 @@ pub mod one_majority;
 pub mod one_vote;
 pub mod own_writes;
 pub mod progress;
+pub mod purged;
 pub mod replica_ids;
 pub mod root_state;
 pub mod staleness;

@@ -83,19 +83,36 @@ impl GroupLog {
     }
 }
 
+/// Which frames have been seen. A frame that a start of the node copied stands at a new place under its old number; what is
+/// read once more stands where it stood. Numbers begin anew when a group is erased and another replica begins.
+#[derive(Debug, Default)]
+struct SeenFrames {
+    /// Per group, the number of the next frame.
+    next: BTreeMap<u64, u64>,
+    /// Segment and offset of the last frame.
+    upto: Option<(u64, usize)>,
+}
+
+impl SeenFrames {
+    /// Notes a frame, and says whether it is seen for the first time.
+    fn is_new(&mut self, frame: &Frame, segment: u64) -> bool {
+        let place = Some((segment, frame.offset));
+        if place <= self.upto {
+            return false;
+        }
+        self.upto = place;
+        let next = self.next.entry(frame.group).or_default();
+        let new = frame.sequence >= *next;
+        *next = (frame.sequence + 1).max(*next);
+        if frame.said == Said::Forget {
+            self.next.remove(&frame.group);
+        }
+        new
+    }
+}
+
 /// Sees each frame once, when it has become durable, with what was durable of its group before it.
 pub type See<'a> = &'a mut dyn FnMut(&GroupLog, &Frame);
-
-/// Which frames have been seen. The frames of a group are numbered; after it was forgotten they are numbered anew.
-#[derive(Debug, Default)]
-struct Seen {
-    /// Per group, the number of the next frame that nobody has seen.
-    next: BTreeMap<u64, u64>,
-    /// Per group, the number of the last frame that says that the group is forgotten.
-    forgotten: BTreeMap<u64, u64>,
-    /// Per group, how many such frames are to come in a replay before its present life begins.
-    before: BTreeMap<u64, usize>,
-}
 
 /// The durable part of a node's log.
 #[derive(Debug, Default)]
@@ -104,7 +121,7 @@ pub struct DiskLog {
     epoch: u64,
     segments: BTreeMap<u64, Segment>,
     groups: BTreeMap<u64, GroupLog>,
-    seen: Seen,
+    seen: SeenFrames,
     nothing: GroupLog,
 }
 
@@ -198,56 +215,33 @@ impl DiskLog {
         self.groups.values_mut().for_each(GroupLog::forget_log);
         if self.segments.is_empty() {
             // An empty disk is another life, and has no past.
-            self.seen = Seen::default();
+            self.seen = SeenFrames::default();
             return;
         }
-        let chain = chain(&self.segments);
-        let mut forgotten: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
-        for (.., frames) in &chain {
-            for frame in frames.iter().filter(|frame| frame.said == Said::Forget) {
-                forgotten.entry(frame.group).or_default().push(frame.sequence);
+        let ids: Vec<u64> = self.segments.keys().copied().collect();
+        let mut before = 0;
+        for (place, &id) in ids.iter().enumerate() {
+            let later = ids.get(place + 1).map(|next| &self.segments[next]);
+            if later.is_some_and(|later| later.previous < id) {
+                continue;
             }
-        }
-        let seen_before = |(group, forgets): (u64, Vec<u64>)| {
-            let last = self.seen.forgotten.get(&group)?;
-            Some((group, forgets.iter().rposition(|sequence| sequence == last)? + 1))
-        };
-        self.seen.before = forgotten.into_iter().filter_map(seen_before).collect();
-        for (id, first, frames) in chain {
+            let segment = &self.segments[&id];
+            let first = segment.previous != before || before == 0;
             if first {
                 self.groups.values_mut().for_each(GroupLog::forget_log);
             }
-            for frame in frames {
+            let valid = later.filter(|later| later.previous == id).map_or(u64::MAX, |later| later.previous_valid);
+            for frame in segment.frames.iter().take_while(|frame| (frame.offset as u64) < valid) {
                 take(&mut self.groups, &mut self.seen, frame, id, first, see);
             }
+            before = id;
         }
-        self.seen.before.clear();
     }
-}
-
-/// The segments that count, oldest first, with what is valid of each, and whether its chain begins with it.
-fn chain(segments: &BTreeMap<u64, Segment>) -> Vec<(u64, bool, &[Frame])> {
-    let ids: Vec<u64> = segments.keys().copied().collect();
-    let mut out = Vec::new();
-    let mut before = 0;
-    for (place, &id) in ids.iter().enumerate() {
-        let later = ids.get(place + 1).map(|next| &segments[next]);
-        if later.is_some_and(|later| later.previous < id) {
-            continue;
-        }
-        let segment = &segments[&id];
-        let first = segment.previous != before || before == 0;
-        let valid = later.filter(|later| later.previous == id).map_or(u64::MAX, |later| later.previous_valid);
-        let end = segment.frames.partition_point(|frame| (frame.offset as u64) < valid);
-        out.push((id, first, &segment.frames[..end]));
-        before = id;
-    }
-    out
 }
 
 fn take(
     groups: &mut BTreeMap<u64, GroupLog>,
-    seen: &mut Seen,
+    seen: &mut SeenFrames,
     frame: &Frame,
     segment: u64,
     first_segment: bool,
@@ -265,21 +259,11 @@ fn take(
         _ => {}
     }
     let group = groups.entry(frame.group).or_default();
-    let before = seen.before.get_mut(&frame.group).filter(|before| **before > 0);
-    let is_past = before.is_some();
-    if let Some(before) = before.filter(|_| frame.said == Said::Forget) {
-        *before -= 1;
-    }
-    let next = seen.next.entry(frame.group).or_default();
-    if !is_past && frame.sequence >= *next {
-        *next = frame.sequence + 1;
+    if seen.is_new(frame, segment) {
         see(group, frame);
-        if frame.said == Said::Forget {
-            seen.next.remove(&frame.group);
-            seen.forgotten.insert(frame.group, frame.sequence);
-        }
     }
     if frame.said == Said::Forget {
+        // The snapshot is a file, and may be the next replica's.
         group.forget_log();
     } else {
         group.take(frame, segment);

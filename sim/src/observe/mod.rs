@@ -27,7 +27,7 @@ use crate::judges::one_vote::OneVote;
 use crate::judges::progress::Progress;
 use crate::judges::replica_ids::ReplicaIds;
 use crate::judges::root_state::RootStates;
-use crate::judges::{durable_quorum, kept_promises, leader_completeness};
+use crate::judges::{durable_quorum, kept_promises, leader_completeness, purged};
 use crate::machine::Machine;
 use disk_log::{DiskLog, GroupLog};
 use frames::{Frame, LogId, Said, Vote};
@@ -81,6 +81,9 @@ struct Judges {
     root_states: RootStates,
     /// On which node each replica of a group lives, as it was last seen.
     homes: BTreeMap<(u64, u64), u64>,
+    /// Up to where groups of the node that is looked at were purged since the last look. One that was erased in the same
+    /// sync has no snapshot any more, and needs none.
+    purges: BTreeMap<u64, u64>,
     broken: Vec<Broken>,
 }
 
@@ -121,8 +124,10 @@ impl Judges {
             Said::Forget => {
                 self.one_vote.forget(node, group);
                 self.committed.forget(node, group);
+                self.purges.remove(&group);
             }
-            Said::Purge(_) | Said::Segment { .. } | Said::HardState { .. } | Said::Mark => {}
+            Said::Purge(_) => drop(self.purges.insert(group, frame.index)),
+            Said::Segment { .. } | Said::HardState { .. } | Said::Mark => {}
         }
     }
 
@@ -292,6 +297,10 @@ impl Inner {
         let Self { nodes, judges, .. } = self;
         let Some(Eye { disk, log }) = nodes.get_mut(&node) else { return };
         log.refresh(disk, &mut |before, frame| judges.frame(node, before, frame));
+        for (group, index) in std::mem::take(&mut judges.purges) {
+            let broken = purged::judge(node, group, index, log.group(group));
+            judges.report("what is purged is in a snapshot", broken);
+        }
     }
 
     fn judge_acknowledged(&mut self, group: u64, index: u64) {
