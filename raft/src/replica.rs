@@ -251,6 +251,14 @@ impl<D: Disk, M: Machine> Replica<D, M> {
         let option = LinearizerOption::new(Some(age_max), true).with_wait_timeout(limit);
         let asked = self.context.run(self.raft.get_read_linearizer(option));
         match tokio::time::timeout(limit, asked).await {
+            // Whoever takes over need not wait for the lease. It is looked at after the verdict: had the handover begun
+            // before, this would see it; what begins now cannot have made another leader before the verdict.
+            Ok(Ok(_))
+                if by == ConfirmBy::Lease && self.hands_over(self.raft.metrics().borrow_watched().current_term) =>
+            {
+                let message = format!("partition {}: its leader hands leadership over", self.partition);
+                Err(ErrorBody::new(ErrorCode::NoQuorum, message))
+            }
             Ok(Ok(linearizer)) => Ok(LogIndex(linearizer.read_log_id().index())),
             Ok(Err(RaftError::APIError(openraft::errors::LinearizableReadError::ForwardToLeader(forward)))) => {
                 let message = format!("this node does not lead partition {}", self.partition);

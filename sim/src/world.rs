@@ -205,7 +205,17 @@ impl World {
             let Some(node) = machine.node() else { return Some(format!("node {} does not run", machine.id())) };
             let state = node.state();
             if let Some(moved) = state.moves.first() {
-                return Some(format!("node {} knows of {moved:?}", machine.id()));
+                let hosts = self.machines.iter().filter_map(|machine| {
+                    let hosted = machine.node()?.hosted(moved.partition)?;
+                    let (replica, members) = (hosted.replica.id(), hosted.replica.members());
+                    Some(format!(
+                        "node {}: replica {replica}, leads {}, {members:?}",
+                        machine.id(),
+                        hosted.replica.leads()
+                    ))
+                });
+                let hosts: Vec<_> = hosts.collect();
+                return Some(format!("node {} knows of {moved:?}; {}", machine.id(), hosts.join("; ")));
             }
             if state.map.node(node.info().id) != Some(node.info()) {
                 return Some(format!("node {} is known with other data", machine.id()));
@@ -229,6 +239,9 @@ impl World {
         let mut seen: BTreeMap<PartitionId, Vec<_>> = BTreeMap::new();
         for machine in &self.machines {
             let Some(node) = machine.node() else { return Some(format!("node {} does not run", machine.id())) };
+            if let Some(replica) = node.status().replicas.into_iter().find(|r| !r.trouble.is_empty()) {
+                return Some(format!("node {}, partition {}: {}", machine.id(), replica.partition, replica.trouble));
+            }
             for hosted in node.all_hosted() {
                 if let Some(why) = hosted.replica.trouble() {
                     return Some(format!("node {}: {why}", machine.id()));

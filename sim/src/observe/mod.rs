@@ -166,7 +166,11 @@ impl Observer {
 
     /// A machine is there, with this disk; once more if its disk was exchanged for another.
     pub fn watch(&self, node: u64, disk: SimDisk) {
-        self.lock().nodes.insert(node, Eye { disk, log: DiskLog::default() });
+        let mut inner = self.lock();
+        inner.nodes.insert(node, Eye { disk, log: DiskLog::default() });
+        // What stands on the new one is of other replicas.
+        inner.judges.one_vote.forget_all(node);
+        inner.judges.committed.forget_all(node);
     }
 
     /// Node `node` answers a request now.
