@@ -108,6 +108,8 @@ codes! {
     Halted = 4001,
     /// The node's log has failed; the node must be restarted.
     LogFailed = 4002,
+    /// The replica is out on this node: it did not start, or it halted before the request came, which was not carried out.
+    ReplicaOut = 4003,
 }
 
 impl ErrorCode {

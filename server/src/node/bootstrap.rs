@@ -14,7 +14,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use stoa_env::{Channel, Disk, Transport};
+use stoa_env::{Channel, Disk, JoinSet, Transport};
 use stoa_protocol::codec::Wire;
 use stoa_protocol::map::{NodeInfo, ReplicaInfo};
 use stoa_protocol::message::{Caller, HelloAnswer, HelloRequest, JoinRequest, Kind, encode_request};
@@ -23,7 +23,6 @@ use stoa_raft::CallError;
 use stoa_raft::root::RootCommand;
 use stoa_raft::root::command::{CreateSet, Form};
 use stoa_raft::root::state::SPOKEN_VERSIONS;
-use tokio::task::JoinSet;
 
 use super::preflight::stranger;
 use super::upkeep::each;

@@ -5,12 +5,11 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use stoa_env::{Disk, Transport};
+use stoa_env::{Disk, JoinSet, Transport};
 use stoa_protocol::message::{Caller, Kind, MoveInfo, MoveReport, PlacementRequest, encode_request};
 use stoa_protocol::{ErrorBody, ErrorCode, ROOT_PARTITION, ReplicaId};
 use stoa_raft::root::{RootCommand, RootState};
 use stoa_raft::{CallError, Machine, Replica};
-use tokio::task::JoinSet;
 
 use super::upkeep::each;
 use super::{HELD_CALLS, LOOP_PAUSE, NODE_CALL_LIMIT, Node};

@@ -124,8 +124,8 @@ fn short(plan: &mut Plan, faults: &[FaultKind]) {
     plan.keys = 40;
     plan.chaos = Duration::from_secs(10);
     plan.pace = Duration::from_millis(60);
-    plan.duplicate_ppm = 0;
     plan.faults = faults.to_vec();
+    plan.overlap = 1;
     plan.fault_pause = Some(Duration::from_millis(800));
 }
 

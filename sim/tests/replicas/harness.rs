@@ -61,7 +61,11 @@ impl Entropy for Counted {
 }
 
 pub fn context(seed: u64) -> NodeContext {
-    NodeContext { clock: Arc::new(PausedClock), entropy: Arc::new(Counted(Mutex::new(seed))), bounds: Bounds::default() }
+    NodeContext {
+        clock: Arc::new(PausedClock),
+        entropy: Arc::new(Counted(Mutex::new(seed))),
+        bounds: Bounds::default(),
+    }
 }
 
 /// Counts commands and sums them up in their order. A command that begins with `B` also makes its second byte the
