@@ -113,11 +113,11 @@ impl<D: Disk, M: Machine> Replica<D, M> {
             wal: env.wal.clone(),
             context: env.context.clone(),
             timing: env.timing,
-            incoming: Incoming::new(snapshots),
+            incoming: Incoming::new(snapshots, &env.context.bounds),
             silent_until: now.plus(silence),
             caught_up: AtomicBool::new(false),
             handed_over: AtomicU64::new(0),
-            budget: GroupBudget::new(partition, env.budget.clone()),
+            budget: GroupBudget::new(partition, env.budget.clone(), &env.context.bounds),
             trouble: Mutex::new(None),
             tasks: TaskGroup::new(),
         });

@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 use stoa_sim::bugs::options::{BugsOptions, build_and_run};
 use stoa_sim::faults::Strikes;
 use stoa_sim::judges::Broken;
+use stoa_sim::judges::bounds::HighWater;
 use stoa_sim::plan::{FaultKind, Plan};
 use stoa_sim::run::{Outcome, Planted, run};
 use stoa_sim::scenarios;
@@ -199,6 +200,7 @@ fn sweep(seeds: std::ops::Range<u64>) -> std::io::Result<bool> {
     let mut struck: std::collections::BTreeMap<FaultKind, (u64, u64)> = std::collections::BTreeMap::new();
     let (mut idle, mut rows, mut unavailable) = (0, 0, 0);
     let mut levels = LevelCounts::default();
+    let mut high_water = HighWater::default();
     for seed in seeds {
         let outcome = run(Plan::draw(seed), None, &Planted::default())?;
         runs += 1;
@@ -207,6 +209,7 @@ fn sweep(seeds: std::ops::Range<u64>) -> std::io::Result<bool> {
         reads += outcome.counts.reads;
         rows += outcome.counts.rows_read;
         levels += outcome.counts.levels;
+        high_water.merge(&outcome.high_water);
         unavailable += outcome.counts.unavailable;
         slowest = slowest.max(outcome.alive.map_or(Duration::ZERO, |(_, equal)| equal));
         idle += u64::from(outcome.plan.faults.iter().any(|kind| !outcome.strikes.contains_key(kind)));
@@ -231,6 +234,10 @@ fn sweep(seeds: std::ops::Range<u64>) -> std::io::Result<bool> {
         println!("  {kind:?}: struck in {runs} runs, {times} times");
     }
     println!("  runs in which a fault of the plan never struck: {idle}");
+    println!("  the most that there ever was, of what is bounded:");
+    for (name, bound, high) in high_water.table() {
+        println!("    {name}: {high} of {bound}");
+    }
     Ok(failed.is_empty())
 }
 

@@ -39,7 +39,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock, Weak};
 use std::time::Duration;
 
-use stoa_env::{BootTime, Channel, Clock, Disk, Entropy, TaskGroup, Transport};
+use stoa_env::{BootTime, Bounded, Bounds, Channel, Clock, Disk, Entropy, TaskGroup, Transport};
 use stoa_protocol::map::NodeInfo;
 use stoa_protocol::{ClusterId, MapVersion, NodeId, PartitionId, ROOT_PARTITION};
 use stoa_raft::root::{RootMachine, RootState};
@@ -238,7 +238,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
             snapshot_dir: PathBuf::from("snapshots"),
             wal,
             peers,
-            context: NodeContext { clock, entropy },
+            context: NodeContext { clock, entropy, bounds: Bounds::default() },
             timing: options.timing,
             budget: NodeBudget::default(),
         };
@@ -287,6 +287,13 @@ impl<D: Disk, T: Transport> Node<D, T> {
     /// The node's copy of the root group's state.
     pub fn state(&self) -> Arc<RootState> {
         self.state.borrow().clone()
+    }
+
+    /// What this node bounds, and the most of each that it has held since it started.
+    pub fn bounds(&self) -> Vec<Bounded> {
+        let mut table = self.env.context.bounds.table();
+        table.extend(self.env.wal.bounded());
+        table
     }
 
     /// The version of the map that this node has.

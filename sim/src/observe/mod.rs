@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
+use stoa_env::Bounded;
 use stoa_protocol::codec::Wire;
 use stoa_protocol::frame::decode_frame;
 use stoa_protocol::message::{ANSWER, Kind, WriteAnswer, WriteRequest, decode_request};
@@ -19,6 +20,7 @@ use stoa_raft::{Promise, RaftAnswer, RaftCall, RaftTiming, Standing, open_envelo
 
 use crate::disk::SimDisk;
 use crate::judges::Broken;
+use crate::judges::bounds::HighWater;
 use crate::judges::committed::Committed;
 use crate::judges::election_safety::ElectionSafety;
 use crate::judges::log_matching::LogMatching;
@@ -79,6 +81,7 @@ struct Judges {
     replica_ids: ReplicaIds,
     progress: Progress,
     root_states: RootStates,
+    high_water: HighWater,
     /// On which node each replica of a group lives, as it was last seen.
     homes: BTreeMap<(u64, u64), u64>,
     /// Up to where groups of the node that is looked at were purged since the last look. One that was erased in the same
@@ -196,6 +199,8 @@ impl Observer {
             let judges = &mut inner.judges;
             let broken = judges.root_states.judge(id, &node.state());
             judges.report("equal root states at equal versions", broken);
+            let broken = judges.high_water.judge(&format!("node {id}"), &node.bounds());
+            judges.report("what is bounded stays in its bounds", broken);
             let incarnation = node.info().incarnation;
             let partitions = node.all_hosted();
             let partitions = partitions.iter().filter(|hosted| hosted.replica.trouble().is_none());
@@ -214,6 +219,18 @@ impl Observer {
                 inner.judges.report("one voting majority", broken);
             }
         }
+    }
+
+    /// A client holds so much of what it bounds.
+    pub fn client_bounds(&self, number: usize, table: &[Bounded]) {
+        let judges = &mut self.lock().judges;
+        let broken = judges.high_water.judge(&format!("client {number}"), table);
+        judges.report("what is bounded stays in its bounds", broken);
+    }
+
+    /// The most that there was of everything that is bounded.
+    pub fn high_water(&self) -> HighWater {
+        self.lock().judges.high_water.clone()
     }
 
     /// What was broken, as far as it has not been asked for.
