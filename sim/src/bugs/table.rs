@@ -6,7 +6,7 @@ use stoa_planted::Bug;
 
 use super::worlds::{altering_network, lying_disks, replaying_network};
 use super::{PlantedBug, Switch, Way};
-use crate::plan::{FaultKind, Plan};
+use crate::plan::{FaultKind, Least, Plan};
 
 const DIGESTS: &str = "equal digests at equal positions";
 const HALF_ROW: &str = "no half row";
@@ -123,6 +123,7 @@ fn short(plan: &mut Plan, faults: &[FaultKind]) {
     plan.clients = 3;
     plan.keys = 40;
     plan.chaos = Duration::from_secs(10);
+    plan.least = Least::default();
     plan.pace = Duration::from_millis(60);
     plan.faults = faults.to_vec();
     plan.fault_pause = Some(Duration::from_millis(800));
