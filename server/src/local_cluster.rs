@@ -1,7 +1,8 @@
 //! A cluster of real processes on this machine, with sockets, certificates and files of their own: what the demo shows
 //! and what tests and measurements run against. No node outlives the process that started it.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -44,6 +45,24 @@ pub struct LocalClusterOptions {
     pub project: String,
     /// What becomes of the files at the end.
     pub files: Files,
+    /// Where the nodes of a zone run, if not in the network of this process and on its loopback address.
+    pub places: BTreeMap<String, Place>,
+}
+
+/// Where nodes run, and how they are started there.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The address on which they listen.
+    pub ip: IpAddr,
+    /// A command that runs what follows it in its own place, such as `ip netns exec NAME`. It must become that program
+    /// rather than start it beside itself: signals are meant for the node.
+    pub launch: Vec<String>,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self { ip: Ipv4Addr::LOCALHOST.into(), launch: Vec::new() }
+    }
 }
 
 impl LocalClusterOptions {
@@ -58,7 +77,12 @@ impl LocalClusterOptions {
             config: "threads: 1\n".to_owned(),
             project: "shop".to_owned(),
             files: Files::Remove,
+            places: BTreeMap::new(),
         }
+    }
+
+    fn place(&self, zone: &str) -> Place {
+        self.places.get(zone).cloned().unwrap_or_default()
     }
 }
 
@@ -92,25 +116,37 @@ pub struct LocalCluster {
 impl LocalCluster {
     /// Starts all nodes and waits until a client finds the partitions.
     pub async fn start(options: LocalClusterOptions, limit: Duration) -> anyhow::Result<Self> {
+        let mut cluster = Self::prepare(options)?;
+        cluster.start_all(limit).await?;
+        Ok(cluster)
+    }
+
+    /// Everything but the processes: the directory, addresses and configurations.
+    pub fn prepare(options: LocalClusterOptions) -> anyhow::Result<Self> {
         let mut dir = tempfile::Builder::new().prefix(&format!("stoa-{}-", options.name)).tempdir()?;
         if options.files == Files::Keep {
             dir.disable_cleanup(true);
             eprintln!("the cluster's files are in {}", dir.path().display());
         }
-        let mut cluster = Self { members: members(dir.path(), &options)?, dir, options };
+        let cluster = Self { members: members(dir.path(), &options)?, dir, options };
         cluster.write_configs(ClusterId(OsEntropy.next_u128()))?;
-        for at in 0..cluster.members.len() {
-            cluster.spawn(at)?;
+        Ok(cluster)
+    }
+
+    /// Starts all nodes of a cluster that was prepared, and waits until a client finds the partitions.
+    pub async fn start_all(&mut self, limit: Duration) -> anyhow::Result<()> {
+        for at in 0..self.members.len() {
+            self.spawn(at)?;
         }
         let start = RealClock.boot();
         loop {
-            let error = match cluster.client(&cluster.options.zones[0]).await {
-                Ok(_) => return Ok(cluster),
+            let error = match self.client(&self.options.zones[0]).await {
+                Ok(_) => return Ok(()),
                 Err(error) => error,
             };
-            cluster.check_running()?;
+            self.check_running()?;
             if RealClock.boot().since(start) > limit {
-                let context = format!("the cluster was not formed within {limit:?}\n{}", cluster.last_words());
+                let context = format!("the cluster was not formed within {limit:?}\n{}", self.last_words());
                 return Err(error.context(context));
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -149,7 +185,10 @@ impl LocalCluster {
         let member = &mut self.members[at];
         let log = std::fs::File::options().create(true).append(true).open(&member.log)?;
         // Standard input is a pipe that nobody writes to: it ends with this process.
-        let mut process = Command::new(&self.options.program)
+        let mut line = self.options.place(&member.zone).launch;
+        line.push(self.options.program.to_str().context("the program's path is UTF-8")?.to_owned());
+        let mut process = Command::new(&line[0])
+            .args(&line[1..])
             .args(["node", "--end-with-stdin", "--config"])
             .arg(&member.config)
             .stdin(Stdio::piped())
@@ -256,11 +295,36 @@ impl LocalCluster {
 
     /// Asks a node to end (SIGTERM) and waits until it has.
     pub async fn terminate(&mut self, node: u64, limit: Duration) -> anyhow::Result<ExitStatus> {
-        let at = self.at(node)?;
-        let id = self.members[at].process.as_ref().and_then(Child::id);
-        let id = id.and_then(|id| Pid::from_raw(id as i32)).with_context(|| format!("node {node} does not run"))?;
-        kill_process(id, Signal::TERM)?;
+        self.signal(node, Signal::TERM)?;
         self.ended(node, limit).await
+    }
+
+    /// Stops a node's process in the middle of whatever it does (SIGSTOP); its sockets go on taking what comes.
+    pub fn pause(&self, node: u64) -> anyhow::Result<()> {
+        self.signal(node, Signal::STOP)
+    }
+
+    /// Lets a node that was paused go on (SIGCONT).
+    pub fn resume(&self, node: u64) -> anyhow::Result<()> {
+        self.signal(node, Signal::CONT)
+    }
+
+    /// The number of a node's process.
+    pub fn process_id(&self, node: u64) -> anyhow::Result<u32> {
+        let id = self.members[self.at(node)?].process.as_ref().and_then(Child::id);
+        id.with_context(|| format!("node {node} does not run"))
+    }
+
+    fn signal(&self, node: u64, signal: Signal) -> anyhow::Result<()> {
+        let id = Pid::from_raw(self.process_id(node)? as i32).context("a process number is positive")?;
+        Ok(kill_process(id, signal)?)
+    }
+
+    /// Whether a node's process runs.
+    pub fn runs(&mut self, node: u64) -> anyhow::Result<bool> {
+        let at = self.at(node)?;
+        let Some(process) = &mut self.members[at].process else { return Ok(false) };
+        Ok(process.try_wait()?.is_none())
     }
 
     /// Waits until a node has ended by itself.
@@ -316,10 +380,11 @@ fn members(dir: &Path, options: &LocalClusterOptions) -> anyhow::Result<Vec<Memb
     let sockets: Vec<UdpSocket> = (0..count).map(|_| free_port()).collect::<anyhow::Result<_>>()?;
     let member = |(at, socket): (usize, &UdpSocket)| {
         let node = at as u64 + 1;
+        let zone = &options.zones[at % options.zones.len()];
         Ok(Member {
             node,
-            zone: options.zones[at % options.zones.len()].clone(),
-            addr: socket.local_addr()?,
+            zone: zone.clone(),
+            addr: SocketAddr::new(options.place(zone).ip, socket.local_addr()?.port()),
             config: dir.join(format!("node-{node}.yaml")),
             log: dir.join(format!("node-{node}.log")),
             process: None,

@@ -332,6 +332,29 @@ impl SimDisk {
         SimDisk { device: Arc::new(Mutex::new(copy)), ..SimDisk::default() }
     }
 
+    /// Another device with what a loss of power would leave of this one at the least; nothing happens to this one.
+    pub fn after_power_loss(&self) -> SimDisk {
+        let device = self.lock();
+        let kept =
+            |content: &Content| Content { now: content.synced.clone(), synced: content.synced.clone(), cut: false };
+        let named = |file: &u64| device.durable_names.values().any(|named| named == file);
+        let left = Device {
+            files: device
+                .files
+                .iter()
+                .filter(|(file, _)| named(file))
+                .map(|(file, held)| (*file, kept(held)))
+                .collect(),
+            next_file: device.next_file,
+            names: device.durable_names.clone(),
+            durable_names: device.durable_names.clone(),
+            dirs: device.dirs.clone(),
+            capacity: device.capacity,
+            ..Device::default()
+        };
+        SimDisk { device: Arc::new(Mutex::new(left)), ..SimDisk::default() }
+    }
+
     /// Shows what would be left if power were lost now and the device kept nothing but what was synced. For judges: it
     /// is no operation, and no process sees it.
     pub fn durable<V>(&self, look: impl FnOnce(Durable<'_>) -> V) -> V {

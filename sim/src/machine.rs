@@ -5,8 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use stoa::node::{Node, NodeOptions, World};
+use stoa_env::task::spawn_unwatched;
 use stoa_env::{Clock, PeerIdentity, Process};
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::chance::Chance;
@@ -220,6 +222,12 @@ impl Machine {
         self.held
     }
 
+    /// Gives it a clock of another rate, in millionths off true time, before its first start.
+    pub fn set_clock_rate(&mut self, rate_ppm: i64) {
+        assert!(self.lives == 0, "time must not go backward under a node");
+        self.clock = Arc::new(SimClock::new(crate::world::now(), rate_ppm, 0, 0));
+    }
+
     /// Starts a process if none runs.
     pub fn start_if_down(&mut self) {
         if !self.is_up() {
@@ -380,6 +388,16 @@ impl Machine {
             self.trace.note(format_args!("go on n{}", self.id()));
             process.go_on();
         }
+    }
+
+    /// Lets a process that is held go on at a moment, while the caller does something else.
+    pub fn go_on_at(&self, at: Instant) -> JoinHandle<()> {
+        let (process, trace, id) = (self.process.clone(), self.trace.clone(), self.id());
+        spawn_unwatched(async move {
+            tokio::time::sleep_until(at).await;
+            trace.note(format_args!("go on n{id}"));
+            process.iter().for_each(Process::go_on);
+        })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Started> {

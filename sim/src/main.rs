@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 use commands::meta::meta;
 use commands::minimise::minimise;
 use commands::options::Overrides;
+use commands::play::play;
 use commands::report::{summary, tell_broken};
 use commands::sweep::{Form, sweep};
 use stoa_sim::bugs::options::{BugsOptions, build_and_run};
@@ -62,6 +63,18 @@ enum What {
         #[command(flatten)]
         overrides: Overrides,
     },
+    /// Plays the directed scenarios.
+    Scenarios {
+        /// How many seeds for each.
+        #[arg(long, default_value_t = 30)]
+        seeds: u64,
+        /// The first seed.
+        #[arg(long, default_value_t = 1)]
+        from: u64,
+        /// One scenario, by its name.
+        #[arg(long)]
+        only: Option<String>,
+    },
     /// Switches planted bugs on and looks whether the judges report them; builds the program that has them.
     Bugs(BugsOptions),
 }
@@ -74,6 +87,7 @@ fn main() -> ExitCode {
             sweep(from..from.saturating_add(count), if json { Form::Json } else { Form::Text })
         }
         What::Minimise { seed, overrides } => minimise(seed, overrides),
+        What::Scenarios { seeds, from, only } => play(from..from.saturating_add(seeds), only.as_deref()),
         // As they were given, after the command's name.
         What::Bugs(_) => build_and_run(std::env::args_os().skip(2)).map(|status| status.success()),
     };

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use stoa_raft::RaftTiming;
+
 use crate::chance::Chance;
 pub use crate::faults::FaultKind;
 
@@ -60,6 +62,8 @@ pub struct Plan {
     pub lease_reads: bool,
     /// What an operator does.
     pub moves: Moves,
+    /// The timing of replication.
+    pub timing: RaftTiming,
 }
 
 impl Plan {
@@ -85,6 +89,7 @@ impl Plan {
             faults,
             moves,
             fault_pause: None,
+            timing: RaftTiming::default(),
         }
     }
 

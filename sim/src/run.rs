@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use stoa_env::task::spawn_unwatched;
-use tokio::runtime::{Builder, RngSeed};
+use tokio::runtime::{Builder, RngSeed, Runtime};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -32,7 +32,7 @@ use crate::world::{SimClient, World, now};
 /// Within this time after all is healed, every partition serves, takes writes, and all replicas are equal.
 pub const LIVENESS_LIMIT: Duration = Duration::from_secs(10);
 /// Within this time a cluster without faults is formed and knows its catalog.
-const FORM_LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const FORM_LIMIT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(50);
 
 /// What came of a run.
@@ -82,9 +82,7 @@ impl Default for Planted {
 /// If the trace file cannot be written, or the runtime not be made.
 pub fn run(plan: Plan, trace_file: Option<&Path>, planted: &Planted) -> std::io::Result<Outcome> {
     panics::watch();
-    let seed = RngSeed::from_bytes(&plan.seed.to_le_bytes());
-    let runtime = Builder::new_current_thread().enable_time().start_paused(true).rng_seed(seed).build()?;
-    runtime.block_on(async {
+    runtime(plan.seed)?.block_on(async {
         let start = now();
         let trace = Trace::new(start, trace_file)?;
         trace.note(format_args!("plan {plan}"));
@@ -101,6 +99,12 @@ pub fn run(plan: Plan, trace_file: Option<&Path>, planted: &Planted) -> std::io:
         world.trace.flush()?;
         Ok(outcome)
     })
+}
+
+/// One thread, paused time, and tokio's own choices out of the seed.
+pub(crate) fn runtime(seed: u64) -> std::io::Result<Runtime> {
+    let seed = RngSeed::from_bytes(&seed.to_le_bytes());
+    Builder::new_current_thread().enable_time().start_paused(true).rng_seed(seed).build()
 }
 
 async fn live(world: &mut World, shared: &Shared, start: Instant) -> Outcome {
@@ -173,7 +177,7 @@ async fn phases(world: &mut World, shared: &Shared, outcome: &mut Outcome) -> Re
     audit(world, shared, &clients).await
 }
 
-async fn connect(world: &mut World, number: usize) -> Result<SimClient, String> {
+pub(crate) async fn connect(world: &mut World, number: usize) -> Result<SimClient, String> {
     let limit = now() + FORM_LIMIT;
     loop {
         match world.client(number).await {
@@ -186,7 +190,12 @@ async fn connect(world: &mut World, number: usize) -> Result<SimClient, String> 
 
 /// Opens group and view. Another client has had them taken into the catalog, and the node that answers this one may not
 /// have heard of it yet.
-async fn open(world: &mut World, number: usize, client: &SimClient, shared: &Shared) -> Result<Worker, String> {
+pub(crate) async fn open(
+    world: &mut World,
+    number: usize,
+    client: &SimClient,
+    shared: &Shared,
+) -> Result<Worker, String> {
     let limit = now() + FORM_LIMIT;
     loop {
         match Worker::open(number, client, shared, &world.plan).await {

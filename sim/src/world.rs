@@ -12,7 +12,6 @@ use stoa_env::task::spawn_unwatched;
 use stoa_env::{Clock, PeerIdentity};
 use stoa_protocol::message::Caller;
 use stoa_protocol::{ClusterId, NodeId, PartitionId, ROOT_PARTITION};
-use stoa_raft::RaftTiming;
 use stoa_raft::wal::WalOptions;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -78,7 +77,7 @@ impl World {
         let wake: Arc<Notify> = Arc::default();
         let machine = |id| Machine::new(options(&plan, id), plan.seed, &net, &trace, start, &wake);
         let machines: Vec<Machine> = (1..=plan.nodes).map(machine).collect();
-        let observer = Observer::new(&RaftTiming::default());
+        let observer = Observer::new(&plan.timing);
         machines.iter().for_each(|machine| observer.watch(machine.id(), machine.disk.clone()));
         if plan.faults.iter().any(|kind| kind.stops_clocks()) {
             observer.ignore_leases();
@@ -292,7 +291,7 @@ fn options(plan: &Plan, id: u64) -> NodeOptions {
         root: (1..=3).map(member).collect(),
         partitions: plan.partitions,
         nodes_expected: plan.nodes as u32,
-        timing: RaftTiming::default(),
+        timing: plan.timing,
         // Small, so that segments, snapshots and purges come often.
         wal: WalOptions {
             segment_bytes: 64 << 10,

@@ -11,9 +11,10 @@ use stoa_client::{
     BatchResult, Client, GroupWriter, OnLostAnswer, ReadOptions, Rows, ValueStatus, WriteRow, WriterOptions,
 };
 use stoa_env::QuicTransport;
-use stoa_protocol::catalog::Definition;
+use stoa_protocol::catalog::{Definition, FeatureGroup};
+use stoa_protocol::key::{encode_key, key_prefix, partition_hash};
 use stoa_protocol::position::PartitionPosition;
-use stoa_protocol::{Position, Value};
+use stoa_protocol::{PartitionId, Position, RowBatchBuilder, Value};
 
 use crate::replicas::{equal_digests, of_rows};
 use crate::repository;
@@ -115,4 +116,33 @@ pub async fn read(
         }
     }
     Ok(out)
+}
+
+/// The partition of an item.
+pub fn partition_of(client: &Client<QuicTransport>, group: &FeatureGroup, item: i64) -> anyhow::Result<PartitionId> {
+    let (map, types, key) = (client.map(), group.entity.key_types(), key(group, item)?);
+    let prefix = key_prefix(&types, &key, usize::from(group.entity.partition_by)).context("the key is whole")?;
+    let set = map.set(group.set).context("the map has the group's set")?;
+    let partition = set.partition_of(partition_hash(prefix)).context("the set has partitions")?;
+    Ok(partition.id)
+}
+
+/// The bytes of a batch with one item, written for the `units`-th time.
+pub fn batch(group: &FeatureGroup, item: i64, units: i64) -> anyhow::Result<Vec<u8>> {
+    let mut columns = Vec::new();
+    for (name, value) in [("units", Value::Int(units)), ("note", Value::String(note(item, units)))] {
+        columns.push((group.feature(name).with_context(|| format!("no feature {name}"))?, value));
+    }
+    columns.sort_by_key(|(place, _)| *place);
+    let (places, values): (Vec<u16>, Vec<Value>) = columns.into_iter().unzip();
+    let mut builder = RowBatchBuilder::new(group, &places);
+    let added = builder.upsert(&key(group, item)?, FIRST_EVENT_US + units, 0, &values);
+    added.map_err(|(feature, error)| anyhow::anyhow!("feature {feature}: {error}"))?;
+    Ok(builder.finish().context("the batch has a row")?.bytes().to_vec())
+}
+
+fn key(group: &FeatureGroup, item: i64) -> anyhow::Result<Vec<u8>> {
+    let mut key = Vec::new();
+    encode_key(&group.entity.key_types(), &[item.into()], &mut key)?;
+    Ok(key)
 }

@@ -7,14 +7,22 @@
 //! | file | what |
 //! |---|---|
 //! | `command.rs` | the command line against a cluster |
+//! | `direct.rs` | one request to one node, past the client |
 //! | `items.rs` | rows that say of themselves what they are |
+//! | `ledger.rs` | writers, what they were promised, and the judgement |
 //! | `replicas.rs` | digests, leaders, files: what a cluster holds |
+//! | `small_disk.rs` | disks that a test can fill |
 //! | `wait.rs` | polling |
+//! | `zones.rs` | zones as network namespaces, and cuts between them |
 
 pub mod command;
+pub mod direct;
 pub mod items;
+pub mod ledger;
 pub mod replicas;
+pub mod small_disk;
 pub mod wait;
+pub mod zones;
 
 use std::path::PathBuf;
 

@@ -89,6 +89,18 @@ pub async fn leader(client: &Client<QuicTransport>, partition: PartitionId) -> a
     .await
 }
 
+/// The highest term of each partition, of all nodes.
+pub async fn terms(client: &Client<QuicTransport>) -> anyhow::Result<BTreeMap<PartitionId, u64>> {
+    let mut terms = BTreeMap::new();
+    for node in &client.map().nodes {
+        for replica in client.status(node.id, ANSWER_LIMIT).await?.replicas {
+            let term = terms.entry(replica.partition).or_insert(0);
+            *term = replica.term.max(*term);
+        }
+    }
+    Ok(terms)
+}
+
 /// Waits until a node serves all its replicas: one of each partition, and of the root group.
 pub async fn serves(cluster: &LocalCluster, client: &Client<QuicTransport>, node: u64) -> anyhow::Result<()> {
     let addr = cluster.addr(node)?;

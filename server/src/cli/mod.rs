@@ -4,29 +4,48 @@ mod apply;
 mod connect;
 mod get;
 mod load;
+mod log;
 mod node;
 mod replica;
 mod status;
 
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
 pub use connect::Connect;
+use log::Log;
+
+/// How long the end of a process waits for somebody to read its last words.
+const LAST_WORDS_LIMIT: Duration = Duration::from_secs(2);
 
 /// The `stoa` program: reads the command line and runs what it says. The whole of it, so that a program of another
 /// package (the one that the end-to-end tests start) is the same program.
 pub fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("STOA_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,stoa=info,openraft=error"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    match Cli::parse().run() {
+    let log = Log::start();
+    let (of_tracing, of_panics) = (log.clone(), log.clone());
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(move || of_tracing.clone()).init();
+    // The standard hook writes to standard error itself, and so would wait with the thread that panicked.
+    std::panic::set_hook(Box::new(move |panic| {
+        let trace = Backtrace::capture();
+        let trace = if trace.status() == BacktraceStatus::Captured { trace.to_string() } else { String::new() };
+        of_panics.put(format!("{panic}\n{trace}").as_bytes());
+    }));
+    let code = match Cli::parse().run() {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("stoa: {error:#}");
+            log.put(format!("stoa: {error:#}\n").as_bytes());
             ExitCode::FAILURE
         }
-    }
+    };
+    log.flush(LAST_WORDS_LIMIT);
+    code
 }
 
 /// Stoa, a distributed in-memory columnar feature store.
@@ -76,7 +95,7 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 /// Prints a result. Nobody reading on (`stoa get … | head -1`) is no fault; output that cannot be written is one.
-fn say(text: &str) -> anyhow::Result<()> {
+pub(crate) fn say(text: &str) -> anyhow::Result<()> {
     say_to(&mut std::io::stdout().lock(), text)
 }
 

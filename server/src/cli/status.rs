@@ -10,7 +10,7 @@ use stoa_protocol::ids::ROOT_PARTITION;
 use stoa_protocol::message::{MoveInfo, NodeStatus, ReplicaStatus};
 use stoa_protocol::{ClusterMap, NodeId, PartitionId};
 
-use super::Connect;
+use super::{Connect, say};
 
 const STATUS_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -35,16 +35,16 @@ impl StatusCommand {
             nodes.insert(node.id, status);
         }
         match self.json {
-            true => println!("{}", json(&map, &nodes)),
-            false => print(&map, &nodes),
+            true => say(&json(&map, &nodes).to_string())?,
+            false => say(&text(&map, &nodes))?,
         }
         let healthy = nodes.values().all(|s| s.as_ref().is_ok_and(|s| s.replicas.iter().all(|r| r.trouble.is_empty())));
         Ok(u8::from(!healthy))
     }
 }
 
-fn print(map: &ClusterMap, nodes: &BTreeMap<NodeId, Result<NodeStatus, String>>) {
-    println!(
+fn text(map: &ClusterMap, nodes: &BTreeMap<NodeId, Result<NodeStatus, String>>) -> String {
+    let title = format!(
         "cluster {}, map version {}, {} partitions",
         map.cluster,
         map.version,
@@ -70,7 +70,7 @@ fn print(map: &ClusterMap, nodes: &BTreeMap<NodeId, Result<NodeStatus, String>>)
         }
         table.add_row(line);
     }
-    println!("{table}");
+    let of_nodes = table.to_string();
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED).set_header([
         "partition",
@@ -92,7 +92,7 @@ fn print(map: &ClusterMap, nodes: &BTreeMap<NodeId, Result<NodeStatus, String>>)
         let term = newest.map_or(0, |(_, r)| r.term).to_string();
         table.add_row([name, leader, term, committed.to_string(), each.collect::<Vec<_>>().join(", ")]);
     }
-    println!("{table}");
+    let mut text = format!("{title}\n{of_nodes}\n{table}");
     let moves = moves(nodes);
     if !moves.is_empty() {
         let mut table = Table::new();
@@ -106,8 +106,9 @@ fn print(map: &ClusterMap, nodes: &BTreeMap<NodeId, Result<NodeStatus, String>>)
         for moved in moves {
             table.add_row(super::replica::row_of(&moved));
         }
-        println!("{table}");
+        text = format!("{text}\n{table}");
     }
+    text
 }
 
 /// The moves that are under way, by the node whose map is the newest.

@@ -7,6 +7,7 @@ mod truth;
 mod workload;
 mod writers;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use stoa_client::Client;
 use stoa_env::{Clock, QuicTransport, RealClock};
 use stoa_protocol::{ClusterMap, PartitionId};
 
+use crate::cli::say;
 use crate::definitions::load_definitions;
 use crate::load::{LoadRequest, OnBad, Silent, UnknownColumns, load};
 use crate::local_cluster::{Files, LocalCluster, LocalClusterOptions, ZONES};
@@ -72,13 +74,13 @@ impl DemoCommand {
         let mut cluster = LocalCluster::start(self.cluster()?, FORM_LIMIT).await?;
         let result = self.run_on(&mut cluster, &data).await;
         if result.is_err() {
-            eprintln!("{}", cluster.last_words());
+            progress(&cluster.last_words());
         }
         cluster.stop().await;
         let report = result?;
         match self.json {
-            true => println!("{}", report.json()),
-            false => println!("{}", report.table()),
+            true => say(&report.json().to_string())?,
+            false => say(&report.table().to_string())?,
         }
         Ok(u8::from(!report.holds()))
     }
@@ -99,7 +101,7 @@ impl DemoCommand {
         }
         let admin = clients[0].clone();
         let map = admin.map();
-        say(&format!(
+        progress(&format!(
             "{} nodes in {} zones formed a cluster of {} partitions, each with a voter in every zone",
             map.nodes.len(),
             ZONES.len(),
@@ -116,18 +118,18 @@ impl DemoCommand {
         let phases = Phases { start, loss: start.plus(half), back: start.plus(half + away) };
         let writers = Writers::start(&clients, truth.clone()).await?;
         let workload = Workload::start(&clients, truth.clone(), phases, self.rate, self.seconds).await?;
-        say(&format!(
+        progress(&format!(
             "{} requests/s: one household and 100 candidate products each, {} features a row",
             self.rate,
             truth.features()
         ));
         sleep_until(phases.loss).await;
-        say(&format!("zone {LOST_ZONE} is gone: kill -9 of its processes"));
+        progress(&format!("zone {LOST_ZONE} is gone: kill -9 of its processes"));
         let killed = RealClock.boot();
         cluster.kill_zone(LOST_ZONE).await?;
         let gone = RealClock.boot();
         sleep_until(phases.back).await;
-        say(&format!("zone {LOST_ZONE} starts again"));
+        progress(&format!("zone {LOST_ZONE} starts again"));
         cluster.start_zone(LOST_ZONE)?;
         workload.finish(&mut report).await?;
         let acknowledged = writers.finish(killed, gone, &mut report).await;
@@ -152,7 +154,7 @@ impl DemoCommand {
             report.rows_loaded += loaded.rows_acknowledged;
         }
         report.load_seconds = RealClock.boot().since(start).as_secs_f64();
-        say(&format!("{} rows loaded, {:.0} rows/s", report.rows_loaded, report.rows_per_s()));
+        progress(&format!("{} rows loaded, {:.0} rows/s", report.rows_loaded, report.rows_per_s()));
         Ok(())
     }
 }
@@ -190,8 +192,9 @@ async fn sleep_until(when: stoa_env::BootTime) {
     tokio::time::sleep(when.since(RealClock.boot())).await;
 }
 
-fn say(text: &str) {
-    eprintln!("{text}");
+/// Tells how far the demo is. Nobody reading on is no fault.
+fn progress(text: &str) {
+    let _nobody_reads = writeln!(std::io::stderr(), "{text}");
 }
 
 /// The demo's directory: as given, in the current directory, or beside the build directory that the program lies in.

@@ -126,6 +126,7 @@ fn short(plan: &mut Plan, faults: &[FaultKind]) {
     plan.least = Least::default();
     plan.pace = Duration::from_millis(60);
     plan.faults = faults.to_vec();
+    plan.overlap = 1;
     plan.fault_pause = Some(Duration::from_millis(800));
 }
 

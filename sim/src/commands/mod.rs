@@ -3,5 +3,6 @@
 pub mod meta;
 pub mod minimise;
 pub mod options;
+pub mod play;
 pub mod report;
 pub mod sweep;

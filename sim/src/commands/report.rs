@@ -13,7 +13,7 @@ pub fn summary(outcome: &Outcome) -> String {
     };
     format!(
         "{:?} simulated; {} rows acknowledged, {} reads of {} rows ({}), {} unavailable; {} messages, {} lost, {} cut, {} doubled; {compared} \
-         comparisons of replicas; {judged:?}; faults {strikes:?}; {alive}; trace {} lines, hash {:032x}",
+         comparisons of replicas; {judged:?}; {:?}; faults {strikes:?}; {alive}; trace {} lines, hash {:032x}",
         outcome.simulated,
         counts.acknowledged,
         counts.reads,
@@ -24,6 +24,7 @@ pub fn summary(outcome: &Outcome) -> String {
         net.lost,
         net.cut,
         net.doubled,
+        outcome.moves,
         outcome.trace.0,
         outcome.trace.1
     )

@@ -101,6 +101,11 @@ impl Shared {
         Self { inner: Arc::new(Mutex::new(inner)), trace, calm: plan.faults.is_empty() }
     }
 
+    /// As in a run in which something strikes: nobody promises that every read is answered.
+    pub fn with_faults(self) -> Self {
+        Self { calm: false, ..self }
+    }
+
     /// What was not kept so far.
     pub fn broken(&self) -> Vec<Broken> {
         self.lock().broken.clone()
@@ -246,13 +251,18 @@ impl Worker {
 
     /// Reads keys and judges what came; whether all of them were answered.
     pub async fn read_keys(&mut self, keys: &[i64], demand: Demand) -> bool {
+        let level = if demand == Demand::All { ReadLevel::default() } else { self.levels.draw() };
+        self.read_at(keys, demand, level, CALL_LIMIT).await
+    }
+
+    /// As [`read_keys`](Self::read_keys), at this level and with this time.
+    pub async fn read_at(&mut self, keys: &[i64], demand: Demand, level: ReadLevel, deadline: Duration) -> bool {
         let mut rows = Rows::new(&["id"]);
         keys.iter().for_each(|&key| rows.push(&[key.into()]).expect("one key column, one value"));
         let at_least = (demand == Demand::OwnWrites).then(|| self.own.clone());
-        let level = if demand == Demand::All { ReadLevel::default() } else { self.levels.draw() };
         let sent = self.shared.lock().history.tick();
         self.shared.trace.note(format_args!("read c{} {keys:?} {demand:?} {level:?}", self.number));
-        let options = ReadOptions { deadline: CALL_LIMIT, at_least, level };
+        let options = ReadOptions { deadline, at_least, level };
         let answer = match self.view.get(&rows, &options).await {
             Ok(answer) => answer,
             Err(error) => {
