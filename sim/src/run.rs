@@ -164,7 +164,12 @@ async fn phases(world: &mut World, shared: &Shared, outcome: &mut Outcome) -> Re
         world.trace.clone(),
     );
     let operator = spawn_unwatched(operator.work(stop.clone()));
-    outcome.strikes = strike(world).await;
+    let least = world.plan.least;
+    let enough = || {
+        let counts = shared.counts();
+        counts.acknowledged >= least.acknowledged && counts.reads >= least.reads
+    };
+    outcome.strikes = strike(world, &enough).await;
 
     world.heal();
     let healed = now();

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use stoa::node::{NodeOptions, RootMember};
@@ -60,6 +60,8 @@ pub struct World {
     pub desk: Desk,
     /// Promises that were not kept, as far as the world itself sees them.
     pub broken: Vec<Broken>,
+    /// How often nodes did what a kind of fault asked them for.
+    pub asked: Arc<Mutex<BTreeMap<FaultKind, u64>>>,
     /// How often traps of each kind of fault have sprung.
     pub sprung: BTreeMap<FaultKind, u64>,
     /// What the machines' traps are there for, and how the machine ends when one springs.
@@ -92,6 +94,7 @@ impl World {
             observer,
             desk: Desk::default(),
             broken: Vec::new(),
+            asked: Arc::default(),
             sprung: BTreeMap::new(),
             traps: BTreeMap::new(),
             wake,

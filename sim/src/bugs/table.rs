@@ -7,7 +7,7 @@ use stoa_planted::Bug;
 use super::worlds::{altering_network, failing_syncs, lying_disks, replaying_network};
 use super::{PlantedBug, Switch, Way};
 use crate::plan::FaultKind::{self, CrashProcess, CutZone, Hold, Loss, LostDisk, PowerLossOfAll, Spikes};
-use crate::plan::{Moves, Plan};
+use crate::plan::{Least, Moves, Plan};
 use crate::scenarios;
 
 const DIGESTS: &str = "equal digests at equal positions";
@@ -148,6 +148,7 @@ fn short(plan: &mut Plan, faults: &[FaultKind]) {
     plan.clients = 3;
     plan.keys = 40;
     plan.chaos = Duration::from_secs(10);
+    plan.least = Least::default();
     plan.pace = Duration::from_millis(60);
     plan.faults = faults.to_vec();
     plan.overlap = 1;
