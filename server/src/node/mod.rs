@@ -266,6 +266,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
         node.spawn_vital("teach schemas", upkeep::teach_schemas(Arc::downgrade(&node)));
         node.spawn_vital("catch up", upkeep::catch_up(Arc::downgrade(&node)));
         node.spawn_vital("keep fresh", freshness::keep_fresh(Arc::downgrade(&node)));
+        node.spawn_vital("hand over", upkeep::hand_over(Arc::downgrade(&node)));
         node.spawn_vital("cut logs", upkeep::cut_logs(Arc::downgrade(&node)));
         node.spawn_vital("look around", strangers::look_around(Arc::downgrade(&node)));
         node.spawn_vital("join", bootstrap::join(Arc::downgrade(&node)));
