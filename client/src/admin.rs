@@ -7,7 +7,10 @@ use stoa_env::{Peer, Transport};
 use stoa_protocol::catalog::Definition;
 use stoa_protocol::ids::ROOT_PARTITION;
 use stoa_protocol::limits::DEADLINE_US_MAX;
-use stoa_protocol::message::{ApplyAnswer, ApplyRequest, DigestAnswer, DigestRequest, Empty, Kind, NodeStatus};
+use stoa_protocol::message::{
+    AbortMove, ApplyAnswer, ApplyRequest, DigestAnswer, DigestRequest, Empty, Kind, NodeStatus, PlacementAnswer,
+    PlacementRequest, ReplaceNode, ReplaceReplica,
+};
 use stoa_protocol::{ClusterMap, ErrorClass, NodeId, PartitionId, Wire};
 
 use crate::client::{Client, check_map};
@@ -31,6 +34,55 @@ impl<T: Transport> Client<T> {
             failed("the definition", failure.last, waited, failure.attempts)
         })?;
         // What the caller does next may need the map that goes with the definitions.
+        shared.hear_of_map(answer.version);
+        Ok(answer)
+    }
+
+    /// Has a replica of a partition replaced by a new one on a node of the same zone, or on its own node by one that is
+    /// built anew. Answers once the root group has taken it; the move goes on by itself. The same call again changes
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`AdminError`]: rejected if there is no such partition, replica or node, the zone is another one, or a move of the
+    /// partition is under way.
+    pub async fn replace_replica(
+        &self,
+        asked: ReplaceReplica,
+        deadline: Duration,
+    ) -> Result<PlacementAnswer, AdminError> {
+        self.place("the replacement of a replica", PlacementRequest::Replica(asked), deadline).await
+    }
+
+    /// Gives up the data of a node: all its replicas are built anew by the next data directory that comes with its number.
+    ///
+    /// # Errors
+    /// [`AdminError`]: rejected if there is no such node, if it has another data directory by now, or if what was lost with
+    /// another node is not whole again.
+    pub async fn replace_node(&self, asked: ReplaceNode, deadline: Duration) -> Result<PlacementAnswer, AdminError> {
+        self.place("the replacement of a node's replicas", PlacementRequest::Node(asked), deadline).await
+    }
+
+    /// Gives up a move that has not begun to change voters.
+    ///
+    /// # Errors
+    /// [`AdminError`]: rejected if there is no such move, or if it has come too far.
+    pub async fn abort_move(&self, asked: AbortMove, deadline: Duration) -> Result<PlacementAnswer, AdminError> {
+        self.place("the end of a move", PlacementRequest::Abort(asked), deadline).await
+    }
+
+    async fn place(
+        &self,
+        what: &'static str,
+        request: PlacementRequest,
+        deadline: Duration,
+    ) -> Result<PlacementAnswer, AdminError> {
+        check_deadline(deadline)?;
+        let shared = &*self.inner.shared;
+        let started = shared.now();
+        let end = started.plus(deadline);
+        let result = search_leader(shared, ROOT_PARTITION, Kind::Placement, &request, end, true).await;
+        let answer: PlacementAnswer =
+            result.map_err(|failure| failed(what, failure.last, shared.now().since(started), failure.attempts))?;
         shared.hear_of_map(answer.version);
         Ok(answer)
     }

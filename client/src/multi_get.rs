@@ -439,7 +439,11 @@ impl MultiGet {
         }
         section.last_error = Some(error);
         match code {
-            ErrorCode::NotReady | ErrorCode::SchemaNotReady | ErrorCode::Halted | ErrorCode::LogFailed => {
+            ErrorCode::NotReady
+            | ErrorCode::SchemaNotReady
+            | ErrorCode::Halted
+            | ErrorCode::ReplicaOut
+            | ErrorCode::LogFailed => {
                 world.peers.on_unready(node, section.partition, now);
             }
             ErrorCode::NotHere => {

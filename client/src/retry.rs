@@ -73,6 +73,12 @@ mod tests {
     }
 
     #[test]
+    fn a_replica_that_is_out_has_done_nothing_and_one_that_halted_may_have() {
+        assert!(!leaves_outcome_open(ErrorCode::ReplicaOut));
+        assert!(leaves_outcome_open(ErrorCode::Halted));
+    }
+
+    #[test]
     fn attempts_end() {
         let mut backoff = Backoff::default();
         assert_eq!((0..1_000).filter(|_| backoff.attempt()).count() as u32, CALL_ATTEMPTS_MAX);

@@ -16,7 +16,7 @@ pub use clock::{BootTime, Clock, RealClock, WallTime};
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use entropy::{Entropy, OsEntropy};
 pub use stoa_planted::planted;
-pub use task::{Process, TaskGroup, spawn};
+pub use task::{JoinSet, Process, TaskGroup, spawn};
 pub use transport::credentials::{Credentials, CredentialsError};
 pub use transport::quic::{BindError, FRAME_BYTES_MAX, QuicOptions, QuicTransport};
 pub use transport::{Channel, Handler, Peer, PeerIdentity, Transport, TransportError};

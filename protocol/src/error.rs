@@ -78,7 +78,7 @@ codes! {
     WrongCluster = 3002,
     /// The protocol version is not spoken here.
     WrongVersion = 3003,
-    /// There is no such project, entity, group, feature, view or key column.
+    /// There is no such project, entity, group, feature, view, key column, node, partition, replica or move.
     NotFound = 3004,
     /// A key is of the wrong type, empty or too long.
     BadKey = 3005,
@@ -100,10 +100,16 @@ codes! {
     WrongIdentity = 3013,
     /// A batch of a writer session has the number of another one that was applied.
     SessionConflict = 3014,
+    /// A replica can be replaced by one in its own zone alone: a voter in each of three zones.
+    WrongZone = 3015,
+    /// A replica of the partition is being replaced; one at a time.
+    MoveUnderWay = 3016,
     /// The replica halted after a fault that must not be passed over.
     Halted = 4001,
     /// The node's log has failed; the node must be restarted.
     LogFailed = 4002,
+    /// The replica is out on this node: it did not start, or it halted before the request came, which was not carried out.
+    ReplicaOut = 4003,
 }
 
 impl ErrorCode {

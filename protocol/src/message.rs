@@ -3,7 +3,7 @@
 
 use crate::catalog::{Definition, FeatureGroup, FeatureView};
 use crate::codec::{DecodeError, Reader, Wire, get_list, put_list};
-use crate::ids::{ClusterId, FeatureGroupId, LogIndex, MapVersion, NodeId, PartitionId};
+use crate::ids::{ClusterId, FeatureGroupId, LogIndex, MapVersion, NodeId, PartitionId, ReplicaId};
 use crate::limits::READ_SECTIONS_MAX;
 use crate::map::{NodeInfo, ReplicaInfo};
 use crate::read::{ConfirmBy, ReadLevel, ReadSection, SectionResult};
@@ -37,6 +37,8 @@ pub enum Kind {
     Status = 9,
     /// The logical digests of a replica: [`DigestRequest`], [`DigestAnswer`].
     Digest = 10,
+    /// A change of where replicas lie: [`PlacementRequest`], [`PlacementAnswer`].
+    Placement = 11,
     /// Node to node: a Raft message; its body is the raft crate's.
     Raft = 32,
     /// Node to node: joins the cluster: [`JoinRequest`], [`ClusterMap`](crate::map::ClusterMap) back.
@@ -47,15 +49,20 @@ pub enum Kind {
     Barrier = 35,
     /// Node to node: who are you, and do you know of a formed cluster: [`HelloRequest`], [`HelloAnswer`].
     Hello = 36,
+    /// Node to node: how far a move has come, for the root group: [`MoveReport`], empty body back.
+    Move = 37,
 }
 
 impl Kind {
     /// The kind of a number on the wire.
     pub fn from_number(number: u16) -> Option<Self> {
         use Kind::*;
-        [Ping, Map, View, Group, Read, Write, Session, Apply, Status, Digest, Raft, Join, Watch, Barrier, Hello]
-            .into_iter()
-            .find(|kind| *kind as u16 == number)
+        [
+            Ping, Map, View, Group, Read, Write, Session, Apply, Status, Digest, Placement, Raft, Join, Watch, Barrier,
+            Hello, Move,
+        ]
+        .into_iter()
+        .find(|kind| *kind as u16 == number)
     }
 }
 
@@ -237,8 +244,10 @@ pub struct NodeStatus {
     pub cluster_version: u32,
     /// Its replicas, the root group's first.
     pub replicas: Vec<ReplicaStatus>,
+    /// Moves that are under way, as this node knows them.
+    pub moves: Vec<MoveInfo>,
 }
-crate::wire_struct!(NodeStatus { node, build, map_version, cluster_version, replicas: list });
+crate::wire_struct!(NodeStatus { node, build, map_version, cluster_version, replicas: list, moves: list });
 
 /// What a node knows of one of its replicas.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -313,6 +322,107 @@ pub struct BarrierAnswer {
     pub committed: Vec<Option<LogIndex>>,
 }
 crate::wire_struct!(BarrierAnswer { committed: list });
+
+/// How far a move has come. Nothing goes back: up to [`MoveStage::Adding`] a move can be given up, then no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MoveStage {
+    /// The new replica is a learner, or becomes one, and catches up.
+    Adding,
+    /// The new replica takes the old one's place among the voters.
+    Switching,
+}
+crate::wire_enum!(MoveStage { 1 => Adding, 2 => Switching });
+
+/// A replica of a partition gives its place to another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MoveInfo {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The replica that goes.
+    pub from: ReplicaInfo,
+    /// The replica that comes, in the same zone; on the same node if that one's data was lost or is given up.
+    pub to: ReplicaInfo,
+    /// How far it has come.
+    pub stage: MoveStage,
+}
+crate::wire_struct!(MoveInfo { partition, from, to, stage });
+
+/// Replaces one replica of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplaceReplica {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The replica that goes: by its number, so that a request that is sent twice replaces nothing twice.
+    pub replica: ReplicaId,
+    /// The node of the new one, in the same zone; that of the old one to build it anew in its place.
+    pub to: NodeId,
+}
+crate::wire_struct!(ReplaceReplica { partition, replica, to });
+
+/// Gives a node's data up: whatever data directory comes next with its number is taken, and all its replicas are built
+/// anew there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplaceNode {
+    /// The node.
+    pub node: NodeId,
+    /// The data directory that is given up, as the map has it: a request that is sent twice gives up one.
+    pub incarnation: u64,
+}
+crate::wire_struct!(ReplaceNode { node, incarnation });
+
+/// Gives a move up that has not come past [`MoveStage::Adding`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AbortMove {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The replica that was to come.
+    pub replica: ReplicaId,
+}
+crate::wire_struct!(AbortMove { partition, replica });
+
+/// A change of where replicas lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlacementRequest {
+    /// Replaces one replica.
+    Replica(ReplaceReplica),
+    /// Replaces all replicas of a node whose data is gone.
+    Node(ReplaceNode),
+    /// Gives a move up.
+    Abort(AbortMove),
+}
+crate::wire_enum!(PlacementRequest { 1 => Replica(x), 2 => Node(x), 3 => Abort(x) });
+
+/// The root group has taken the change; moves go on by themselves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlacementAnswer {
+    /// The version of the map with the change.
+    pub version: MapVersion,
+    /// The moves that were begun or given up, or that go on.
+    pub moves: Vec<MoveInfo>,
+}
+crate::wire_struct!(PlacementAnswer { version, moves: list });
+
+/// A step of a move that its group's leader has seen done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MoveStep {
+    /// The new replica is a learner and has caught up.
+    CaughtUp,
+    /// The new replica is a voter, and the old one is not: committed.
+    Switched,
+}
+crate::wire_enum!(MoveStep { 1 => CaughtUp, 2 => Switched });
+
+/// How far a move has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MoveReport {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The new replica.
+    pub replica: ReplicaId,
+    /// What was done.
+    pub step: MoveStep,
+}
+crate::wire_struct!(MoveReport { partition, replica, step });
 
 /// A node tells another who it is, before the cluster is formed.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,6 +9,7 @@
 
 mod budget;
 mod envelope;
+mod life;
 mod log;
 mod machine;
 mod network;
@@ -16,6 +17,7 @@ mod options;
 mod partition;
 mod peers;
 mod promise;
+mod reconfigure;
 mod replica;
 pub mod root;
 mod runtime;
@@ -31,12 +33,14 @@ pub mod wal;
 
 pub use budget::{NodeBudget, PROPOSALS_MAX};
 pub use envelope::{Envelope, RaftAnswer, RaftCall, open_envelope, open_message, seal};
+pub use life::Life;
 pub use log::{GroupLog, LogSize};
 pub use machine::{ApplyError, Machine};
 pub use options::{RaftTiming, TimingError};
 pub use partition::{PartitionMachine, PartitionView};
 pub use peers::{CallError, Peers};
 pub use promise::Promise;
+pub use reconfigure::Members;
 pub use replica::{Replica, ReplicaEnvironment};
 pub use runtime::NodeContext;
 pub use standing::{LogPlace, Standing};

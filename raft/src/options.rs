@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use stoa_env::planted;
+
 /// Timing of all groups of a node. Equal on all nodes is wise; safety does not depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RaftTiming {
@@ -61,6 +63,9 @@ impl RaftTiming {
     ///
     /// openraft keeps 4, and `replica.rs` keeps 3.
     pub fn lease_read_age_max(&self) -> Duration {
+        if planted!(LeaseWithoutMargin) {
+            return self.lease();
+        }
         self.lease().saturating_sub(self.lease() * self.clock_drift_ppm * 2 / 1_000_000)
     }
 

@@ -34,18 +34,13 @@ use std::fmt::Display;
 use std::io;
 use std::path::Path;
 
-use stoa_env::{Disk, DiskFile};
-use stoa_protocol::codec::{Reader, Wire};
+use stoa_env::Disk;
 use stoa_protocol::{PartitionId, ReplicaId};
 
+use crate::life::{Life, read_life, write_life};
 use crate::log::GroupLog;
 use crate::snapshots::reach;
 use crate::types::{LogId, SnapshotMeta, Vote};
-
-const MAGIC: &[u8; 8] = b"STOARPL1";
-const FILE: &str = "replica";
-const DRAFT: &str = "replica.new";
-const FILE_BYTES_MAX: usize = 256;
 
 /// What of a group's log the verdict depends on.
 #[derive(Debug, Clone, Default)]
@@ -129,11 +124,15 @@ pub(crate) async fn check_seam<D: Disk>(
     };
     let covered = snapshot.and_then(|meta| meta.last_log_id);
     let ends = log.ends(covered);
-    let marked = read_mark(disk, dir, partition).await?;
-    if let Some(other) = marked.filter(|marked| *marked != id) {
-        return Err(refused(&format!("these are the files of replica {other}, and this is replica {id}")));
-    }
-    if marked.is_some() && ends.vote.is_none() {
+    let marked = read_life(disk, dir, partition).await?;
+    let begun = match marked {
+        Some(Life::Lives(other)) if other == id => true,
+        // Its files are to be empty; that they are is checked below.
+        Some(Life::Begins(other)) if other == id => false,
+        None => false,
+        Some(life) => return Err(refused(&format!("these are the files of {life}, and this is replica {id}"))),
+    };
+    if begun && ends.vote.is_none() {
         return Err(refused(&"the replica has been here before, and the log knows nothing of it"));
     }
     if judge(&ends, covered).map_err(|why| refused(&why))? == Seam::Restart {
@@ -144,47 +143,10 @@ pub(crate) async fn check_seam<D: Disk>(
     if ends.vote.is_none() {
         log.save_first_vote(id).await?;
     }
-    match marked {
-        Some(_) => Ok(()),
-        None => write_mark(disk, dir, partition, id).await,
+    match begun {
+        true => Ok(()),
+        false => write_life(disk, dir, partition, Life::Lives(id)).await,
     }
-}
-
-async fn read_mark<D: Disk>(disk: &D, dir: &Path, partition: PartitionId) -> io::Result<Option<ReplicaId>> {
-    let path = dir.join(FILE);
-    let bytes = match disk.read(&path, FILE_BYTES_MAX).await {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let parse = || {
-        let (body, crc) = bytes.split_at_checked(bytes.len().checked_sub(4)?)?;
-        let mut input = Reader::new(body);
-        let magic_fits = input.take(8, "magic").ok()? == MAGIC;
-        let of = PartitionId::get(&mut input).ok()?;
-        let id = ReplicaId::get(&mut input).ok()?;
-        input.finish().ok()?;
-        (magic_fits && of == partition && crc32fast::hash(body).to_le_bytes() == crc).then_some(id)
-    };
-    let damaged = || io::Error::new(io::ErrorKind::InvalidData, format!("the file {} is damaged", path.display()));
-    parse().map(Some).ok_or_else(damaged)
-}
-
-async fn write_mark<D: Disk>(disk: &D, dir: &Path, partition: PartitionId, id: ReplicaId) -> io::Result<()> {
-    let mut out = MAGIC.to_vec();
-    partition.put(&mut out);
-    id.put(&mut out);
-    crc32fast::hash(&out).put(&mut out);
-    let draft = dir.join(DRAFT);
-    match disk.remove(&draft).await {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = disk.create(&draft).await?;
-    file.append(out.into()).await?;
-    file.sync().await?;
-    disk.rename(&draft, &dir.join(FILE)).await?;
-    disk.sync_dir(dir).await
 }
 
 #[cfg(test)]

@@ -90,6 +90,8 @@ struct Shelf<D> {
     newest: Option<SnapshotHandle<D>>,
     /// Those that a newer one has replaced, until nobody reads them.
     leaving: Vec<SnapshotHandle<D>>,
+    /// The replica has ended: nothing gets a name any more.
+    closed: bool,
 }
 
 /// A snapshot being written.
@@ -117,7 +119,7 @@ impl<D: Disk> SnapshotStore<D> {
         for parent in dir.ancestors().skip(1).take(2) {
             disk.sync_dir(parent).await?;
         }
-        let shelf = Arc::new(Mutex::new(Shelf { newest: None, leaving: Vec::new() }));
+        let shelf = Arc::new(Mutex::new(Shelf { newest: None, leaving: Vec::new(), closed: false }));
         let store = Self { disk, partition, dir, next: Arc::new(AtomicU64::new(1)), shelf };
         let mut whole: Vec<SnapshotHandle<D>> = Vec::new();
         let mut damaged: Vec<(u64, PathBuf, io::Error)> = Vec::new();
@@ -159,6 +161,12 @@ impl<D: Disk> SnapshotStore<D> {
     /// The directory of the group.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Ends all writing: a build or an install that is under way names nothing afterwards, whenever it comes to its end.
+    /// Whoever erases the directory must have called this.
+    pub async fn close(&self) {
+        self.shelf.lock().await.closed = true;
     }
 
     /// Removes snapshots that a newer one has replaced, once nobody reads them.
@@ -216,7 +224,10 @@ impl<D: Disk> SnapshotStore<D> {
     pub async fn create(&self, meta: SnapshotMeta) -> io::Result<SnapshotWriter<D>> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let dir = self.dir.join(format!("new-{number}"));
+        let shelf = self.shelf.lock().await;
+        shelf.check_open()?;
         self.disk.create_dir(&dir).await?;
+        drop(shelf);
         Ok(SnapshotWriter { store: self.clone(), dir, number, meta, chunks: Vec::new() })
     }
 
@@ -250,6 +261,15 @@ impl<D: Disk> SnapshotStore<D> {
             } else if let Err(error) = self.retire(&handle.dir).await {
                 tracing::warn!(dir = %handle.dir.display(), %error, "an old snapshot could not be removed");
             }
+        }
+    }
+}
+
+impl<D> Shelf<D> {
+    fn check_open(&self) -> io::Result<()> {
+        match self.closed {
+            true => Err(io::Error::other("the replica has ended")),
+            false => Ok(()),
         }
     }
 }
@@ -356,6 +376,7 @@ impl<D: Disk> SnapshotWriter<D> {
         }
         let store = self.store;
         let mut shelf = store.shelf.lock().await;
+        shelf.check_open()?;
         let covered = reach(self.meta.last_log_id.as_ref());
         if let Some(newest) = shelf.newest.as_ref().filter(|n| reach(n.meta.last_log_id.as_ref()) >= covered) {
             let newest = newest.clone();

@@ -31,7 +31,9 @@ pub struct Standing {
     pub term: u64,
     /// Whether it takes itself for the leader of that term.
     pub leads: bool,
-    /// For a leader, how long ago a message was sent that a quorum has acknowledged; by the node's clock.
+    /// For a leader, how long ago a message was sent that a quorum has acknowledged; by the node's clock. `None` also once
+    /// it has begun to hand its leadership over: the next leader does not wait for its lease, and it answers no strong
+    /// read any more.
     pub quorum_age: Option<Duration>,
     /// The index of its last entry.
     pub last: Option<u64>,
@@ -56,7 +58,10 @@ impl<D: Disk, M: Machine> Replica<D, M> {
             replica: self.id(),
             term: metrics.current_term,
             leads: metrics.state == ServerState::Leader,
-            quorum_age: metrics.last_quorum_acked.map(|acked| self.context.since(acked.into_inner())),
+            quorum_age: metrics
+                .last_quorum_acked
+                .filter(|_| !self.hands_over(metrics.current_term))
+                .map(|acked| self.context.since(acked.into_inner())),
             last: metrics.last_log_index,
             committed: place(&metrics.local_committed),
             applied: place(&metrics.last_applied),

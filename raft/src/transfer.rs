@@ -139,6 +139,11 @@ impl<D: Disk> Incoming<D> {
         }
     }
 
+    /// Ends all transfers, and all writing of snapshots.
+    pub(crate) async fn close(&self) {
+        self.snapshots.close().await;
+    }
+
     /// Drops a transfer that nothing was heard of for long, and snapshots that nobody reads any more.
     pub(crate) async fn tidy(&self, now: BootTime) {
         self.snapshots.tidy().await;

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use stoa_env::{Disk, DiskFile};
+use tokio::sync::Notify;
 
 /// Sectors survive a crash whole or not at all.
 const SECTOR: usize = 512;
@@ -46,6 +47,8 @@ pub trait DiskWatch: Send + Sync {
 #[derive(Clone, Default)]
 pub struct SimDisk {
     device: Arc<Mutex<Device>>,
+    /// Wakes operations that hang.
+    unhung: Arc<Notify>,
     watch: Option<Arc<dyn DiskWatch>>,
 }
 
@@ -71,6 +74,7 @@ struct Device {
     halt_in: Option<u64>,
     lie: bool,
     delay: Duration,
+    hung: bool,
     strikes: Strikes,
     /// Raised with every change of what a power loss would leave.
     durable_changes: u64,
@@ -80,6 +84,8 @@ struct Device {
 struct Content {
     now: Vec<u8>,
     synced: Vec<u8>,
+    /// Whether the file was cut since the last sync: otherwise it has grown at its end alone.
+    cut: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -155,7 +161,7 @@ impl SimDisk {
 
     /// An empty device whose operations are watched.
     pub fn watched(watch: Arc<dyn DiskWatch>) -> Self {
-        Self { device: Arc::default(), watch: Some(watch) }
+        Self { watch: Some(watch), ..Self::default() }
     }
 
     /// The process dies and the machine lives: files opened before are dead, and nothing is lost yet. What was not
@@ -223,6 +229,46 @@ impl SimDisk {
         self.lock().delay = delay;
     }
 
+    /// Makes operations hang, or those that hang go on.
+    pub fn set_hung(&self, hung: bool) {
+        self.lock().hung = hung;
+        if !hung {
+            self.unhung.notify_waiters();
+        }
+    }
+
+    /// No sync fails any more.
+    pub fn heal_syncs(&self) {
+        self.lock().fail_sync_in = None;
+    }
+
+    /// No sync fails any more, there is room, and no operation is slow.
+    pub fn heal(&self) {
+        {
+            let mut device = self.lock();
+            (device.fail_sync_in, device.capacity, device.delay) = (None, None, Duration::ZERO);
+        }
+        self.set_hung(false);
+    }
+
+    /// Puts another content in the place of this one, as an old image of the device; all of it durable.
+    pub fn become_copy_of(&self, other: &SimDisk) {
+        let copy = std::mem::take(&mut *other.copy().lock());
+        let mut device = self.lock();
+        device.epoch += 1;
+        device.pending.clear();
+        device.files = copy.files;
+        // Files that are open in nobody's hands any more keep their numbers to themselves.
+        device.next_file = device.next_file.max(copy.next_file);
+        (device.names, device.durable_names, device.dirs) = (copy.names, copy.durable_names, copy.dirs);
+    }
+
+    /// Bytes of a file that are durable.
+    pub fn synced_bytes(&self, path: &Path) -> usize {
+        let mut device = self.lock();
+        device.content(path).map(|content| content.synced.len()).unwrap_or_default()
+    }
+
     /// Flips one bit (0 to 7) of a byte, in what is synced too.
     pub fn flip(&self, path: &Path, offset: usize, bit: u8) {
         let byte = self.bytes(path)[offset] ^ (1 << bit);
@@ -273,7 +319,7 @@ impl SimDisk {
     /// Another device with the same content, all of it durable.
     pub fn copy(&self) -> SimDisk {
         let device = self.lock();
-        let durable = |content: &Content| Content { now: content.now.clone(), synced: content.now.clone() };
+        let durable = |content: &Content| Content { now: content.now.clone(), synced: content.now.clone(), cut: false };
         let copy = Device {
             files: device.files.iter().map(|(file, content)| (*file, durable(content))).collect(),
             next_file: device.next_file,
@@ -283,7 +329,30 @@ impl SimDisk {
             capacity: device.capacity,
             ..Device::default()
         };
-        SimDisk { device: Arc::new(Mutex::new(copy)), watch: None }
+        SimDisk { device: Arc::new(Mutex::new(copy)), ..SimDisk::default() }
+    }
+
+    /// Another device with what a loss of power would leave of this one at the least; nothing happens to this one.
+    pub fn after_power_loss(&self) -> SimDisk {
+        let device = self.lock();
+        let kept =
+            |content: &Content| Content { now: content.synced.clone(), synced: content.synced.clone(), cut: false };
+        let named = |file: &u64| device.durable_names.values().any(|named| named == file);
+        let left = Device {
+            files: device
+                .files
+                .iter()
+                .filter(|(file, _)| named(file))
+                .map(|(file, held)| (*file, kept(held)))
+                .collect(),
+            next_file: device.next_file,
+            names: device.durable_names.clone(),
+            durable_names: device.durable_names.clone(),
+            dirs: device.dirs.clone(),
+            capacity: device.capacity,
+            ..Device::default()
+        };
+        SimDisk { device: Arc::new(Mutex::new(left)), ..SimDisk::default() }
     }
 
     /// Shows what would be left if power were lost now and the device kept nothing but what was synced. For judges: it
@@ -307,6 +376,13 @@ impl SimDisk {
         let delay = self.lock().delay + watched;
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
+        }
+        loop {
+            let unhung = self.unhung.notified();
+            if !self.lock().hung {
+                break;
+            }
+            unhung.await;
         }
         let mut device = self.lock();
         device.strikes.operations += 1;
@@ -371,6 +447,7 @@ impl Device {
         let used: BTreeSet<u64> = self.names.values().chain(self.durable_names.values()).copied().collect();
         for (file, content) in &mut self.files {
             if !self.names.values().any(|named| named == file) {
+                content.cut = true;
                 content.now.clear();
                 content.now.shrink_to_fit();
             }
@@ -387,15 +464,10 @@ impl NameChange {
 }
 
 impl Content {
-    /// What stands here is durable.
     fn sync(&mut self) {
-        // Files grow at their end, so the rest is equal already, and is not copied again.
-        match self.now.len().checked_sub(self.synced.len()) {
-            Some(_) if self.now.starts_with(&self.synced) => {
-                let from = self.synced.len();
-                self.synced.extend_from_slice(&self.now[from..]);
-            }
-            _ => self.synced.clone_from(&self.now),
+        match std::mem::take(&mut self.cut) || self.synced.len() > self.now.len() {
+            true => self.synced.clone_from(&self.now),
+            false => self.synced.extend_from_slice(&self.now[self.synced.len()..]),
         }
     }
 
@@ -415,6 +487,7 @@ impl Content {
             }
         }
         self.synced = self.now.clone();
+        self.cut = false;
     }
 
     /// The size reached the device and some sectors did not.
@@ -601,8 +674,7 @@ impl DiskFile for SimFile {
                 return Ok(());
             }
             device.durable_changes += 1;
-            let content = device.files.get_mut(&file).expect("looked up before");
-            content.sync();
+            device.files.get_mut(&file).expect("looked up before").sync();
             Ok(())
         })
         .await
@@ -611,6 +683,7 @@ impl DiskFile for SimFile {
     async fn truncate(&mut self, len: u64) -> io::Result<()> {
         self.with("truncate", 0, |device, file| {
             let content = device.files.get_mut(&file).expect("looked up before");
+            content.cut = true;
             content.now.resize(usize::try_from(len).expect("files in memory are small"), 0);
             Ok(())
         })

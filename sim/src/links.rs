@@ -20,6 +20,8 @@ pub enum Fate {
     Lost,
     /// It is lost because the link is cut.
     Cut,
+    /// It is lost, and its caller hears after this time that the connection broke.
+    Broken(Duration),
 }
 
 /// One end of a message: a process by its name (`n1`, `c0`), and its zone.
@@ -67,6 +69,13 @@ pub enum Effect {
     Loss(u64),
     /// Messages, in millionths, are late by up to a time.
     Late(u64, Duration),
+    /// Messages, in millionths, find that their connection breaks: what QUIC makes of a peer that it cannot trust any
+    /// more.
+    Break(u64),
+    /// Messages, in millionths, arrive with bits flipped that the transport has not noticed.
+    Flip(u64),
+    /// Requests between nodes, in millionths, arrive a second time, up to so much later.
+    Twice(u64, Duration),
 }
 
 /// What a fault does to the messages between two kinds of ends, one way.
@@ -82,11 +91,15 @@ pub struct Rule {
     pub effect: Effect,
 }
 
+impl Rule {
+    fn meets(&self, from: End<'_>, to: End<'_>) -> bool {
+        self.from.means(from) && self.to.means(to)
+    }
+}
+
 /// The present state of all links.
 #[derive(Debug, Default)]
 pub struct Links {
-    /// Requests between nodes that arrive twice, in millionths, all the time.
-    pub duplicate_ppm: u64,
     rules: BTreeMap<u64, Rule>,
     next: u64,
     hits: BTreeMap<FaultKind, u64>,
@@ -110,16 +123,21 @@ impl Links {
         self.rules.clear();
     }
 
-    /// How many messages the rules of each kind of fault have met.
-    pub fn hits(&self) -> &BTreeMap<FaultKind, u64> {
-        &self.hits
+    /// Counts a message that a fault has met by other means than a rule.
+    pub fn hit(&mut self, kind: FaultKind) {
+        self.hits_of(Some(kind));
+    }
+
+    /// How many messages a kind of fault has met.
+    pub fn hits(&self, kind: FaultKind) -> u64 {
+        self.hits.get(&kind).copied().unwrap_or_default()
     }
 
     /// Decides about one message.
     pub fn fate(&mut self, from: End<'_>, to: End<'_>, chance: &Chance) -> Fate {
         let (min, max) = if from.zone == to.zone { DELAY_IN_ZONE } else { DELAY_BETWEEN_ZONES };
         let mut delay = chance.between(min, max);
-        for rule in self.rules.values().filter(|rule| rule.from.means(from) && rule.to.means(to)) {
+        for rule in self.rules.values().filter(|rule| rule.meets(from, to)) {
             let end = match rule.effect {
                 Effect::Cut => Some(Fate::Cut),
                 Effect::Loss(ppm) if chance.hits(ppm) => Some(Fate::Lost),
@@ -127,7 +145,8 @@ impl Links {
                     delay += chance.between(Duration::ZERO, up_to);
                     None
                 }
-                Effect::Loss(_) | Effect::Late(..) => continue,
+                Effect::Break(ppm) if chance.hits(ppm) => Some(Fate::Broken(delay)),
+                _ => continue,
             };
             *self.hits.entry(rule.of).or_default() += 1;
             if let Some(fate) = end {
@@ -135,6 +154,31 @@ impl Links {
             }
         }
         Fate::Arrives(delay)
+    }
+
+    /// Whether bits of a message that arrives are flipped.
+    pub fn flips(&mut self, from: End<'_>, to: End<'_>, chance: &Chance) -> bool {
+        let flips = |rule: &&Rule| matches!(rule.effect, Effect::Flip(ppm) if rule.meets(from, to) && chance.hits(ppm));
+        let hit = self.rules.values().find(flips).map(|rule| rule.of);
+        self.hits_of(hit)
+    }
+
+    /// How much later a request between nodes that arrives does so again, if it does.
+    pub fn again(&mut self, from: End<'_>, to: End<'_>, chance: &Chance) -> Option<Duration> {
+        let twice = |rule: &Rule| match rule.effect {
+            Effect::Twice(ppm, up_to) if rule.meets(from, to) && chance.hits(ppm) => Some((rule.of, up_to)),
+            _ => None,
+        };
+        let (of, up_to) = self.rules.values().find_map(twice)?;
+        self.hits_of(Some(of));
+        Some(chance.between(Duration::ZERO, up_to))
+    }
+
+    fn hits_of(&mut self, kind: Option<FaultKind>) -> bool {
+        kind.is_some_and(|kind| {
+            *self.hits.entry(kind).or_default() += 1;
+            true
+        })
     }
 }
 
@@ -158,6 +202,6 @@ mod tests {
         links.remove(by_name);
         links.remove(by_zone);
         assert!(matches!(links.fate(one, two, &chance), Fate::Arrives(_)));
-        assert_eq!(links.hits()[&FaultKind::CutOneWay], 2);
+        assert_eq!(links.hits(FaultKind::CutOneWay), 2);
     }
 }

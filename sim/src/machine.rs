@@ -5,7 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use stoa::node::{Node, NodeOptions, World};
+use stoa_env::task::spawn_unwatched;
 use stoa_env::{Clock, PeerIdentity, Process};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::chance::Chance;
 use crate::clock::SimClock;
@@ -36,29 +40,99 @@ pub struct Machine {
     pub disk: SimDisk,
     clock: Arc<SimClock>,
     lives: u64,
+    /// Disks that it has had.
+    disks: u64,
     process: Option<Process>,
     held: bool,
     node: Arc<Mutex<Started>>,
     /// Why processes of the node ended by themselves, before a fault could end them.
     ends: Vec<String>,
+    /// What a node may say when it ends by itself: a fault has given it the reason.
+    excuses: Vec<&'static str>,
+    aim: Arc<Mutex<Aim>>,
+    /// What of its disk was damaged beyond what a crash does.
+    damage: Option<Damage>,
+    wake: Arc<Notify>,
+}
+
+/// A disk that was damaged beyond what a crash does.
+#[derive(Debug, Clone)]
+pub struct Damage {
+    /// What was damaged.
+    pub what: String,
+    /// The incarnation of the data.
+    pub incarnation: u64,
 }
 
 #[derive(Default)]
 struct Started {
     node: Option<Arc<SimNode>>,
-    ended: Option<String>,
+    ended: Option<(Instant, String)>,
 }
 
-/// Notes operations in the trace, and lets syncs take their time.
+/// A moment in the life of a process at which it is to be killed.
+#[derive(Debug, Clone, Copy)]
+pub struct Trap {
+    /// The operation on its disk that arms it,
+    pub operation: &'static str,
+    /// on a path that holds this,
+    pub on: &'static str,
+    /// and how many operations of any kind later it springs.
+    pub after: u64,
+}
+
+/// What a machine and its watch both know of traps.
+#[derive(Default)]
+struct Aim {
+    trap: Option<Trap>,
+    /// Operations until it springs, once armed.
+    left: Option<u64>,
+    sprung: bool,
+    process: Option<Process>,
+}
+
+impl Aim {
+    /// Whether the process dies at this operation: it is not done, and nothing after it is.
+    fn springs(&mut self, operation: &str, on: &(dyn std::fmt::Display + Sync)) -> bool {
+        let Some(trap) = self.trap else { return false };
+        if self.left.is_none() && operation == trap.operation && on.to_string().contains(trap.on) {
+            self.left = Some(trap.after);
+        }
+        match &mut self.left {
+            Some(0) => {
+                (self.trap, self.left, self.sprung) = (None, None, true);
+                self.process.take().inspect(Process::kill);
+                true
+            }
+            Some(left) => {
+                *left -= 1;
+                false
+            }
+            None => false,
+        }
+    }
+}
+
+/// Notes operations in the trace, lets syncs take their time, and springs traps.
 struct Watch {
     name: String,
     trace: Trace,
     chance: Chance,
+    aim: Arc<Mutex<Aim>>,
+    wake: Arc<Notify>,
 }
+
+/// Longer than any run: an operation whose process has died does not happen.
+const NEVER: Duration = Duration::from_secs(1 << 32);
 
 impl DiskWatch for Watch {
     fn begin(&self, operation: &'static str, on: &(dyn std::fmt::Display + Sync), bytes: usize) -> Duration {
         self.trace.note(format_args!("disk {} {operation} {on} {bytes}", self.name));
+        if self.aim.lock().unwrap_or_else(|e| e.into_inner()).springs(operation, on) {
+            self.trace.note(format_args!("trap of {} springs", self.name));
+            self.wake.notify_one();
+            return NEVER;
+        }
         match operation {
             "sync" | "sync_dir" => self.chance.between(Duration::from_micros(200), Duration::from_millis(3)),
             _ => Duration::ZERO,
@@ -66,18 +140,30 @@ impl DiskWatch for Watch {
     }
 }
 
+/// Nearly what the nodes are told.
+fn drift_ppm_max(options: &NodeOptions) -> i64 {
+    i64::from(options.timing.clock_drift_ppm) * 9 / 10
+}
+
 impl Machine {
     /// A machine whose node has never run.
-    pub fn new(options: NodeOptions, seed: u64, net: &Net, trace: &Trace, start: tokio::time::Instant) -> Self {
+    pub fn new(options: NodeOptions, seed: u64, net: &Net, trace: &Trace, start: Instant, wake: &Arc<Notify>) -> Self {
         let name = format!("n{}", options.node);
         let chance = Chance::new(seed, &format!("machine {name}"));
-        let drift = u64::from(options.timing.clock_drift_ppm) * 9 / 10;
+        let drift = drift_ppm_max(&options) as u64;
         let rate_ppm = chance.below(2 * drift + 1) as i64 - drift as i64;
         let wall_us = chance.below(2_000_001) as i64 - 1_000_000;
         let clock = Arc::new(SimClock::new(start, rate_ppm, chance.below(1 << 50), wall_us));
         trace.note(format_args!("machine {name} zone {} clock {rate_ppm} ppm {wall_us} us", options.zone));
         net.know(options.advertise, options.node.0, &options.zone);
-        let watch = Watch { name, trace: trace.clone(), chance: Chance::new(seed, &format!("disk n{}", options.node)) };
+        let aim: Arc<Mutex<Aim>> = Arc::default();
+        let watch = Watch {
+            name,
+            trace: trace.clone(),
+            chance: Chance::new(seed, &format!("disk n{}", options.node)),
+            aim: aim.clone(),
+            wake: wake.clone(),
+        };
         Self {
             options,
             seed,
@@ -87,10 +173,15 @@ impl Machine {
             disk: SimDisk::watched(Arc::new(watch)),
             clock,
             lives: 0,
+            disks: 1,
             process: None,
             held: false,
             node: Arc::default(),
             ends: Vec::new(),
+            excuses: Vec::new(),
+            aim,
+            damage: None,
+            wake: wake.clone(),
         }
     }
 
@@ -124,6 +215,12 @@ impl Machine {
         self.held
     }
 
+    /// Gives it a clock of another rate, in millionths off true time, before its first start.
+    pub fn set_clock_rate(&mut self, rate_ppm: i64) {
+        assert!(self.lives == 0, "time must not go backward under a node");
+        self.clock = Arc::new(SimClock::new(crate::world::now(), rate_ppm, 0, 0));
+    }
+
     /// Starts a process if none runs.
     pub fn start_if_down(&mut self) {
         if !self.is_up() {
@@ -138,7 +235,66 @@ impl Machine {
 
     /// Why processes of the node have ended by themselves, in all its lives.
     pub fn ends(&self) -> Vec<String> {
-        self.ends.iter().cloned().chain(self.lock().ended.clone()).collect()
+        self.ends.iter().cloned().chain(self.lock().ended.clone().map(|(_, why)| why)).collect()
+    }
+
+    /// When the process that ran here last has ended by itself, and why, if it has.
+    pub fn ended(&self) -> Option<(Instant, String)> {
+        self.lock().ended.clone()
+    }
+
+    /// Whether a process runs here that is not held and has not ended.
+    pub fn runs(&self) -> bool {
+        self.is_up() && !self.is_held() && self.node().is_some()
+    }
+
+    /// From now on the node may end by itself if its reason holds these words.
+    pub fn excuse(&mut self, words: &'static str) {
+        if !self.excuses.contains(&words) {
+            self.excuses.push(words);
+        }
+    }
+
+    /// Whether a fault has given the node this reason to end.
+    pub fn is_excused(&self, why: &str) -> bool {
+        self.excuses.iter().any(|words| why.contains(words))
+    }
+
+    /// What of its disk was damaged beyond what a crash does.
+    pub fn damage(&self) -> Option<&Damage> {
+        self.damage.as_ref()
+    }
+
+    /// Its disk, with the data of this incarnation, was damaged: an operator may have to build it anew.
+    pub fn set_damage(&mut self, what: String, incarnation: u64) {
+        self.trace.note(format_args!("damage n{} {what}", self.id()));
+        self.damage = Some(Damage { what, incarnation });
+    }
+
+    /// By how much its clock may deviate, in millionths.
+    pub fn drift_ppm_max(&self) -> i64 {
+        drift_ppm_max(&self.options)
+    }
+
+    /// Its clocks.
+    pub fn clock(&self) -> &SimClock {
+        &self.clock
+    }
+
+    /// The process is to be killed at a moment of its own making; `None` lifts that.
+    pub fn set_trap(&self, trap: Option<Trap>) {
+        let mut aim = self.aim.lock().unwrap_or_else(|e| e.into_inner());
+        (aim.trap, aim.left) = (trap, None);
+    }
+
+    /// Whether a trap waits here.
+    pub fn is_trapped(&self) -> bool {
+        self.aim.lock().unwrap_or_else(|e| e.into_inner()).trap.is_some()
+    }
+
+    /// Whether a trap has sprung since this was asked last.
+    pub fn take_sprung(&self) -> bool {
+        std::mem::take(&mut self.aim.lock().unwrap_or_else(|e| e.into_inner()).sprung)
     }
 
     /// Starts a process of the node.
@@ -148,6 +304,7 @@ impl Machine {
         let (id, life) = (self.id(), self.lives);
         self.trace.note(format_args!("start n{id} life {life}"));
         let process = Process::new();
+        self.aim.lock().unwrap_or_else(|e| e.into_inner()).process = Some(process.clone());
         let started: Arc<Mutex<Started>> = Arc::default();
         self.node = started.clone();
         let world = World {
@@ -171,7 +328,10 @@ impl Machine {
                 Err(error) => error.to_string(),
             };
             trace.note(format_args!("ended n{id} {why}"));
-            set(&|started| started.ended = Some(why.clone()));
+            set(&|started| *started = Started { node: None, ended: Some((crate::world::now(), why.clone())) });
+            // A process that has ended is no half of one: its other tasks end, too, this one among them.
+            net.close(addr);
+            of_node.kill();
         });
         self.process = Some(process);
     }
@@ -184,12 +344,23 @@ impl Machine {
         self.net.close(self.addr());
         process.kill();
         let ended = self.lock().ended.take();
-        self.ends.extend(ended);
+        self.ends.extend(ended.map(|(_, why)| why));
         self.node = Arc::default();
         match how {
             Crash::Process => self.disk.kill(),
             Crash::Power => self.disk.crash(&mut |n| self.chance.below(n)),
         }
+    }
+
+    /// Gets another disk, an empty one. No process runs.
+    pub fn empty(&mut self) {
+        assert!(!self.is_up(), "node {} runs", self.id());
+        self.disks += 1;
+        let name = format!("n{}", self.id());
+        self.trace.note(format_args!("empty {name} disk {}", self.disks));
+        let chance = Chance::new(self.seed, &format!("disk {} of {name}", self.disks));
+        let (trace, aim, wake) = (self.trace.clone(), self.aim.clone(), self.wake.clone());
+        self.disk = SimDisk::watched(Arc::new(Watch { name, trace, chance, aim, wake }));
     }
 
     /// Holds the process as SIGSTOP does.
@@ -203,11 +374,23 @@ impl Machine {
 
     /// Lets it go on.
     pub fn go_on(&mut self) {
-        self.held = false;
+        if !std::mem::take(&mut self.held) {
+            return;
+        }
         if let Some(process) = &self.process {
             self.trace.note(format_args!("go on n{}", self.id()));
             process.go_on();
         }
+    }
+
+    /// Lets a process that is held go on at a moment, while the caller does something else.
+    pub fn go_on_at(&self, at: Instant) -> JoinHandle<()> {
+        let (process, trace, id) = (self.process.clone(), self.trace.clone(), self.id());
+        spawn_unwatched(async move {
+            tokio::time::sleep_until(at).await;
+            trace.note(format_args!("go on n{id}"));
+            process.iter().for_each(Process::go_on);
+        })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Started> {

@@ -1,5 +1,6 @@
 //! The simulator's commands. Each failure names the seed, and the one command that replays it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -7,8 +8,10 @@ use std::time::{Duration, Instant};
 use clap::{Parser, Subcommand};
 use stoa_sim::bugs::options::{BugsOptions, build_and_run};
 use stoa_sim::faults::Strikes;
+use stoa_sim::judges::Broken;
 use stoa_sim::plan::{FaultKind, Plan};
 use stoa_sim::run::{Outcome, Planted, run};
+use stoa_sim::scenarios;
 use stoa_sim::workload::LevelCounts;
 
 /// The whole cluster in one thread under a seed.
@@ -47,6 +50,18 @@ enum What {
         #[arg(long, default_value_t = 1)]
         from: u64,
     },
+    /// Plays the directed scenarios.
+    Scenarios {
+        /// How many seeds for each.
+        #[arg(long, default_value_t = 30)]
+        seeds: u64,
+        /// The first seed.
+        #[arg(long, default_value_t = 1)]
+        from: u64,
+        /// One scenario, by its name.
+        #[arg(long)]
+        only: Option<String>,
+    },
     /// Switches planted bugs on and looks whether the judges report them; builds the program that has them.
     Bugs(BugsOptions),
 }
@@ -56,6 +71,7 @@ fn main() -> ExitCode {
         What::Run { seed, trace } => one(seed, trace.as_deref()),
         What::Meta { seeds, from } => meta(from..from.saturating_add(seeds)),
         What::Sweep { seeds, from } => sweep(from..from.saturating_add(seeds)),
+        What::Scenarios { seeds, from, only } => play(from..from.saturating_add(seeds), only.as_deref()),
         // As they were given, after the command's name.
         What::Bugs(_) => build_and_run(std::env::args_os().skip(2)).map(|status| status.success()),
     };
@@ -86,7 +102,7 @@ fn summary(outcome: &Outcome) -> String {
     };
     format!(
         "{:?} simulated; {} rows acknowledged, {} reads of {} rows ({}), {} unavailable; {} messages, {} lost, {} cut, {} doubled; {compared} \
-         comparisons of replicas; {judged:?}; faults {strikes:?}; {alive}; trace {} lines, hash {:032x}",
+         comparisons of replicas; {judged:?}; {:?}; faults {strikes:?}; {alive}; trace {} lines, hash {:032x}",
         outcome.simulated,
         counts.acknowledged,
         counts.reads,
@@ -97,6 +113,7 @@ fn summary(outcome: &Outcome) -> String {
         net.lost,
         net.cut,
         net.doubled,
+        outcome.moves,
         outcome.trace.0,
         outcome.trace.1
     )
@@ -113,6 +130,25 @@ fn tell_broken(outcome: &Outcome) {
     if !outcome.broken.is_empty() {
         println!("replay: cargo run --release -p stoa-sim -- run {} --trace trace.txt", outcome.plan.seed);
     }
+}
+
+fn play(seeds: std::ops::Range<u64>, only: Option<&str>) -> std::io::Result<bool> {
+    let mut kept = true;
+    let chosen = scenarios::ALL.iter().filter(|scenario| only.is_none_or(|name| name == scenario.name));
+    for scenario in chosen {
+        let broken: Vec<(u64, Broken)> = seeds
+            .clone()
+            .flat_map(|seed| (scenario.play)(seed).into_iter().map(move |broken| (seed, broken)))
+            .collect();
+        let failed: BTreeSet<u64> = broken.iter().map(|(seed, _)| *seed).collect();
+        println!("{}: {}", scenario.name, scenario.what);
+        println!("  {} seeds, {} failed {failed:?}", seeds.end - seeds.start, failed.len());
+        for (seed, broken) in broken.iter().take(5) {
+            println!("  BROKEN in seed {seed}, {}: {}", broken.judge, broken.what);
+        }
+        kept &= failed.is_empty();
+    }
+    Ok(kept)
 }
 
 /// Each seed in two processes: chance that leaks in from outside would differ between them.

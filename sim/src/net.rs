@@ -20,6 +20,9 @@ use crate::trace::Trace;
 
 /// QUIC's idle time: a call to a process that has died ends by it, however long the caller would wait.
 const IDLE_MAX: Duration = Duration::from_secs(3);
+/// Requests between nodes that are kept for a replay: one in [`KEPT_OF`], so that they span the life of the cluster.
+const KEPT_MAX: usize = 256;
+const KEPT_OF: u64 = 32;
 
 /// A [`Handler`] behind a pointer.
 pub trait Serve: Send + Sync {
@@ -55,6 +58,10 @@ pub struct NetCounts {
     pub cut: u64,
     /// Requests that arrived twice.
     pub doubled: u64,
+    /// Messages with flipped bits.
+    pub flipped: u64,
+    /// Old requests that arrived again.
+    pub replayed: u64,
 }
 
 /// The network. Clones are the same.
@@ -78,6 +85,8 @@ struct Inner {
     waiting: BTreeMap<u64, oneshot::Sender<Result<Bytes, TransportError>>>,
     counts: NetCounts,
     tamper: Option<Tamper>,
+    /// Old requests between nodes, if they are kept.
+    kept: Option<Vec<Request>>,
     see_answer: Option<SeeAnswer>,
 }
 
@@ -112,8 +121,17 @@ enum What {
     Answer,
 }
 
+#[derive(Debug, Clone)]
+struct Request {
+    call: u64,
+    from: End,
+    to: Peer,
+    channel: Channel,
+    bytes: Bytes,
+}
+
 enum Message {
-    Request { call: u64, from: End, to: Peer, channel: Channel, bytes: Bytes },
+    Request(Request),
     Answer { call: u64, to: String, result: Result<Bytes, TransportError> },
 }
 
@@ -148,6 +166,7 @@ impl Net {
             waiting: BTreeMap::new(),
             counts: NetCounts::default(),
             tamper: None,
+            kept: None,
             see_answer: None,
         };
         Self { inner: Arc::new(Mutex::new(inner)), wake: Arc::default(), chance: Chance::new(seed, "network"), trace }
@@ -246,17 +265,39 @@ impl Net {
         inner.next += 1;
         let [sender, receiver] = [from, to].map(|(name, zone)| LinkEnd { name, zone });
         let fate = inner.links.fate(sender, receiver, &self.chance);
+        let bytes = match matches!(fate, Fate::Arrives(_)) && inner.links.flips(sender, receiver, &self.chance) {
+            true => {
+                inner.counts.flipped += 1;
+                self.flip(bytes)
+            }
+            false => bytes,
+        };
         let (length, hash) = (bytes.len(), xxh3_64(&bytes));
         self.trace.note(format_args!("{what:?} m{number} {}>{} {length} {hash:016x} {fate:?}", from.0, to.0));
         let delay = match fate {
             Fate::Arrives(delay) => delay,
             Fate::Lost => return inner.counts.lost += 1,
             Fate::Cut => return inner.counts.cut += 1,
+            Fate::Broken(delay) => {
+                inner.counts.lost += 1;
+                let broken = broken(message(bytes));
+                inner.queue.push(Queued { at: now() + delay, number, message: broken });
+                return self.wake.notify_one();
+            }
         };
         let at = now() + delay;
-        if what == What::NodeRequest && inner.links.duplicate_ppm > 0 && self.chance.hits(inner.links.duplicate_ppm) {
+        let again = match what {
+            What::NodeRequest => inner.links.again(sender, receiver, &self.chance),
+            What::Request | What::Answer => None,
+        };
+        if what == What::NodeRequest
+            && inner.kept.is_some()
+            && let Message::Request(request) = message(bytes.clone())
+        {
+            self.keep(&mut inner, request);
+        }
+        if let Some(later) = again.map(|again| at + again) {
             inner.counts.doubled += 1;
-            let later = at + self.chance.between(Duration::ZERO, Duration::from_millis(500));
             let again = inner.next;
             inner.next += 1;
             self.trace.note(format_args!("double m{number} as m{again}"));
@@ -264,6 +305,51 @@ impl Net {
         }
         inner.queue.push(Queued { at, number, message: message(bytes) });
         self.wake.notify_one();
+    }
+
+    /// One or two bits flipped: the frame's checksum promises to see every such damage.
+    fn flip(&self, bytes: Bytes) -> Bytes {
+        let mut bytes = bytes.to_vec();
+        for _ in 0..=self.chance.below(2) {
+            let bit = self.chance.below(bytes.len() as u64 * 8);
+            if let Some(byte) = bytes.get_mut(bit as usize / 8) {
+                *byte ^= 1 << (bit % 8);
+            }
+        }
+        bytes.into()
+    }
+
+    fn keep(&self, inner: &mut Inner, request: Request) {
+        let Some(kept) = &mut inner.kept else { return };
+        if self.chance.below(KEPT_OF) > 0 {
+            return;
+        }
+        match kept.len() < KEPT_MAX {
+            true => kept.push(request),
+            false => kept[self.chance.below(KEPT_MAX as u64) as usize] = request,
+        }
+    }
+
+    /// From now on some requests between nodes are kept, for [`replay`](Self::replay).
+    pub fn keep_requests(&self) {
+        self.lock().kept.get_or_insert_default();
+    }
+
+    /// Requests between nodes that arrived long ago arrive again within a time; how many do.
+    pub fn replay(&self, count: u64, within: Duration) -> u64 {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let Some(kept) = inner.kept.as_ref().filter(|kept| !kept.is_empty()) else { return 0 };
+        for _ in 0..count {
+            let request = self.chance.pick(kept).clone();
+            let (number, at) = (inner.next, now() + self.chance.between(Duration::ZERO, within));
+            inner.next += 1;
+            inner.counts.replayed += 1;
+            self.trace.note(format_args!("replay c{} as m{number}", request.call));
+            inner.queue.push(Queued { at, number, message: Message::Request(request) });
+        }
+        self.wake.notify_one();
+        count
     }
 
     fn deliver(&self, message: Message) {
@@ -276,11 +362,11 @@ impl Net {
                     let _ = waiting.send(result);
                 }
             }
-            Message::Request { call, from, to, channel, bytes } => self.take_request(call, from, to, channel, bytes),
+            Message::Request(request) => self.take_request(request),
         }
     }
 
-    fn take_request(&self, call: u64, from: End, to: Peer, channel: Channel, bytes: Bytes) {
+    fn take_request(&self, Request { call, from, to, channel, bytes }: Request) {
         let listener = self.lock().listeners.get(&to.addr).cloned();
         let Some(listener) = listener.filter(|l| to.node.is_none_or(|node| node == l.node)) else {
             return self.trace.note(format_args!("nobody c{call} at {}", to.addr));
@@ -305,6 +391,20 @@ impl Net {
             };
             net.send(What::Answer, (&name, &zone), (&from.name, &from.zone), back, answer);
         });
+    }
+}
+
+/// What the caller hears in place of a message whose connection broke.
+fn broken(message: Message) -> Message {
+    let reason = "the connection broke".to_owned();
+    match message {
+        Message::Request(Request { call, from, to, .. }) => {
+            Message::Answer { call, to: from.name, result: Err(TransportError::Broken { addr: to.addr, reason }) }
+        }
+        Message::Answer { call, to, .. } => {
+            let addr = SocketAddr::from(([0, 0, 0, 0], 0));
+            Message::Answer { call, to, result: Err(TransportError::Broken { addr, reason }) }
+        }
     }
 }
 
@@ -345,7 +445,7 @@ impl Transport for SimTransport {
         let _waiting = Waiting { net: &self.net, call };
         let (name, zone) = self.net.place_of(to.addr);
         let from = self.end.clone();
-        let message = |bytes| Message::Request { call, from: from.clone(), to, channel, bytes };
+        let message = |bytes| Message::Request(Request { call, from: from.clone(), to, channel, bytes });
         // A client's request is a stream of its own, which QUIC delivers once; Raft must bear its messages twice.
         let what = if channel == Channel::Client { What::Request } else { What::NodeRequest };
         self.net.send(what, (&self.end.name, &self.end.zone), (&name, &zone), message, request);

@@ -3,8 +3,21 @@
 use std::fmt;
 use std::time::Duration;
 
+use stoa_raft::RaftTiming;
+
 use crate::chance::Chance;
 pub use crate::faults::FaultKind;
+
+/// What an operator does in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moves {
+    /// No replica is replaced, unless its disk is lost.
+    None,
+    /// Replicas are replaced by others on other nodes of their zones.
+    Between,
+    /// Also by new ones on their own nodes, for which the old one's data is given up at once.
+    InPlaceToo,
+}
 
 /// What a run is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,20 +36,30 @@ pub struct Plan {
     pub chaos: Duration,
     /// A client's pause between two calls, at the most.
     pub pace: Duration,
-    /// Node-to-node requests that arrive twice, in millionths, all the time.
-    pub duplicate_ppm: u64,
+    /// Whether nodes hold bytes back for the day their device is full.
+    pub reserve: bool,
     /// The kinds of fault of this run; none in a calm one.
     pub faults: Vec<FaultKind>,
+    /// The longest pause between two strikes of a kind, if it is not drawn.
+    pub fault_pause: Option<Duration>,
     /// How many faults may be active at once.
     pub overlap: usize,
     /// Whether clients read by leases. Not where a clock stops or drifts further than declared: leases rest on clocks.
     pub lease_reads: bool,
+    /// What an operator does.
+    pub moves: Moves,
+    /// The timing of replication.
+    pub timing: RaftTiming,
 }
 
 impl Plan {
     /// The plan of a seed. Each run has its own mix of faults, some have none.
     pub fn draw(seed: u64) -> Self {
         let chance = Chance::new(seed, "plan");
+        let moves = *Chance::new(seed, "moves").pick(&[Moves::None, Moves::Between, Moves::InPlaceToo]);
+        // A run gives up the only copy of a replica's data for one reason at a time.
+        let mut faults = mix(seed);
+        faults.retain(|kind| !(kind.damages() && moves == Moves::InPlaceToo));
         Self {
             seed,
             nodes: *chance.pick(&[3, 3, 4, 6]),
@@ -45,10 +68,13 @@ impl Plan {
             keys: 20 + chance.below(80) as i64,
             chaos: Duration::from_secs(30 + chance.below(10)),
             pace: Duration::from_millis(20 + chance.below(180)),
-            duplicate_ppm: *chance.pick(&[0, 0, 1_000, 50_000]),
-            faults: mix(seed),
+            reserve: Chance::new(seed, "reserve").hits(700_000),
             overlap: 1 + chance.below(4) as usize,
-            lease_reads: true,
+            lease_reads: !faults.iter().any(|kind| kind.stops_clocks()),
+            faults,
+            moves,
+            fault_pause: None,
+            timing: RaftTiming::default(),
         }
     }
 
@@ -61,16 +87,18 @@ impl Plan {
             keys: 40,
             chaos,
             pace: Duration::from_millis(60),
-            duplicate_ppm: 0,
             faults: Vec::new(),
+            moves: Moves::None,
             ..Self::draw(seed)
         }
     }
 
     /// The longest pause between two strikes of a kind: each run has rates of its own.
     pub fn pause_of(&self, kind: FaultKind) -> Duration {
-        let chance = Chance::new(self.seed, &format!("rate of {kind:?}"));
-        Duration::from_secs(*chance.pick(&PAUSES_S))
+        self.fault_pause.unwrap_or_else(|| {
+            let chance = Chance::new(self.seed, &format!("rate of {kind:?}"));
+            Duration::from_secs(*chance.pick(&PAUSES_S))
+        })
     }
 }
 
@@ -79,18 +107,27 @@ const PAUSES_S: [u64; 4] = [2, 4, 8, 16];
 /// How likely each kind is to be in a run, in millionths: some runs have no faults, some few kinds, some most of them.
 const DENSITIES_PPM: [u64; 10] = [0, 100_000, 100_000, 200_000, 200_000, 200_000, 350_000, 350_000, 500_000, 700_000];
 
-/// The kinds of a run. Every kind is drawn out of a stream of its own: a new one changes nothing about the others.
+/// The kinds of a run. Every kind is drawn out of a stream of its own: a new one changes nothing about the others. Of
+/// those that damage a disk there is one at the most, since only one machine of a run may be damaged.
 fn mix(seed: u64) -> Vec<FaultKind> {
     let density = *Chance::new(seed, "density of faults").pick(&DENSITIES_PPM);
-    FaultKind::all().filter(|kind| Chance::new(seed, &format!("draw {kind:?}")).hits(density)).collect()
+    let damage: Vec<FaultKind> = FaultKind::all().filter(|kind| kind.damages()).collect();
+    let damage = *Chance::new(seed, "kind of damage").pick(&damage);
+    let fits = |kind: &FaultKind| !kind.damages() || *kind == damage;
+    let drawn = |kind: &FaultKind| {
+        // Twice as likely as the rest, since five of six are not in question.
+        let density = if kind.damages() { (density * 2).min(1_000_000) } else { density };
+        Chance::new(seed, &format!("draw {kind:?}")).hits(density)
+    };
+    FaultKind::all().filter(fits).filter(drawn).collect()
 }
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "seed {}: {} nodes, {} partitions, {} clients, {} keys, {:?} of work at a pace of {:?}, duplicates {} ppm, \
-             lease reads {}, faults (up to {} at once, each with its longest pause) [",
+            "seed {}: {} nodes, {} partitions, {} clients, {} keys, {:?} of work at a pace of {:?}, reserve {}, \
+             lease reads {}, moves {:?}, faults (up to {} at once, each with its longest pause) [",
             self.seed,
             self.nodes,
             self.partitions,
@@ -98,8 +135,9 @@ impl fmt::Display for Plan {
             self.keys,
             self.chaos,
             self.pace,
-            self.duplicate_ppm,
+            self.reserve,
             self.lease_reads,
+            self.moves,
             self.overlap,
         )?;
         for (place, kind) in self.faults.iter().enumerate() {

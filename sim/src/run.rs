@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use stoa_env::task::spawn_unwatched;
-use tokio::runtime::{Builder, RngSeed};
+use tokio::runtime::{Builder, RngSeed, Runtime};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -25,13 +25,14 @@ use crate::observe::Judged;
 use crate::panics;
 use crate::plan::Plan;
 use crate::trace::Trace;
+use crate::workload::moves::{MoveCounts, Operator};
 use crate::workload::{CATALOG, Counts, Shared, Worker};
 use crate::world::{SimClient, World, now};
 
 /// Within this time after all is healed, every partition serves, takes writes, and all replicas are equal.
 pub const LIVENESS_LIMIT: Duration = Duration::from_secs(10);
 /// Within this time a cluster without faults is formed and knows its catalog.
-const FORM_LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const FORM_LIMIT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(50);
 
 /// What came of a run.
@@ -47,6 +48,8 @@ pub struct Outcome {
     pub strikes: Strikes,
     /// What clients did.
     pub counts: Counts,
+    /// What an operator did.
+    pub moves: MoveCounts,
     /// What became of messages.
     pub net: NetCounts,
     /// Pairs of replicas that were compared at equal positions.
@@ -79,9 +82,7 @@ impl Default for Planted {
 /// If the trace file cannot be written, or the runtime not be made.
 pub fn run(plan: Plan, trace_file: Option<&Path>, planted: &Planted) -> std::io::Result<Outcome> {
     panics::watch();
-    let seed = RngSeed::from_bytes(&plan.seed.to_le_bytes());
-    let runtime = Builder::new_current_thread().enable_time().start_paused(true).rng_seed(seed).build()?;
-    runtime.block_on(async {
+    runtime(plan.seed)?.block_on(async {
         let start = now();
         let trace = Trace::new(start, trace_file)?;
         trace.note(format_args!("plan {plan}"));
@@ -100,6 +101,12 @@ pub fn run(plan: Plan, trace_file: Option<&Path>, planted: &Planted) -> std::io:
     })
 }
 
+/// One thread, paused time, and tokio's own choices out of the seed.
+pub(crate) fn runtime(seed: u64) -> std::io::Result<Runtime> {
+    let seed = RngSeed::from_bytes(&seed.to_le_bytes());
+    Builder::new_current_thread().enable_time().start_paused(true).rng_seed(seed).build()
+}
+
 async fn live(world: &mut World, shared: &Shared, start: Instant) -> Outcome {
     let mut outcome = Outcome {
         plan: world.plan.clone(),
@@ -107,6 +114,7 @@ async fn live(world: &mut World, shared: &Shared, start: Instant) -> Outcome {
         broken: Vec::new(),
         strikes: BTreeMap::new(),
         counts: Counts::default(),
+        moves: MoveCounts::default(),
         net: NetCounts::default(),
         compared: 0,
         judged: Judged::default(),
@@ -119,6 +127,8 @@ async fn live(world: &mut World, shared: &Shared, start: Instant) -> Outcome {
     }
     world.judge_ends();
     outcome.counts = shared.counts();
+    outcome.moves = world.desk.counts();
+    outcome.broken.extend(world.desk.broken());
     outcome.net = world.net.counts();
     outcome.compared = world.digests.compared;
     outcome.judged = world.observer.judged();
@@ -142,6 +152,13 @@ async fn phases(world: &mut World, shared: &Shared, outcome: &mut Outcome) -> Re
         let worker = open(world, number, client, shared).await?;
         workers.push(spawn_unwatched(worker.work(stop.clone())));
     }
+    let operator = Operator::new(
+        world.client(world.plan.clients).await.map_err(|e| e.to_string())?,
+        &world.plan,
+        world.desk.clone(),
+        world.trace.clone(),
+    );
+    let operator = spawn_unwatched(operator.work(stop.clone()));
     outcome.strikes = strike(world).await;
 
     world.heal();
@@ -151,10 +168,11 @@ async fn phases(world: &mut World, shared: &Shared, outcome: &mut Outcome) -> Re
         worker.await.map_err(|error| format!("a client panicked: {error}"))?;
     }
     outcome.alive = Some(revive(world, shared, &clients, healed).await?);
+    operator.abort();
     audit(world, shared, &clients).await
 }
 
-async fn connect(world: &mut World, number: usize) -> Result<SimClient, String> {
+pub(crate) async fn connect(world: &mut World, number: usize) -> Result<SimClient, String> {
     let limit = now() + FORM_LIMIT;
     loop {
         match world.client(number).await {
@@ -167,7 +185,12 @@ async fn connect(world: &mut World, number: usize) -> Result<SimClient, String> 
 
 /// Opens group and view. Another client has had them taken into the catalog, and the node that answers this one may not
 /// have heard of it yet.
-async fn open(world: &mut World, number: usize, client: &SimClient, shared: &Shared) -> Result<Worker, String> {
+pub(crate) async fn open(
+    world: &mut World,
+    number: usize,
+    client: &SimClient,
+    shared: &Shared,
+) -> Result<Worker, String> {
     let limit = now() + FORM_LIMIT;
     loop {
         match Worker::open(number, client, shared, &world.plan).await {
@@ -195,7 +218,7 @@ async fn revive(
         world.pass(POLL).await;
     }
     let writable = now() - healed;
-    while let Some(why) = world.unequal() {
+    while let Some(why) = world.moving().or_else(|| world.unequal()) {
         if now() - healed > LIVENESS_LIMIT {
             return Err(format!("replicas are not equal {LIVENESS_LIMIT:?} after all was healed: {why}"));
         }

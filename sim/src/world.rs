@@ -1,6 +1,7 @@
 //! A cluster's machines, network and clients, and what is known about them: put together from a plan, and looked at while
 //! time passes.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,25 +11,30 @@ use stoa_client::Client;
 use stoa_env::task::spawn_unwatched;
 use stoa_env::{Clock, PeerIdentity};
 use stoa_protocol::message::Caller;
-use stoa_protocol::{ClusterId, NodeId, PartitionId};
-use stoa_raft::RaftTiming;
+use stoa_protocol::{ClusterId, NodeId, PartitionId, ROOT_PARTITION};
 use stoa_raft::wal::WalOptions;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::chance::Chance;
 use crate::clock::SimClock;
+use crate::faults::{FaultKind, rebuild};
 use crate::judges::Broken;
 use crate::judges::digests::Digests;
+use crate::judges::voter_sets;
 use crate::links::Links;
-use crate::machine::Machine;
+use crate::machine::{Crash, Machine, Trap};
 use crate::net::{Net, SimTransport};
 use crate::observe::Observer;
 use crate::plan::Plan;
 use crate::trace::Trace;
+use crate::workload::moves::Desk;
 
 /// The zones.
 pub const ZONES: [&str; 3] = ["a", "b", "c"];
 const CLUSTER: ClusterId = ClusterId(0x51);
+/// After this time a supervisor starts a process again that has ended.
+const RESTART_AFTER: Duration = Duration::from_secs(1);
 /// How often replicas are compared while time passes.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -49,8 +55,15 @@ pub struct World {
     pub digests: Digests,
     /// The judges of replication.
     pub observer: Observer,
+    /// What the operator is told and has done.
+    pub desk: Desk,
     /// Promises that were not kept, as far as the world itself sees them.
     pub broken: Vec<Broken>,
+    /// How often traps of each kind of fault have sprung.
+    pub sprung: BTreeMap<FaultKind, u64>,
+    /// What the machines' traps are there for, and how the machine ends when one springs.
+    traps: BTreeMap<usize, (FaultKind, Crash)>,
+    wake: Arc<Notify>,
     start: Instant,
 }
 
@@ -59,23 +72,69 @@ impl World {
     pub fn new(plan: Plan, trace: Trace, start: Instant) -> Self {
         let net = Net::new(plan.seed, trace.clone());
         spawn_unwatched(net.clone().run());
-        net.links(|links| links.duplicate_ppm = plan.duplicate_ppm);
-        let machines = (1..=plan.nodes).map(|id| Machine::new(options(&plan, id), plan.seed, &net, &trace, start));
-        let machines: Vec<Machine> = machines.collect();
-        let observer = Observer::new(&RaftTiming::default());
+        let wake: Arc<Notify> = Arc::default();
+        let machine = |id| Machine::new(options(&plan, id), plan.seed, &net, &trace, start, &wake);
+        let machines: Vec<Machine> = (1..=plan.nodes).map(machine).collect();
+        let observer = Observer::new(&plan.timing);
         machines.iter().for_each(|machine| observer.watch(machine.id(), machine.disk.clone()));
+        if plan.faults.iter().any(|kind| kind.stops_clocks()) {
+            observer.ignore_leases();
+        }
         let judges = observer.clone();
         net.see_answers(Arc::new(move |node, request, answer| judges.answered(node, request, answer)));
-        Self { plan, trace, net, machines, digests: Digests::default(), observer, broken: Vec::new(), start }
+        Self {
+            plan,
+            trace,
+            net,
+            machines,
+            digests: Digests::default(),
+            observer,
+            desk: Desk::default(),
+            broken: Vec::new(),
+            sprung: BTreeMap::new(),
+            traps: BTreeMap::new(),
+            wake,
+            start,
+        }
     }
 
-    /// All faults are over: links, machines and processes are well.
+    /// All faults are over: links, machines, disks and processes are well.
     pub fn heal(&mut self) {
         self.trace.note(format_args!("heal"));
         self.net.links(Links::heal);
+        self.supervise();
         for machine in &mut self.machines {
+            machine.set_trap(None);
+            machine.disk.heal();
+            machine.clock().go_on();
             machine.go_on();
             machine.start_if_down();
+        }
+        // Damage that nobody has found yet: an operator who hears of it has the machine built anew.
+        let damaged = self.machines.iter().position(|machine| machine.damage().is_some());
+        damaged.into_iter().for_each(|at| rebuild(self, at));
+    }
+
+    /// Sets a trap on a machine, for a fault.
+    pub fn set_trap(&mut self, at: usize, kind: FaultKind, trap: Trap, how: Crash) {
+        self.machines[at].set_trap(Some(trap));
+        self.traps.insert(at, (kind, how));
+    }
+
+    /// What a supervisor does: a process that has ended for a reason that a fault gave it starts again after a while. And
+    /// machines whose trap has sprung go down.
+    fn supervise(&mut self) {
+        for (at, machine) in self.machines.iter_mut().enumerate() {
+            if machine.take_sprung() {
+                let (kind, how) = self.traps.get(&at).copied().expect("a trap was set for a fault");
+                *self.sprung.entry(kind).or_default() += 1;
+                machine.crash(how);
+            }
+            let Some((since, why)) = machine.ended() else { continue };
+            if machine.is_excused(&why) && now() >= since + RESTART_AFTER {
+                machine.crash(Crash::Process);
+                machine.start();
+            }
         }
     }
 
@@ -95,8 +154,12 @@ impl World {
     pub async fn pass(&mut self, duration: Duration) {
         let end = now() + duration;
         while now() < end {
-            tokio::time::sleep(LOOK_EVERY.min(end - now())).await;
-            self.compare();
+            tokio::select! {
+                biased;
+                () = self.wake.notified() => {}
+                () = tokio::time::sleep(LOOK_EVERY.min(end - now())) => self.compare(),
+            }
+            self.supervise();
         }
     }
 
@@ -113,11 +176,57 @@ impl World {
                 }
             }
         }
+        self.judge_voters();
+    }
+
+    /// Looks at the members of every group as every replica has them.
+    fn judge_voters(&mut self) {
+        let zone_of = |node: NodeId| self.machines.iter().find(|m| m.id() == node.0).map(|m| m.zone().to_owned());
+        let mut found = Vec::new();
+        for node in self.machines.iter().filter_map(Machine::node) {
+            let groups = node.all_hosted().into_iter().map(|h| (h.replica.partition(), h.replica.members()));
+            let root = node.root_replica().map(|root| (ROOT_PARTITION, root.members()));
+            for (partition, members) in groups.chain(root) {
+                found.extend(voter_sets::judge(partition, &members, zone_of));
+            }
+        }
+        for what in found {
+            let broken = Broken { judge: "a voter in each of three zones", what };
+            if !self.broken.contains(&broken) {
+                self.broken.push(broken);
+            }
+        }
+    }
+
+    /// Whether all moves have come to their end: none is planned, no configuration is joint, nobody learns, and every node
+    /// has been taken with the data that it has; why not, if not.
+    pub fn moving(&self) -> Option<String> {
+        for machine in &self.machines {
+            let Some(node) = machine.node() else { return Some(format!("node {} does not run", machine.id())) };
+            let state = node.state();
+            if let Some(moved) = state.moves.first() {
+                return Some(format!("node {} knows of {moved:?}", machine.id()));
+            }
+            if state.map.node(node.info().id) != Some(node.info()) {
+                return Some(format!("node {} is known with other data", machine.id()));
+            }
+            let groups = node.all_hosted().into_iter().map(|h| (h.replica.partition(), h.replica.members()));
+            let root = node.root_replica().map(|root| (ROOT_PARTITION, root.members()));
+            if state.map.root.iter().any(|replica| replica.node == node.info().id) && root.is_none() {
+                return Some(format!("node {} has no replica of the root group", machine.id()));
+            }
+            for (partition, members) in groups.chain(root) {
+                if members.voters.len() != 1 || !members.learners.is_empty() {
+                    return Some(format!("group {partition} as node {} has it: {members:?}", machine.id()));
+                }
+            }
+        }
+        None
     }
 
     /// Whether all replicas of all partitions are here, serve, and hold the same at the same position; why not, if not.
     pub fn unequal(&self) -> Option<String> {
-        let mut seen: std::collections::BTreeMap<PartitionId, Vec<_>> = std::collections::BTreeMap::new();
+        let mut seen: BTreeMap<PartitionId, Vec<_>> = BTreeMap::new();
         for machine in &self.machines {
             let Some(node) = machine.node() else { return Some(format!("node {} does not run", machine.id())) };
             for hosted in node.all_hosted() {
@@ -135,7 +244,7 @@ impl World {
             return Some(format!("{} of {} partitions are hosted", seen.len(), self.plan.partitions));
         }
         seen.into_iter().find_map(|(partition, digests)| {
-            let equal = digests.len() == ZONES.len() && digests.iter().all(|digest| *digest == digests[0]);
+            let equal = digests.len() == ZONES.len() && digests.iter().all(|d| *d == digests[0]);
             let applied: Vec<_> = digests.iter().map(|digest| digest.applied).collect();
             (!equal).then(|| format!("partition {partition}: replicas at {applied:?}"))
         })
@@ -144,7 +253,7 @@ impl World {
     /// Nodes that have ended by themselves: no fault of a plan gives them a reason.
     pub fn judge_ends(&mut self) {
         for machine in &self.machines {
-            for why in machine.ends() {
+            for why in machine.ends().into_iter().filter(|why| !machine.is_excused(why)) {
                 let what = format!("node {} has ended by itself: {why}", machine.id());
                 let broken = Broken { judge: "a node goes on", what };
                 if !self.broken.contains(&broken) {
@@ -179,14 +288,15 @@ fn options(plan: &Plan, id: u64) -> NodeOptions {
         root: (1..=3).map(member).collect(),
         partitions: plan.partitions,
         nodes_expected: plan.nodes as u32,
-        timing: RaftTiming::default(),
+        timing: plan.timing,
         // Small, so that segments, snapshots and purges come often.
         wal: WalOptions {
             segment_bytes: 64 << 10,
-            queue_bytes: 4 << 20,
-            round_bytes: 1 << 20,
+            queue_bytes: 1 << 20,
+            round_bytes: 256 << 10,
             max_live_bytes: 8 << 20,
-            reserve_bytes: 0,
+            // Without a reserve, a full device ends the log, and the node.
+            reserve_bytes: if plan.reserve { (1 << 20) + (256 << 10) } else { 0 },
         },
         snapshot_log_bytes: 32 << 10,
         partition_bytes_max: 1 << 30,

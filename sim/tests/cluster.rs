@@ -34,7 +34,7 @@ fn the_same_seed_gives_the_same_trace_and_another_one_another() {
     assert_eq!(traces[0], traces[1]);
     assert_ne!(traces[0], traces[2]);
     let faults: Vec<_> = FaultKind::all().collect();
-    let faulty = || go(Plan { chaos: SHORT, faults: faults.clone(), overlap: 3, ..Plan::draw(1) });
+    let faulty = || go(Plan { chaos: SHORT, faults: faults.clone(), overlap: 3, lease_reads: false, ..Plan::draw(1) });
     let (first, second) = (faulty(), faulty());
     assert!(!first.strikes.is_empty());
     assert_eq!(first.trace, second.trace);
@@ -43,7 +43,13 @@ fn the_same_seed_gives_the_same_trace_and_another_one_another() {
 #[test]
 fn faults_break_no_promise() {
     for seed in 1..=4 {
-        let outcome = go(Plan { overlap: 3, faults: FaultKind::all().collect(), chaos: SHORT, ..Plan::draw(seed) });
+        let outcome = go(Plan {
+            overlap: 3,
+            lease_reads: false,
+            faults: FaultKind::all().collect(),
+            chaos: SHORT,
+            ..Plan::draw(seed)
+        });
         assert_eq!(outcome.broken, [], "seed {seed}");
     }
 }

@@ -2,11 +2,13 @@
 //! [`TaskGroup`] ends all its tasks when it is dropped, and a [`Process`] can be killed as a whole.
 
 mod process;
+mod set;
 
 use std::future::Future;
 use std::sync::Mutex;
 
 pub use process::Process;
+pub use set::JoinSet;
 
 use tokio::task::{AbortHandle, JoinHandle};
 

@@ -98,15 +98,7 @@ impl Process {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let process = self.clone();
-        let handle = tokio::spawn(CURRENT.scope(self.clone(), async move {
-            let mut future = pin!(future);
-            poll_fn(|context| match process.may_run(context.waker()) {
-                true => future.as_mut().poll(context),
-                false => Poll::Pending,
-            })
-            .await
-        }));
+        let handle = tokio::spawn(self.member(future));
         let mut inner = self.lock();
         if inner.state == State::Dead {
             handle.abort();
@@ -118,6 +110,19 @@ impl Process {
         }
         inner.members.push(handle.abort_handle());
         handle
+    }
+
+    /// `future` as a part of this process: held when it is, and what it spawns are members.
+    pub(super) fn member<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
+        let process = self.clone();
+        CURRENT.scope(self.clone(), async move {
+            let mut future = pin!(future);
+            poll_fn(|context| match process.may_run(context.waker()) {
+                true => future.as_mut().poll(context),
+                false => Poll::Pending,
+            })
+            .await
+        })
     }
 
     /// Whether a member may take a step now; if not, it is woken when it may.

@@ -13,7 +13,7 @@ use quinn::crypto::rustls::HandshakeData;
 use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream, VarInt};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinError;
 
 use super::complaints::Complaints;
 use super::credentials::identity_of;
@@ -24,6 +24,7 @@ use super::outcome::CloseCode;
 use super::stream::{ResetCode, WholeError, read_whole};
 use super::tls::channel_of;
 use super::{Channel, Handler, PeerIdentity};
+use crate::task::JoinSet;
 
 /// Accepts connections until the endpoint is closed. Dropping the future ends all that came from it.
 pub(super) async fn accept<H: Handler>(endpoint: Endpoint, handler: Arc<H>, options: QuicOptions) {

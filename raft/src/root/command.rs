@@ -4,6 +4,7 @@ use stoa_protocol::ReplicaId;
 use stoa_protocol::catalog::Definition;
 use stoa_protocol::codec::{DecodeError, Reader, Wire, get_list, put_list};
 use stoa_protocol::map::{NodeInfo, ReplicaInfo};
+use stoa_protocol::message::{AbortMove, MoveReport, ReplaceNode, ReplaceReplica};
 
 /// A command of the root group.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,9 +19,18 @@ pub enum RootCommand {
     Define(Definitions),
     /// Raises the version that the whole cluster speaks.
     RaiseVersion(u32),
+    /// Replaces one replica.
+    ReplaceReplica(ReplaceReplica),
+    /// Gives up a node's data, and replaces all its replicas.
+    ReplaceNode(ReplaceNode),
+    /// Gives a move up.
+    AbortMove(AbortMove),
+    /// A step of a move is done.
+    ReportMove(MoveReport),
 }
 stoa_protocol::wire_enum!(RootCommand {
     1 => Form(x), 2 => Join(x), 3 => CreateSet(x), 4 => Define(x), 5 => RaiseVersion(x),
+    6 => ReplaceReplica(x), 7 => ReplaceNode(x), 8 => AbortMove(x), 9 => ReportMove(x),
 });
 
 /// The root group's replicas.
@@ -73,5 +83,10 @@ impl Wire for Definitions {
     }
 }
 
-/// The first replica id of a partition's group; those of the root group are its members' incarnations.
+/// The first replica id of a partition's group, of [`FIRST_REPLICAS`] that it is formed of: below every number that is issued
+/// later; those of the root group are its members' incarnations.
 pub const FIRST_REPLICA: ReplicaId = ReplicaId(1);
+
+/// The replicas that a partition's group is formed of. Later ones have numbers that the root group issues; those begin
+/// above, since a set and a partition have taken numbers before.
+pub const FIRST_REPLICAS: u64 = 3;

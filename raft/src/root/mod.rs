@@ -3,11 +3,13 @@
 //!
 //! - [`state`]: the state and its bytes.
 //! - [`command`]: what may change it.
+//! - [`moves`]: replicas that give their place to others.
 //! - [`catalog`]: definitions by names become definitions by numbers.
 //! - [`RootMachine`]: the state under replication, with a watch for those who copy it.
 
 pub mod catalog;
 pub mod command;
+pub mod moves;
 pub mod state;
 
 use std::sync::Arc;
@@ -35,6 +37,11 @@ impl RootMachine {
         let state = RootState::new(cluster);
         let (publish, watch) = watch::channel(Arc::new(state.clone()));
         (Self { state, publish }, watch)
+    }
+
+    /// The state as it was applied.
+    pub fn state(&self) -> &RootState {
+        &self.state
     }
 
     fn publish(&self) {

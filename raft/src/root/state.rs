@@ -2,23 +2,27 @@
 
 use std::collections::BTreeSet;
 
+use stoa_env::planted;
 use stoa_protocol::catalog::{
     Entity, FeatureGroup, FeatureView, GrantDefinition, GroupDefinition, ProjectDefinition, ViewDefinition,
 };
 use stoa_protocol::codec::{DecodeError, Reader, Wire, check_name, get_list, put_list};
 use stoa_protocol::limits::SET_PARTITIONS_MAX;
 use stoa_protocol::map::{NodeInfo, PartitionInfo, PartitionSet, ReplicaInfo};
-use stoa_protocol::message::ApplyAnswer;
+use stoa_protocol::message::{ApplyAnswer, MoveInfo};
 use stoa_protocol::{
     ClusterId, ClusterMap, ErrorBody, ErrorCode, MapVersion, NodeId, PartitionId, PartitionSetId, ROOT_PARTITION,
     ReplicaId,
 };
 
-use super::command::{CreateSet, FIRST_REPLICA, Form, Join, RootCommand};
+use super::command::{CreateSet, FIRST_REPLICA, FIRST_REPLICAS, Form, Join, RootCommand};
+use super::moves::NO_INCARNATION;
 use super::refuse;
 
 /// The version of the state's bytes.
-const FORMAT: u16 = 1;
+const FORMAT: u16 = 2;
+/// Bytes of this version have no moves.
+const FORMAT_WITHOUT_MOVES: u16 = 1;
 /// The versions of commands and messages that this program speaks.
 pub const SPOKEN_VERSIONS: (u32, u32) = (1, 1);
 /// Zones that a cluster has at the most: three hold voters, the others may hold learners later.
@@ -50,6 +54,10 @@ pub struct RootState {
     pub seeds: Vec<(PartitionSetId, u64)>,
     /// The next number of anything; never used twice.
     pub next_id: u64,
+    /// Replicas that give their place to others, the oldest first.
+    pub moves: Vec<MoveInfo>,
+    /// Replicas that must never be started again, though they are voters still ([`super::moves`]).
+    pub retired: Vec<(PartitionId, ReplicaId)>,
 }
 
 impl Wire for RootState {
@@ -65,14 +73,16 @@ impl Wire for RootState {
         put_list(&self.views, out);
         put_list(&self.seeds, out);
         self.next_id.put(out);
+        put_list(&self.moves, out);
+        put_list(&self.retired, out);
     }
 
     fn get(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let format = u16::get(input)?;
-        if format != FORMAT {
+        if format != FORMAT && format != FORMAT_WITHOUT_MOVES {
             return Err(DecodeError::invalid("the format of the root state", format, FORMAT));
         }
-        Ok(Self {
+        let mut state = Self {
             map: Wire::get(input)?,
             cluster_version: Wire::get(input)?,
             versions: get_list(input, "versions")?,
@@ -83,7 +93,14 @@ impl Wire for RootState {
             views: get_list(input, "views")?,
             seeds: get_list(input, "seeds")?,
             next_id: Wire::get(input)?,
-        })
+            moves: vec![],
+            retired: vec![],
+        };
+        if format != FORMAT_WITHOUT_MOVES {
+            state.moves = get_list(input, "moves")?;
+            state.retired = get_list(input, "retired")?;
+        }
+        Ok(state)
     }
 }
 
@@ -101,6 +118,8 @@ impl RootState {
             views: vec![],
             seeds: vec![],
             next_id: ROOT_PARTITION.0 + 1,
+            moves: vec![],
+            retired: vec![],
         }
     }
 
@@ -116,6 +135,10 @@ impl RootState {
                 Ok(ApplyAnswer { version: raised, created, unchanged }.to_bytes())
             }
             RootCommand::RaiseVersion(version) => self.raise_cluster_version(*version).map(|()| Vec::new()),
+            RootCommand::ReplaceReplica(asked) => self.replace_replica(asked),
+            RootCommand::ReplaceNode(asked) => self.replace_node(asked),
+            RootCommand::AbortMove(asked) => self.abort_move(asked),
+            RootCommand::ReportMove(report) => self.report_move(report).map(|()| Vec::new()),
         }
     }
 
@@ -155,7 +178,9 @@ impl RootState {
             );
             return refuse(ErrorCode::WrongVersion, message);
         }
-        self.put_node(&join.node, (join.version_min, join.version_max))
+        self.put_node(&join.node, (join.version_min, join.version_max))?;
+        self.settle_root();
+        Ok(())
     }
 
     fn put_node(&mut self, node: &NodeInfo, versions: (u32, u32)) -> Result<(), ErrorBody> {
@@ -169,11 +194,12 @@ impl RootState {
         match self.map.nodes.binary_search_by_key(&node.id, |n| n.id) {
             Ok(at) => {
                 let known = &mut self.map.nodes[at];
-                if known.incarnation != node.incarnation {
+                if ![node.incarnation, NO_INCARNATION].contains(&known.incarnation) && !planted!(ReuseReplicaId) {
                     let message = format!(
                         "node {} is known with the data directory {:016x}, and this one is {:016x}: a node whose data is \
-                         gone does not come back as itself; give it a new number, or bring its data directory back",
-                        node.id, known.incarnation, node.incarnation
+                         gone does not come back as itself; bring its data directory back, or have it built anew \
+                         (stoa replica replace --node {})",
+                        node.id, known.incarnation, node.incarnation, node.id
                     );
                     return refuse(ErrorCode::WrongIdentity, message);
                 }
@@ -185,6 +211,7 @@ impl RootState {
                     return refuse(ErrorCode::Conflict, message);
                 }
                 known.addr = node.addr;
+                known.incarnation = node.incarnation;
                 self.versions[at].1 = versions;
             }
             Err(at) => {
@@ -233,7 +260,7 @@ impl RootState {
     /// should lead in turn.
     fn place(&self, at: usize, zones: &[String]) -> Vec<ReplicaInfo> {
         let mut replicas: Vec<ReplicaInfo> = Vec::with_capacity(3);
-        for zone in 0..3 {
+        for zone in 0..FIRST_REPLICAS as usize {
             let zone = &zones[(at + zone) % 3];
             let nodes: Vec<NodeId> = self.map.nodes.iter().filter(|n| n.zone == *zone).map(|n| n.id).collect();
             let node = nodes[(at / 3) % nodes.len()];
@@ -290,6 +317,7 @@ impl RootState {
                 assert_eq!((partition.replicas.len(), zones.len()), (3, 3), "one voter in each of three zones");
             }
         }
+        self.check_moves();
     }
 }
 

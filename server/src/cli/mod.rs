@@ -6,6 +6,7 @@ mod get;
 mod load;
 mod log;
 mod node;
+mod replica;
 mod status;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -67,6 +68,9 @@ enum Command {
     Get(get::GetCommand),
     /// Show nodes, zones, partitions, leaders and lag.
     Status(status::StatusCommand),
+    /// Replace replicas that are damaged or lost, one by one or all of a node.
+    #[command(subcommand)]
+    Replica(replica::ReplicaCommand),
     /// Show what Stoa is for: three zones, real features, a ranking workload, and the loss of a zone.
     Demo(crate::demo::DemoCommand),
 }
@@ -80,6 +84,7 @@ impl Cli {
             Command::Load(command) => runtime()?.block_on(command.run()),
             Command::Get(command) => runtime()?.block_on(command.run()),
             Command::Status(command) => runtime()?.block_on(command.run()),
+            Command::Replica(command) => runtime()?.block_on(command.run()),
             Command::Demo(command) => runtime()?.block_on(command.run()),
         }
     }

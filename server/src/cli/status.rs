@@ -7,7 +7,7 @@ use clap::Args;
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use stoa_protocol::ids::ROOT_PARTITION;
-use stoa_protocol::message::{NodeStatus, ReplicaStatus};
+use stoa_protocol::message::{MoveInfo, NodeStatus, ReplicaStatus};
 use stoa_protocol::{ClusterMap, NodeId, PartitionId};
 
 use super::{Connect, say};
@@ -92,7 +92,29 @@ fn text(map: &ClusterMap, nodes: &BTreeMap<NodeId, Result<NodeStatus, String>>) 
         let term = newest.map_or(0, |(_, r)| r.term).to_string();
         table.add_row([name, leader, term, committed.to_string(), each.collect::<Vec<_>>().join(", ")]);
     }
-    format!("{title}\n{of_nodes}\n{table}")
+    let mut text = format!("{title}\n{of_nodes}\n{table}");
+    let moves = moves(nodes);
+    if !moves.is_empty() {
+        let mut table = Table::new();
+        table.load_style(UTF8_FULL_CONDENSED).set_header([
+            "moving partition",
+            "replica",
+            "from node",
+            "to node",
+            "stage",
+        ]);
+        for moved in moves {
+            table.add_row(super::replica::row_of(&moved));
+        }
+        text = format!("{text}\n{table}");
+    }
+    text
+}
+
+/// The moves that are under way, by the node whose map is the newest.
+fn moves(nodes: &BTreeMap<NodeId, Result<NodeStatus, String>>) -> Vec<MoveInfo> {
+    let newest = nodes.values().filter_map(|status| status.as_ref().ok()).max_by_key(|status| status.map_version);
+    newest.map(|status| status.moves.clone()).unwrap_or_default()
 }
 
 fn by_partition(
@@ -108,6 +130,7 @@ fn by_partition(
 }
 
 fn json(map: &ClusterMap, nodes: &BTreeMap<NodeId, Result<NodeStatus, String>>) -> serde_json::Value {
+    let moves = moves(nodes);
     let nodes = map.nodes.iter().map(|info| {
         let mut value = serde_json::json!({
             "node": info.id.0, "zone": info.zone, "address": info.addr.to_string(),
@@ -133,5 +156,6 @@ fn json(map: &ClusterMap, nodes: &BTreeMap<NodeId, Result<NodeStatus, String>>) 
     });
     serde_json::json!({
         "cluster": map.cluster.to_string(), "map_version": map.version.0, "nodes": nodes.collect::<Vec<_>>(),
+        "moves": moves.iter().map(super::replica::json_of).collect::<Vec<_>>(),
     })
 }

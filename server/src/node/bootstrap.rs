@@ -3,7 +3,7 @@
 //! Forming, once in a cluster's life:
 //! 1. Every first member starts an empty root replica whose number is its own incarnation. It does nothing by itself.
 //! 2. Each asks the two others who they are. If one of them knows of a cluster that was formed without the asker, the asker
-//!    stops: its data is gone.
+//!    forms none: its data is gone, and it waits until the cluster takes it with its new data directory.
 //! 3. The one with the lowest number forms the root group of the three incarnations; whoever is elected writes down who they are.
 //! 4. When the expected nodes have joined, the root leader makes the default partition set.
 //!
@@ -14,7 +14,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use stoa_env::{Channel, Disk, Transport};
+use stoa_env::{Channel, Disk, JoinSet, Transport};
 use stoa_protocol::codec::Wire;
 use stoa_protocol::map::{NodeInfo, ReplicaInfo};
 use stoa_protocol::message::{Caller, HelloAnswer, HelloRequest, JoinRequest, Kind, encode_request};
@@ -23,10 +23,12 @@ use stoa_raft::CallError;
 use stoa_raft::root::RootCommand;
 use stoa_raft::root::command::{CreateSet, Form};
 use stoa_raft::root::state::SPOKEN_VERSIONS;
-use tokio::task::JoinSet;
 
 use super::upkeep::each;
 use super::{HELD_CALLS, LOOP_PAUSE, NODE_CALL_LIMIT, Node, RootMember};
+
+/// How long a node that was refused waits before it asks again: each time costs the root group an entry.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 
 /// The name of the set that projects share unless they have one of their own.
 pub const DEFAULT_SET: &str = "shared";
@@ -169,24 +171,24 @@ impl<D: Disk, T: Transport> Node<D, T> {
         missing.map_or(Ok(infos), Err)
     }
 
-    /// Stops this node if a member knows a cluster that was formed without it, or is not who it should be.
+    /// Stops this node if a member knows a cluster that was formed without it, or is not who it should be. A node whose data
+    /// is gone waits.
     fn check_greeting(&self, member: &RootMember, answer: &HelloAnswer) -> Result<(), String> {
         let (me, mine) = (self.info.id, ReplicaId(self.info.incarnation));
         let why = if !answer.formed.is_empty() && answer.formed.iter().all(|replica| replica.id != mine) {
             let members: Vec<String> = answer.formed.iter().map(|replica| replica.node.to_string()).collect();
             let members = members.join(", ");
-            match answer.formed.iter().any(|replica| replica.node == me) {
-                true => format!(
-                    "node {} knows a cluster that was formed without this data directory: its data is gone, so it must not \
-                     come back as node {me}; give it a new number, or bring its data directory back",
-                    member.node
-                ),
-                false => format!(
-                    "node {} knows a cluster whose root group is on nodes {members}, and node {me} is not among them; name \
-                     those under `root`, and this node will join",
-                    member.node
-                ),
+            if answer.formed.iter().any(|replica| replica.node == me) {
+                // It forms nothing, follows the others, and waits to be taken with this data directory.
+                let why = format!("node {} knows a cluster that was formed without this data directory", member.node);
+                self.refuse_data(why.clone());
+                return Err(why);
             }
+            format!(
+                "node {} knows a cluster whose root group is on nodes {members}, and node {me} is not among them; name \
+                 those under `root`, and this node will join",
+                member.node
+            )
         } else if answer.node.zone != member.zone || answer.node.id != member.node {
             format!(
                 "{} says it is node {} in zone {}, and the config here says node {} in zone {}",
@@ -213,8 +215,9 @@ pub(crate) async fn join<D: Disk, T: Transport>(node: Weak<Node<D, T>>) {
         if !known && (!state.map.root.is_empty() || !strong.options.root.iter().any(|m| m.node == strong.info.id)) {
             join_step(&strong).await;
         }
+        let refused = strong.refused.lock().unwrap_or_else(|e| e.into_inner()).is_some();
         drop((strong, state));
-        tokio::time::sleep(LOOP_PAUSE).await;
+        tokio::time::sleep(if refused { REFUSED_PAUSE } else { LOOP_PAUSE }).await;
     }
 }
 
@@ -240,7 +243,8 @@ async fn join_step<D: Disk, T: Transport>(node: &Arc<Node<D, T>>) {
         match answer {
             Ok(()) => return node.neighbours.know(to),
             Err(error) => match error.code {
-                ErrorCode::WrongIdentity | ErrorCode::WrongVersion | ErrorCode::Conflict => {
+                ErrorCode::WrongIdentity => return node.refuse_data(error.message),
+                ErrorCode::WrongVersion | ErrorCode::Conflict => {
                     return node.fail(format!("the cluster refuses this node: {}", error.message));
                 }
                 ErrorCode::NotLeader => ask.extend(error.leader),

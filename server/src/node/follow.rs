@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use stoa_env::{Disk, Transport};
+use stoa_env::{Disk, JoinSet, Transport};
 use stoa_protocol::codec::{Reader, Wire};
 use stoa_protocol::limits::FRAME_BYTES_MAX;
 use stoa_protocol::message::{Caller, Kind, WatchRequest, encode_request};
@@ -16,7 +16,6 @@ use stoa_protocol::{ClusterId, MapVersion, NodeId};
 use stoa_raft::Peers;
 use stoa_raft::root::RootState;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 use super::identity::write_whole;
 use super::{HELD_CALLS, LOOP_PAUSE, Node, NodeError};

@@ -1,89 +1,224 @@
-//! The node's replicas: started as the root state says, and their groups formed.
+//! The node's replicas: started as the root state says, their groups formed; stopped and erased when they have been
+//! replaced.
 //!
-//! A replica may vote, and has voted: it is started by the data directory that it was placed on, and by no other. A node
-//! that has lost its data and comes back with its old number gets the map like anybody else, with its old replicas in it;
-//! were it to start them empty, it could help to elect a leader that lacks what it had acknowledged itself.
+//! A replica may vote, and has voted: it is started by the data directory that it was placed on, and by no other, and
+//! never on files that are not its own. What the files are of stands beside them ([`Life`]). With R the replica that the
+//! root state places here, and M the one that the files are of:
+//!
+//! | found | done |
+//! |---|---|
+//! | nothing | R starts, empty: nobody has spoken here |
+//! | M = R | R goes on |
+//! | M < R, or R is begun | what M left is erased, and R starts, empty |
+//! | M > R, or R is gone | nothing: this copy of the root state is old |
+//! | no R, M known to the root state | M was replaced: it is stopped and erased |
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use stoa_env::{BootTime, Disk, Transport};
-use stoa_protocol::PartitionId;
 use stoa_protocol::map::{PartitionInfo, PartitionSet};
-use stoa_raft::{PartitionMachine, Replica};
+use stoa_protocol::{PartitionId, ROOT_PARTITION, ReplicaId};
+use stoa_raft::root::RootState;
+use stoa_raft::root::command::FIRST_REPLICAS;
+use stoa_raft::root::moves::NO_INCARNATION;
+use stoa_raft::{Life, PartitionMachine, Replica};
 use stoa_store::StoreOptions;
 
+use super::failures::Failure;
 use super::{Hosted, LOOP_PAUSE, Node};
 
 /// How long a voter that is not the preferred leader waits before it forms a group that nobody has formed.
 const FORM_PATIENCE: Duration = Duration::from_secs(3);
 
-/// Starts the replicas that the root state places here, and forms their groups.
+/// How long a leader that is to be stopped may take to hand leadership over.
+const HANDOVER_LIMIT: Duration = Duration::from_secs(1);
+
+/// What the loop remembers between two looks.
+#[derive(Debug, Default)]
+pub(super) struct Looks {
+    /// Replicas whose group may not have been formed, and since when they run.
+    unformed: BTreeMap<PartitionId, BootTime>,
+    /// Leaders that are to be stopped, and since when.
+    leaving: BTreeMap<PartitionId, BootTime>,
+}
+
+/// Keeps the replicas on this node as the root state says.
 pub(crate) async fn host_partitions<D: Disk, T: Transport>(node: Weak<Node<D, T>>) {
-    let mut unformed: BTreeMap<PartitionId, BootTime> = BTreeMap::new();
+    let mut looks = Looks::default();
     loop {
         let Some(strong) = node.upgrade() else { return };
-        host_placed(&strong, &mut unformed).await;
+        host_placed(&strong, &mut looks).await;
         drop(strong);
         tokio::time::sleep(LOOP_PAUSE).await;
     }
 }
 
-/// One look at the map: starts what is placed here and has not been started, and forms what nobody has formed.
-pub(super) async fn host_placed<D: Disk, T: Transport>(
-    node: &Arc<Node<D, T>>,
-    unformed: &mut BTreeMap<PartitionId, BootTime>,
-) {
+/// One look at the map: starts what is placed here and has not been started, forms what nobody has formed, stops and
+/// erases what has been replaced.
+pub(super) async fn host_placed<D: Disk, T: Transport>(node: &Arc<Node<D, T>>, looks: &mut Looks) {
     let state = node.state();
     let Some(known) = state.map.node(node.info.id) else { return };
     if known.incarnation != node.info.incarnation {
-        return node.fail(format!(
-            "the cluster knows node {} with the data directory {:016x}, and this one is {:016x}: its data is gone, so it \
-             must not come back as itself; give it a new number, or bring its data directory back",
+        // Its data was given up: it joins anew, and then its replicas are built anew.
+        if known.incarnation == NO_INCARNATION {
+            return;
+        }
+        let why = format!(
+            "the cluster knows node {} with the data directory {:016x}, and this one is {:016x}",
             known.id, known.incarnation, node.info.incarnation
-        ));
+        );
+        return match node.all_hosted().is_empty() {
+            true => node.refuse_data(why),
+            false => node.fail(format!("{why}: another process has taken this number")),
+        };
     }
+    node.accept_data();
     for set in &state.map.sets {
         for partition in &set.partitions {
-            if partition.replicas.iter().any(|replica| replica.node == node.info.id) {
-                host_one(node, set, partition, unformed).await;
-            }
+            host_one(node, &state, set, partition, looks).await;
         }
     }
 }
 
 async fn host_one<D: Disk, T: Transport>(
     node: &Arc<Node<D, T>>,
+    state: &RootState,
     set: &PartitionSet,
     partition: &PartitionInfo,
-    unformed: &mut BTreeMap<PartitionId, BootTime>,
+    looks: &mut Looks,
 ) {
-    let now = node.env.context.clock.boot();
-    if node.hosted(partition.id).is_none() {
-        if node.failure(partition.id).is_some() {
+    let placed = state.replica_on(partition, node.info.id);
+    if let Some(hosted) = node.hosted(partition.id) {
+        if placed == Some(hosted.replica.id()) {
+            return form_if_nobody_has(node, partition, &hosted, looks).await;
+        }
+        if !stop_replaced(node, &hosted, looks).await {
             return;
         }
-        if let Some(why) = node.lost_to_damage(partition.id) {
-            return node.set_failure(partition.id, why);
-        }
-        match start_one(node, set, partition).await {
-            Ok(hosted) => {
-                let mut partitions = node.partitions.write().unwrap_or_else(|e| e.into_inner());
-                partitions.insert(partition.id, Arc::new(hosted));
-                unformed.insert(partition.id, now);
+    }
+    let done = match placed {
+        Some(replica) => start_placed(node, state, set, partition, replica, looks).await,
+        None => erase_replaced(node, state, partition.id).await,
+    };
+    if let Err(error) = done {
+        let replica = placed.unwrap_or_default();
+        node.fail_replica(partition.id, Failure::of_start(replica, &error, node.env.context.clock.boot()));
+    }
+}
+
+/// Stops a replica that the root state does not place here any more; false if it leads and may hand leadership over yet.
+async fn stop_replaced<D: Disk, T: Transport>(
+    node: &Arc<Node<D, T>>,
+    hosted: &Arc<Hosted<D>>,
+    looks: &mut Looks,
+) -> bool {
+    let partition = hosted.replica.partition();
+    let now = node.env.context.clock.boot();
+    let since = *looks.leaving.entry(partition).or_insert(now);
+    if hosted.replica.leads() && now.since(since) < HANDOVER_LIMIT {
+        // Asked again each time: a voter that lags now may have caught up at the next look.
+        for (voter, _) in hosted.replica.voters() {
+            if hosted.replica.transfer_leader(voter).await {
+                break;
             }
-            Err(error) => return node.set_failure(partition.id, error.to_string()),
+        }
+        return false;
+    }
+    tracing::info!(partition = partition.0, replica = hosted.replica.id().0, "a replica that was replaced is stopped");
+    looks.leaving.remove(&partition);
+    looks.unformed.remove(&partition);
+    node.partitions.write().unwrap_or_else(|e| e.into_inner()).remove(&partition);
+    // What it has written is to be erased, now or at the next attempt.
+    node.recovered.lock().unwrap_or_else(|e| e.into_inner()).entry(partition.0).or_default();
+    hosted.replica.shutdown().await;
+    true
+}
+
+/// Erases what a replica left that the root state does not place here any more, if it left anything.
+async fn erase_replaced<D: Disk, T: Transport>(
+    node: &Arc<Node<D, T>>,
+    state: &RootState,
+    partition: PartitionId,
+) -> std::io::Result<()> {
+    let found = node.recovered.lock().unwrap_or_else(|e| e.into_inner()).contains_key(&partition.0);
+    let failed = node.failure(partition);
+    if (!found && failed.is_none())
+        || failed.as_ref().is_some_and(|failure| !failure.may_pass(ReplicaId(0), node.now()))
+    {
+        return Ok(());
+    }
+    match node.env.life_of(partition).await? {
+        // A replica that this copy of the root state has not heard of yet may be placed here.
+        Some(life) if !state.knows_replica(life.id()) => return Ok(()),
+        Some(life) => {
+            node.env.end_life(partition, life.id()).await?;
+            node.forget_recovered(partition);
+        }
+        // Nobody has spoken here; what the log has may stay until somebody does.
+        None => {
+            node.recovered.lock().unwrap_or_else(|e| e.into_inner()).remove(&partition.0);
+            if let Some(failure) = failed {
+                node.fail_replica(partition, Failure::of_replica(ReplicaId(0), failure.why));
+            }
         }
     }
-    let Some(since) = unformed.get(&partition.id) else { return };
-    let Some(hosted) = node.hosted(partition.id) else { return };
-    if hosted.replica.is_formed().await {
-        unformed.remove(&partition.id);
+    Ok(())
+}
+
+/// Starts the replica that the root state places here; the table above.
+async fn start_placed<D: Disk, T: Transport>(
+    node: &Arc<Node<D, T>>,
+    state: &RootState,
+    set: &PartitionSet,
+    partition: &PartitionInfo,
+    replica: ReplicaId,
+    looks: &mut Looks,
+) -> std::io::Result<()> {
+    let failed = node.failure(partition.id);
+    if failed.as_ref().is_some_and(|failure| !failure.may_pass(replica, node.now())) {
+        return Ok(());
+    }
+    let life = node.env.life_of(partition.id).await?;
+    match life {
+        Some(Life::Lives(found)) if found == replica => {}
+        Some(Life::Gone(found)) if found == replica => return Ok(()),
+        Some(life) if life.id() > replica => return Ok(()),
+        Some(_) => {
+            node.env.begin_life(partition.id, replica).await?;
+            node.forget_recovered(partition.id);
+        }
+        None => {}
+    }
+    // What was erased has no damage any more; all else that recovery has doubts about does not start.
+    if let Some(damage) = node.damaged(partition.id, life.is_some_and(|life| life != Life::Lives(replica))) {
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, damage));
+    }
+    let hosted = start_one(node, state, set, partition.id, replica).await?;
+    node.forget_recovered(partition.id);
+    node.partitions.write().unwrap_or_else(|e| e.into_inner()).insert(partition.id, Arc::new(hosted));
+    // Only the first replicas form a group. Where one of them has been replaced, the group has been formed, by them: to
+    // form it again, with others, would give the same place in the log another meaning.
+    if partition.replicas.iter().all(|other| other.id.0 <= FIRST_REPLICAS) && replica.0 <= FIRST_REPLICAS {
+        looks.unformed.insert(partition.id, node.now());
+    }
+    Ok(())
+}
+
+async fn form_if_nobody_has<D: Disk, T: Transport>(
+    node: &Arc<Node<D, T>>,
+    partition: &PartitionInfo,
+    hosted: &Hosted<D>,
+    looks: &mut Looks,
+) {
+    let Some(since) = looks.unformed.get(&partition.id).copied() else { return };
+    if hosted.replica.is_formed().await || partition.replicas.iter().any(|other| other.id.0 > FIRST_REPLICAS) {
+        looks.unformed.remove(&partition.id);
         return;
     }
     let preferred = partition.replicas.first().map(|replica| replica.node) == Some(node.info.id);
-    if preferred || now.since(*since) > FORM_PATIENCE {
+    if preferred || node.now().since(since) > FORM_PATIENCE {
         let members: Vec<_> = partition.replicas.iter().map(|replica| (replica.id, replica.node)).collect();
         if let Err(error) = hosted.replica.form(&members).await {
             tracing::warn!(partition = partition.id.0, %error, "forming a group");
@@ -91,23 +226,23 @@ async fn host_one<D: Disk, T: Transport>(
     }
 }
 
+/// Starts a replica by what recovery found of it. That stays until the start has succeeded: a start that fails for a
+/// reason that passes must not make the next one begin empty.
 async fn start_one<D: Disk, T: Transport>(
     node: &Arc<Node<D, T>>,
+    state: &RootState,
     set: &PartitionSet,
-    partition: &PartitionInfo,
+    partition: PartitionId,
+    replica: ReplicaId,
 ) -> std::io::Result<Hosted<D>> {
-    let mine = partition.replicas.iter().find(|replica| replica.node == node.info.id);
-    let id = mine.map(|replica| replica.id).ok_or_else(|| std::io::Error::other("no replica of it is placed here"))?;
+    assert_ne!(partition, ROOT_PARTITION, "the root group is no partition of a set");
+    let seed = state.index_seed(partition);
     let options = StoreOptions {
-        index_seed: node
-            .state()
-            .index_seed(partition.id)
-            .ok_or_else(|| std::io::Error::other("its set has no seed"))?,
+        index_seed: seed.ok_or_else(|| std::io::Error::other("its set has no seed"))?,
         incarnation: set.incarnation,
         logical_bytes_max: Some(node.options.partition_bytes_max),
     };
     let (machine, view) = PartitionMachine::new(options);
-    let recovered = node.take_recovered(partition.id);
-    let replica = Replica::start(&node.env, partition.id, id, machine, recovered).await?;
-    Ok(Hosted::new(replica, view, node.env.context.clock.boot()))
+    let replica = Replica::start(&node.env, partition, replica, machine, node.recovered_of(partition)).await?;
+    Ok(Hosted::new(replica, view, node.now()))
 }

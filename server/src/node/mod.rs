@@ -7,17 +7,21 @@
 //! - [`bootstrap`]: the cluster is formed, the node joins.
 //! - [`follow`]: the node's copy of the root state, in memory and on disk.
 //! - [`damage`]: which replicas must not start, because the log may have lost what they promised.
-//! - [`hosting`]: replicas are started, and their groups formed.
+//! - [`hosting`]: replicas are started, and their groups formed; replaced ones are stopped and erased.
+//! - [`failures`]: replicas that do not start, and why.
+//! - [`moves`]: replicas give their place to others.
 //! - [`upkeep`]: replicas are taught their schema, brought up to date, and their logs cut.
 //! - [`requests`]: frames in, frames out; [`reads`] and [`writes`] do the work.
 //! - [`rounds`]: leaders are asked what is committed; [`freshness`]: how old what a replica serves may be.
 
 pub mod bootstrap;
 mod damage;
+mod failures;
 mod follow;
 mod freshness;
 pub mod hosting;
 pub mod identity;
+mod moves;
 mod preflight;
 pub mod reads;
 pub mod requests;
@@ -48,6 +52,7 @@ use stoa_raft::{
 use tokio::sync::watch;
 
 use damage::Damage;
+use failures::Failure;
 use freshness::Freshness;
 use identity::{Identity, IdentityError};
 use rounds::Rounds;
@@ -190,7 +195,9 @@ pub struct Node<D: Disk, T: Transport> {
     pub(crate) partitions: RwLock<BTreeMap<PartitionId, Arc<Hosted<D>>>>,
     pub(crate) rounds: Rounds,
     pub(crate) recovered: Mutex<BTreeMap<u64, RecoveredGroup>>,
-    pub(crate) failures: Mutex<BTreeMap<PartitionId, String>>,
+    pub(crate) failures: Mutex<BTreeMap<PartitionId, Failure>>,
+    /// Why the cluster does not take this node with this data directory, if so.
+    pub(crate) refused: Mutex<Option<String>>,
     /// Why no group may start that the log does not know, if so.
     lost: Option<String>,
     pub(crate) neighbours: Neighbours,
@@ -244,7 +251,8 @@ impl<D: Disk, T: Transport> Node<D, T> {
             incarnation: identity.incarnation,
         };
         let node = Arc::new(Self {
-            failures: Mutex::new(damage.groups),
+            failures: Mutex::new({ damage.groups }.into_iter().map(|(id, why)| (id, Failure::of_log(why))).collect()),
+            refused: Mutex::default(),
             lost: damage.unknown,
             recovered: Mutex::new(recovered.groups),
             options,
@@ -269,6 +277,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
         node.spawn_vital("hand over", upkeep::hand_over(Arc::downgrade(&node)));
         node.spawn_vital("cut logs", upkeep::cut_logs(Arc::downgrade(&node)));
         node.spawn_vital("look around", strangers::look_around(Arc::downgrade(&node)));
+        node.spawn_vital("drive moves", moves::drive_moves(Arc::downgrade(&node)));
         node.spawn_vital("join", bootstrap::join(Arc::downgrade(&node)));
         node.spawn_vital("follow the root state", follow::follow(Arc::downgrade(&node)));
         Ok(node)
@@ -294,9 +303,11 @@ impl<D: Disk, T: Transport> Node<D, T> {
         self.root.read().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
-    /// Whether this node gets the root state by its own replica of the root group.
+    /// Whether this node gets the root state by its own replica of the root group: one that works, is a member, and knows a
+    /// leader. One that was replaced while it was down has none.
     pub(crate) fn has_root(&self) -> bool {
-        self.root_replica().is_some_and(|root| root.trouble().is_none())
+        let works = |root: &Replica<D, RootMachine>| root.trouble().is_none() && root.is_member();
+        self.root_replica().is_some_and(|root| works(&root) && root.leader().is_some())
     }
 
     /// This node's replica of a partition.
@@ -360,26 +371,6 @@ impl<D: Disk, T: Transport> Node<D, T> {
             first
         });
     }
-
-    pub(crate) fn take_recovered(&self, partition: PartitionId) -> RecoveredGroup {
-        let mut recovered = self.recovered.lock().unwrap_or_else(|e| e.into_inner());
-        recovered.remove(&partition.0).unwrap_or_default()
-    }
-
-    /// Why a group must not start that may have been in a part of the log that is lost, if so.
-    pub(crate) fn lost_to_damage(&self, partition: PartitionId) -> Option<String> {
-        let known = self.recovered.lock().unwrap_or_else(|e| e.into_inner()).contains_key(&partition.0);
-        if known { None } else { self.lost.clone() }
-    }
-
-    pub(crate) fn failure(&self, partition: PartitionId) -> Option<String> {
-        self.failures.lock().unwrap_or_else(|e| e.into_inner()).get(&partition).cloned()
-    }
-
-    pub(crate) fn set_failure(&self, partition: PartitionId, why: String) {
-        tracing::error!(partition = partition.0, why, "a replica does not start");
-        self.failures.lock().unwrap_or_else(|e| e.into_inner()).insert(partition, why);
-    }
 }
 
 /// Ends the node when its log has ended: after that it could still lead, and would refuse every write for ever.
@@ -418,20 +409,23 @@ impl<D: Disk, T: Transport> Node<D, T> {
         // A root replica's number is its node's incarnation, drawn at random with its data directory: a node whose data
         // is gone can never speak as the replica it was.
         let id = stoa_protocol::ReplicaId(self.info.incarnation);
-        let started = match self.failure(ROOT_PARTITION).or_else(|| self.lost_to_damage(ROOT_PARTITION)) {
+        let started = match self.damaged(ROOT_PARTITION, false) {
             Some(why) => Err(why),
             None => {
-                let recovered = self.take_recovered(ROOT_PARTITION);
+                let recovered = self.recovered_of(ROOT_PARTITION);
                 Replica::start(&self.env, ROOT_PARTITION, id, machine, recovered).await.map_err(|e| e.to_string())
             }
         };
         match started {
-            Ok(replica) => *self.root.write().unwrap_or_else(|e| e.into_inner()) = Some(replica),
+            Ok(replica) => {
+                self.forget_recovered(ROOT_PARTITION);
+                *self.root.write().unwrap_or_else(|e| e.into_inner()) = Some(replica);
+            }
             Err(why) => {
                 tracing::error!(
                     "this node's replica of the root group is out; the node serves its partitions without it"
                 );
-                return self.set_failure(ROOT_PARTITION, why);
+                return self.fail_replica(ROOT_PARTITION, Failure::of_replica(id, why));
             }
         }
         self.spawn_vital("copy the root state", follow::copy(Arc::downgrade(self), watch));

@@ -7,11 +7,10 @@
 
 use std::time::Duration;
 
-use stoa_env::{Channel, Transport, TransportError};
+use stoa_env::{Channel, JoinSet, Transport, TransportError};
 use stoa_protocol::message::Kind;
 use stoa_protocol::{ErrorCode, NodeId};
 use stoa_raft::{CallError, Peers};
-use tokio::task::JoinSet;
 
 use super::{NodeError, RootMember};
 

@@ -11,7 +11,8 @@ use stoa_protocol::frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader, decode_f
 use stoa_protocol::limits::FRAME_BYTES_MAX;
 use stoa_protocol::message::{
     ANSWER, ApplyRequest, BarrierRequest, Caller, DigestRequest, Empty, GroupRequest, HelloRequest, JoinRequest,
-    KIND_ERROR, Kind, NodeStatus, ReadRequest, SessionRequest, ViewRequest, WatchRequest, WriteRequest, decode_request,
+    KIND_ERROR, Kind, MoveReport, NodeStatus, PlacementRequest, ReadRequest, SessionRequest, ViewRequest, WatchRequest,
+    WriteRequest, decode_request,
 };
 use stoa_protocol::{ClusterId, ErrorBody, ErrorCode, MapVersion, ROOT_PARTITION};
 use stoa_raft::root::RootCommand;
@@ -85,7 +86,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
         }
         let limit = Duration::from_micros(header.remaining_us);
         match kind {
-            Kind::Raft | Kind::Join | Kind::Watch | Kind::Barrier | Kind::Hello => {
+            Kind::Raft | Kind::Join | Kind::Watch | Kind::Barrier | Kind::Hello | Kind::Move => {
                 let PeerIdentity::Node(id) = from else {
                     return Err(ErrorBody::new(
                         ErrorCode::Forbidden,
@@ -138,6 +139,10 @@ impl<D: Disk, T: Transport> Node<D, T> {
             Kind::Barrier => {
                 let (_, request) = decode_request::<BarrierRequest>(&body)?;
                 Ok(self.barriers(&request, limit).await.to_bytes())
+            }
+            Kind::Move => {
+                let (_, report) = decode_request::<MoveReport>(&body)?;
+                self.take_report(&report).await.map(|bytes| bytes.to_vec())
             }
             _ => {
                 let (_, request) = decode_request::<HelloRequest>(&body)?;
@@ -236,6 +241,11 @@ impl<D: Disk, T: Transport> Node<D, T> {
                 check(&caller)?;
                 Ok(self.status().to_bytes())
             }
+            Kind::Placement => {
+                let (caller, request) = decode_request::<PlacementRequest>(&body)?;
+                check(&caller)?;
+                self.place(request, limit).await.map(|bytes| bytes.to_vec())
+            }
             Kind::Digest => {
                 let (caller, request) = decode_request::<DigestRequest>(&body)?;
                 check(&caller)?;
@@ -248,7 +258,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
                     }
                 }
             }
-            Kind::Raft | Kind::Join | Kind::Watch | Kind::Barrier | Kind::Hello => {
+            Kind::Raft | Kind::Join | Kind::Watch | Kind::Barrier | Kind::Hello | Kind::Move => {
                 unreachable!("answered before, with the proof that a node asks")
             }
         }
@@ -257,13 +267,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
     /// Takes definitions into the catalog, and answers once this node's copy has them.
     async fn define(&self, request: ApplyRequest, limit: Duration) -> Result<Vec<u8>, ErrorBody> {
         let command = RootCommand::Define(Definitions { definitions: request.definitions });
-        let answer = self.propose_to_root(command, limit).await.map_err(|error| match error.leader {
-            // A node without a root replica knows at least who has one.
-            None if error.code == ErrorCode::NotLeader => {
-                ErrorBody { leader: self.root_nodes().first().copied(), ..error }
-            }
-            _ => error,
-        })?;
+        let answer = self.propose_to_root(command, limit).await.map_err(|error| self.hint_root(error))?;
         Ok(answer.to_vec())
     }
 
@@ -305,8 +309,11 @@ impl<D: Disk, T: Transport> Node<D, T> {
             // Whatever a replica says of itself, it is not of the cluster that its neighbours are of.
             replicas.iter_mut().for_each(|replica| replica.trouble.clone_from(&doubt));
         }
-        for (partition, why) in self.failures.lock().unwrap_or_else(|e| e.into_inner()).iter() {
-            replicas.push(failed_status(*partition, why.clone()));
+        for (partition, failure) in self.failures.lock().unwrap_or_else(|e| e.into_inner()).iter() {
+            replicas.push(failed_status(*partition, failure.why.clone()));
+        }
+        if let Some(why) = self.refused.lock().unwrap_or_else(|e| e.into_inner()).clone() {
+            replicas.push(failed_status(ROOT_PARTITION, why));
         }
         NodeStatus {
             node: self.info.clone(),
@@ -314,6 +321,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
             map_version: state.map.version,
             cluster_version: state.cluster_version,
             replicas,
+            moves: state.moves.clone(),
         }
     }
 }

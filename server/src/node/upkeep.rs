@@ -8,14 +8,13 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use stoa_env::{Disk, Transport};
+use stoa_env::{Disk, JoinSet, Transport};
 use stoa_protocol::codec::Wire;
 use stoa_protocol::message::{BarrierAnswer, BarrierRequest, Caller, Kind, encode_request};
 use stoa_protocol::read::ConfirmBy;
 use stoa_protocol::{ErrorClass, FeatureGroup, LogIndex, NodeId, PartitionId, PartitionSetId, ReplicaId};
 use stoa_raft::{Machine, PartitionMachine, Replica};
 use stoa_store::Command;
-use tokio::task::JoinSet;
 
 use super::{HELD_CALLS, Hosted, LOOP_PAUSE, NODE_CALL_LIMIT, Node};
 
@@ -63,7 +62,7 @@ async fn teach<D: Disk>(hosted: Arc<Hosted<D>>, groups: Vec<FeatureGroup>) {
 }
 
 /// Waits for all tasks of a set; a panic in one is one here.
-pub(super) async fn each<V: 'static>(mut tasks: JoinSet<V>, mut done: impl FnMut(V)) {
+pub(super) async fn each<V: Send + 'static>(mut tasks: JoinSet<V>, mut done: impl FnMut(V)) {
     while let Some(ended) = tasks.join_next().await {
         match ended {
             Ok(value) => done(value),

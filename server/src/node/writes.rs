@@ -58,7 +58,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
     fn hosted_leader(&self, partition: PartitionId) -> Result<std::sync::Arc<Hosted<D>>, ErrorBody> {
         let Some(hosted) = self.hosted(partition) else {
             let (code, message) = match self.failure(partition) {
-                Some(why) => (ErrorCode::Halted, format!("partition {partition}: {why}")),
+                Some(failure) => (ErrorCode::ReplicaOut, format!("partition {partition}: {}", failure.why)),
                 None => (ErrorCode::NotHere, format!("node {} has no replica of partition {partition}", self.info.id)),
             };
             return Err(ErrorBody::new(code, message));

@@ -124,9 +124,9 @@ fn short(plan: &mut Plan, faults: &[FaultKind]) {
     plan.keys = 40;
     plan.chaos = Duration::from_secs(10);
     plan.pace = Duration::from_millis(60);
-    plan.duplicate_ppm = 0;
     plan.faults = faults.to_vec();
-    plan.fault_pause = Duration::from_millis(800);
+    plan.overlap = 1;
+    plan.fault_pause = Some(Duration::from_millis(800));
 }
 
 #[cfg(test)]

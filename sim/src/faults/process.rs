@@ -1,17 +1,22 @@
-//! Processes and machines: crashes, losses of power, processes that stand still.
+//! Processes and machines: crashes, losses of power, processes that stand still or get little time.
 
 use std::time::Duration;
 
-use super::Step;
+use super::{FaultKind, Step};
 use crate::chance::Chance;
 use crate::machine::{Crash, Machine};
 use crate::world::World;
 
-pub fn crash(world: &mut World, chance: &Chance, lasts: Duration) -> Option<Vec<Step>> {
+/// How often a process in a crash loop starts and dies.
+const LOOPS: u32 = 10;
+/// A slow process runs for this long at a time.
+const SLICE: Duration = Duration::from_millis(2);
+
+pub fn crash(world: &mut World, _: FaultKind, chance: &Chance, lasts: Duration) -> Option<Vec<Step>> {
     end_one(world, chance, lasts, Crash::Process)
 }
 
-pub fn power_loss(world: &mut World, chance: &Chance, lasts: Duration) -> Option<Vec<Step>> {
+pub fn power_loss(world: &mut World, _: FaultKind, chance: &Chance, lasts: Duration) -> Option<Vec<Step>> {
     end_one(world, chance, lasts, Crash::Power)
 }
 
@@ -21,16 +26,66 @@ fn end_one(world: &mut World, chance: &Chance, lasts: Duration, how: Crash) -> O
     Some(vec![Step::new(lasts, move |world| world.machines[at].start_if_down())])
 }
 
-pub fn power_loss_of_all(world: &mut World, _: &Chance, lasts: Duration) -> Option<Vec<Step>> {
+pub fn power_loss_of_all(world: &mut World, _: FaultKind, _: &Chance, lasts: Duration) -> Option<Vec<Step>> {
     world.machines.iter_mut().for_each(|machine| machine.crash(Crash::Power));
     let back = |world: &mut World| world.machines.iter_mut().for_each(Machine::start_if_down);
     Some(vec![Step::new(lasts, back)])
 }
 
-pub fn hold(world: &mut World, chance: &Chance, lasts: Duration) -> Option<Vec<Step>> {
-    let at = some_machine(world, chance, |machine| machine.is_up() && !machine.is_held())?;
+pub fn hold(world: &mut World, _: FaultKind, chance: &Chance, lasts: Duration) -> Option<Vec<Step>> {
+    let at = some_machine(world, chance, Machine::runs)?;
     world.machines[at].hold();
     Some(vec![Step::new(lasts, move |world| world.machines[at].go_on())])
+}
+
+pub fn crash_loop(world: &mut World, _: FaultKind, chance: &Chance, lasts: Duration) -> Option<Vec<Step>> {
+    let at = some_machine(world, chance, Machine::is_up)?;
+    let how = *chance.pick(&[Crash::Process, Crash::Power]);
+    world.machines[at].crash(how);
+    let round = |_| {
+        let down = Step::new(Duration::from_millis(50), move |world: &mut World| world.machines[at].start_if_down());
+        let up =
+            Step::new(chance.between(Duration::ZERO, lasts), move |world: &mut World| world.machines[at].crash(how));
+        [down, up]
+    };
+    let mut steps: Vec<Step> = (0..LOOPS).flat_map(round).collect();
+    steps.push(Step::new(Duration::from_millis(50), move |world| world.machines[at].start_if_down()));
+    Some(steps)
+}
+
+pub fn rolling_restart(world: &mut World, _: FaultKind, _: &Chance, lasts: Duration) -> Option<Vec<Step>> {
+    let restart = |at: usize| {
+        let down = Step::new(lasts, move |world: &mut World| world.machines[at].crash(Crash::Process));
+        let up = Step::new(Duration::from_millis(200), move |world: &mut World| world.machines[at].start_if_down());
+        [down, up]
+    };
+    Some((0..world.machines.len()).flat_map(restart).collect())
+}
+
+pub fn slow_node(world: &mut World, _: FaultKind, chance: &Chance, lasts: Duration) -> Option<Vec<Step>> {
+    let at = some_machine(world, chance, Machine::runs)?;
+    let wait = *chance.pick(&[Duration::from_millis(18), Duration::from_millis(100), Duration::from_millis(400)]);
+    world.machines[at].hold();
+    let rounds = (lasts.as_millis() / (wait + SLICE).as_millis()).max(1);
+    let round = |_| {
+        let run = Step::new(wait, move |world: &mut World| world.machines[at].go_on());
+        let stand = Step::new(SLICE, move |world: &mut World| world.machines[at].hold());
+        [run, stand]
+    };
+    let mut steps: Vec<Step> = (0..rounds).flat_map(round).collect();
+    steps.push(Step::new(wait, move |world| world.machines[at].go_on()));
+    Some(steps)
+}
+
+pub fn suspend(world: &mut World, _: FaultKind, chance: &Chance, lasts: Duration) -> Option<Vec<Step>> {
+    let at = some_machine(world, chance, Machine::runs)?;
+    world.machines[at].hold();
+    world.machines[at].clock().stop();
+    let back = move |world: &mut World| {
+        world.machines[at].clock().go_on();
+        world.machines[at].go_on();
+    };
+    Some(vec![Step::new(lasts, back)])
 }
 
 /// One of the machines that fit.

@@ -23,12 +23,17 @@ struct Line {
     at: Instant,
     /// The steps that are left of a strike; none between strikes.
     steps: VecDeque<Step>,
+    /// What had come of the kind when it struck last, where it lies in wait.
+    effect: Option<u64>,
 }
 
 /// Lets the plan's time pass with the plan's faults in it. At the end some of their marks may be left: the caller heals.
 pub async fn strike(world: &mut World) -> Strikes {
     let end = now() + world.plan.chaos;
     let mut strikes = Strikes::new();
+    if world.plan.faults.contains(&FaultKind::Replay) {
+        world.net.keep_requests();
+    }
     let mut lines: Vec<Line> = world.plan.faults.iter().map(|kind| Line::new(*kind, world)).collect();
     // Of two that are due at once the first in the plan goes first.
     while let Some(next) = lines.iter().map(|line| line.at).min().filter(|at| *at < end) {
@@ -36,16 +41,13 @@ pub async fn strike(world: &mut World) -> Strikes {
         let active = lines.iter().filter(|line| !line.steps.is_empty()).count();
         let line = lines.iter_mut().find(|line| line.at == next).expect("it was found above");
         match line.steps.is_empty() {
-            true if active < world.plan.overlap => {
-                if line.begin(world) {
-                    *strikes.entry(line.kind).or_default() += 1;
-                }
-            }
+            true if active < world.plan.overlap => line.begin(world, &mut strikes),
             true => line.rest(),
-            false => line.step(world),
+            false => line.step(world, &mut strikes),
         }
     }
     world.pass(end.saturating_duration_since(now())).await;
+    lines.iter_mut().for_each(|line| line.reckon(world, &mut strikes));
     strikes
 }
 
@@ -54,40 +56,54 @@ impl Line {
         let chance = Chance::new(world.plan.seed, &format!("fault {kind:?}"));
         let pause = world.plan.pause_of(kind);
         let at = now() + chance.between(Duration::from_millis(100), pause);
-        Self { kind, chance, pause, at, steps: VecDeque::new() }
+        Self { kind, chance, pause, at, steps: VecDeque::new(), effect: None }
     }
 
     /// Strikes, if there is something to strike.
-    fn begin(&mut self, world: &mut World) -> bool {
+    fn begin(&mut self, world: &mut World, strikes: &mut Strikes) {
         let entry = self.kind.entry();
         let (min, max) = entry.lasts_ms;
         let lasts = self.chance.between(Duration::from_millis(min), Duration::from_millis(max));
         world.trace.note(format_args!("fault {:?} for {lasts:?}", self.kind));
-        match (entry.strike)(world, &self.chance, lasts) {
+        self.effect = entry.effect.map(|effect| effect(world, self.kind));
+        match (entry.strike)(world, self.kind, &self.chance, lasts) {
             Some(steps) => {
+                if self.effect.is_none() {
+                    *strikes.entry(self.kind).or_default() += 1;
+                }
                 self.steps = steps.into();
-                self.aim();
-                true
+                self.aim(world, strikes);
             }
             None => {
                 world.trace.note(format_args!("fault {:?} finds nothing to strike", self.kind));
+                self.effect = None;
                 self.rest();
-                false
             }
         }
     }
 
-    fn step(&mut self, world: &mut World) {
+    fn step(&mut self, world: &mut World, strikes: &mut Strikes) {
         let step = self.steps.pop_front().expect("asked before");
         world.trace.note(format_args!("fault {:?} goes on, {} steps left", self.kind, self.steps.len()));
         (step.act)(world);
-        self.aim();
+        self.aim(world, strikes);
     }
 
-    fn aim(&mut self) {
+    fn aim(&mut self, world: &World, strikes: &mut Strikes) {
         match self.steps.front() {
             Some(step) => self.at = now() + step.after,
-            None => self.rest(),
+            None => {
+                self.reckon(world, strikes);
+                self.rest();
+            }
+        }
+    }
+
+    /// Counts a strike of a kind that lay in wait, if something came of it.
+    fn reckon(&mut self, world: &World, strikes: &mut Strikes) {
+        let (Some(before), Some(effect)) = (self.effect.take(), self.kind.entry().effect) else { return };
+        if effect(world, self.kind) > before {
+            *strikes.entry(self.kind).or_default() += 1;
         }
     }
 

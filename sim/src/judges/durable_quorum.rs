@@ -7,29 +7,29 @@ use super::one_majority::is_quorum;
 use crate::observe::disk_log::GroupLog;
 use crate::observe::frames::Members;
 
-/// Entry `index` of `group` is acknowledged. `disks` are what is durable on each node; `members` are the memberships that
+/// The term of entry `index` of `group`, which is acknowledged, or what is wrong. No term where it is in snapshots alone. `disks` are what is durable on each node; `members` are the memberships that
 /// count: the last one before the entry, and those after it.
 pub fn judge<'a>(
     group: u64,
     index: u64,
     disks: &BTreeMap<u64, &GroupLog>,
     members: impl Iterator<Item = &'a Members> + Clone,
-) -> Option<String> {
-    let mut terms: Vec<u64> = disks.values().filter_map(|disk| disk.term_at(index)).collect();
+) -> Result<Option<u64>, String> {
+    let mut terms: Vec<Option<u64>> = disks.values().map(|disk| disk.term_at(index)).collect();
+    terms.push(None);
+    terms.sort_unstable();
     terms.dedup();
-    // Where everybody has it in a snapshot alone, no term is left.
-    terms.push(0);
-    let holders = |term: u64| -> Vec<u64> {
-        let has = |disk: &&GroupLog| disk.term_at(index) == Some(term) || disk.is_covered(index);
+    let holders = |term: Option<u64>| -> Vec<u64> {
+        let has = |disk: &&GroupLog| (term.is_some() && disk.term_at(index) == term) || disk.is_covered(index);
         disks.iter().filter(|(_, disk)| has(disk)).map(|(node, _)| *node).collect()
     };
-    let kept = terms.iter().any(|term| {
-        let nodes = holders(*term);
+    let kept = terms.iter().rev().find(|term| {
+        let nodes = holders(**term);
         members.clone().any(|members| {
             is_quorum(members, &|replica| members.nodes.iter().any(|(id, node)| *id == replica && nodes.contains(node)))
         })
     });
-    (!kept).then(|| {
+    kept.copied().ok_or_else(|| {
         let held: Vec<_> = disks
             .iter()
             .map(|(node, disk)| format!("node {node}: term {:?}, snapshot to {:?}", disk.term_at(index), disk.snapshot))

@@ -10,8 +10,8 @@ pub mod half_row;
 pub mod invented;
 pub mod kept_promises;
 pub mod leader_completeness;
-pub mod log_matching;
 pub mod linearizable;
+pub mod log_matching;
 pub mod lost_row;
 pub mod newest_wins;
 pub mod one_majority;
@@ -21,6 +21,7 @@ pub mod progress;
 pub mod replica_ids;
 pub mod root_state;
 pub mod staleness;
+pub mod voter_sets;
 
 use crate::history::{History, Seen};
 

@@ -34,6 +34,13 @@ pub struct GroupLog {
     pub suspect: bool,
 }
 
+impl Held {
+    /// An entry as a judge's test makes it up.
+    pub fn new(term: u64, hash: u64) -> Self {
+        Self { term, hash, segment: 0 }
+    }
+}
+
 impl GroupLog {
     /// The term of the entry at `index`, or of the purge point if it is there.
     pub fn term_at(&self, index: u64) -> Option<u64> {

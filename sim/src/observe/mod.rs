@@ -294,13 +294,18 @@ impl Inner {
         self.judged.acknowledged += 1;
         let Self { nodes, judges, .. } = self;
         let disks: BTreeMap<u64, &GroupLog> = nodes.iter().map(|(node, eye)| (*node, eye.log.group(group))).collect();
-        let broken = durable_quorum::judge(group, index, &disks, judges.memberships.deciding(group, index));
-        let is_kept = broken.is_none();
-        judges.report("acknowledged is durable on a quorum", broken);
-        for (node, disk) in disks.iter().filter(|_| is_kept) {
-            let Some(term) = disk.entries.get(&index).map(|held| held.term) else { continue };
-            let broken = judges.committed.judge(*node, group, LogId { term, index }, disk);
-            judges.report("committed entries stay", broken);
+        match durable_quorum::judge(group, index, &disks, judges.memberships.deciding(group, index)) {
+            Err(what) => judges.report("acknowledged is durable on a quorum", Some(what)),
+            // Who has it knows now what is committed; who has another one there has not heard of it yet.
+            Ok(Some(term)) => {
+                for (node, disk) in
+                    disks.iter().filter(|(_, disk)| disk.entries.get(&index).is_some_and(|e| e.term == term))
+                {
+                    let broken = judges.committed.judge(*node, group, LogId { term, index }, disk);
+                    judges.report("committed entries stay", broken);
+                }
+            }
+            Ok(None) => {}
         }
     }
 }

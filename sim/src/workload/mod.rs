@@ -2,6 +2,7 @@
 //! shipped. Everything is noted in the history, and every row that is read is judged at once.
 
 mod levels;
+pub mod moves;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -58,8 +59,6 @@ const ROWS_OF_READ_MAX: u64 = 10;
 pub struct Shared {
     inner: Arc<Mutex<Inner>>,
     trace: Trace,
-    /// Whether an answer may be that of a second copy of its request, which finds itself there.
-    duplicates: bool,
     /// Whether nothing strikes, so that nothing may be missing either.
     calm: bool,
 }
@@ -99,12 +98,12 @@ impl Shared {
             unavailable: 0,
             levels: LevelCounts::default(),
         };
-        Self {
-            inner: Arc::new(Mutex::new(inner)),
-            trace,
-            duplicates: plan.duplicate_ppm > 0,
-            calm: plan.faults.is_empty(),
-        }
+        Self { inner: Arc::new(Mutex::new(inner)), trace, calm: plan.faults.is_empty() }
+    }
+
+    /// As in a run in which something strikes: nobody promises that every read is answered.
+    pub fn with_faults(self) -> Self {
+        Self { calm: false, ..self }
     }
 
     /// What was not kept so far.
@@ -219,8 +218,7 @@ impl Worker {
                 for (place, &number) in rows.iter().enumerate() {
                     history.settle(number, true);
                     let older = answer.older.contains(&(place as u32));
-                    // A second copy of a request finds the rows of the first.
-                    if answer.repeated || (older && self.shared.duplicates) {
+                    if answer.repeated {
                         continue;
                     }
                     if let Some(what) = newest_wins::judge_answer(history, number, older) {
@@ -253,13 +251,18 @@ impl Worker {
 
     /// Reads keys and judges what came; whether all of them were answered.
     pub async fn read_keys(&mut self, keys: &[i64], demand: Demand) -> bool {
+        let level = if demand == Demand::All { ReadLevel::default() } else { self.levels.draw() };
+        self.read_at(keys, demand, level, CALL_LIMIT).await
+    }
+
+    /// As [`read_keys`](Self::read_keys), at this level and with this time.
+    pub async fn read_at(&mut self, keys: &[i64], demand: Demand, level: ReadLevel, deadline: Duration) -> bool {
         let mut rows = Rows::new(&["id"]);
         keys.iter().for_each(|&key| rows.push(&[key.into()]).expect("one key column, one value"));
         let at_least = (demand == Demand::OwnWrites).then(|| self.own.clone());
-        let level = if demand == Demand::All { ReadLevel::default() } else { self.levels.draw() };
         let sent = self.shared.lock().history.tick();
         self.shared.trace.note(format_args!("read c{} {keys:?} {demand:?} {level:?}", self.number));
-        let options = ReadOptions { deadline: CALL_LIMIT, at_least, level };
+        let options = ReadOptions { deadline, at_least, level };
         let answer = match self.view.get(&rows, &options).await {
             Ok(answer) => answer,
             Err(error) => {

@@ -59,7 +59,7 @@ fn a_command_that_panics_or_cannot_be_read_halts_that_group_loudly_and_nothing_e
             write(member, "one").await;
             assert!(member.propose(poison.into(), LIMIT).await.is_err(), "{poison}");
             until("the halt to be seen", || member.trouble().is_some()).await;
-            assert_eq!(member.propose("two".into(), LIMIT).await.unwrap_err().code, ErrorCode::Halted);
+            assert_eq!(member.propose("two".into(), LIMIT).await.unwrap_err().code, ErrorCode::ReplicaOut);
             process.wal.save_vote(99, "another group's".into()).await.unwrap();
         });
     }

@@ -1,6 +1,5 @@
 //! Which replicas start, and which must not.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,15 +7,18 @@ use std::time::Duration;
 
 use stoa_protocol::codec::Wire;
 use stoa_protocol::map::NodeInfo;
-use stoa_protocol::message::{BarrierAnswer, BarrierRequest, Caller, Kind, encode_request};
+use stoa_protocol::message::{
+    BarrierAnswer, BarrierRequest, Caller, Kind, PlacementRequest, ReplaceNode, ReplaceReplica, encode_request,
+};
 use stoa_protocol::read::ConfirmBy;
-use stoa_protocol::{NodeId, PartitionId, ROOT_PARTITION};
+use stoa_protocol::{ErrorCode, NodeId, PartitionId, ROOT_PARTITION, ReplicaId};
+use stoa_raft::Life;
 use stoa_raft::root::RootState;
 use stoa_raft::root::command::{CreateSet, Form, Join, RootCommand};
 
 use super::cluster::{CLUSTER, Cluster, TestNode, addr, end_of, until};
-use crate::node::HELD_CALLS;
-use crate::node::hosting::host_placed;
+use crate::node::hosting::{Looks, host_placed};
+use crate::node::{HELD_CALLS, NODE_CALL_LIMIT};
 
 /// A root state with a set of `partitions` on nodes 4, 5 and 6, the first of which is `first`.
 fn placed(first: &NodeInfo, partitions: u32) -> RootState {
@@ -49,9 +51,110 @@ async fn a_node_without_its_data_starts_none_of_the_replicas_that_it_had() {
     // The map may be here long before the join is answered.
     cluster.net.lose(4, Kind::Join);
     let node = cluster.start(4).await;
-    let why = end_of(&node).await;
-    assert!(why.contains("node 4") && why.contains("data directory") && why.contains("new number"), "{why}");
+    until("it says why", || refusal(&node).contains("stoa replica replace --node 4")).await;
     assert_eq!(ids(&node), Vec::<u64>::new());
+}
+
+/// Why the cluster does not take the node, if so.
+pub(super) fn refusal(node: &TestNode) -> String {
+    let troubles = node.status().replicas.into_iter().map(|replica| replica.trouble);
+    troubles.filter(|trouble| trouble.contains("its data is gone")).collect()
+}
+
+#[tokio::test]
+async fn a_node_without_its_data_is_built_anew_by_one_command_the_root_groups_replica_too() {
+    let mut cluster = Cluster::formed(3, 3).await;
+    let before = cluster.node(2).info().incarnation;
+    let replicas = |node: &TestNode| -> Vec<u64> { node.all_hosted().iter().map(|h| h.replica.id().0).collect() };
+    let old = replicas(&cluster.node(2));
+    cluster.wipe(2).await;
+    let node = cluster.start(2).await;
+    until("it is refused", || !refusal(&node).is_empty()).await;
+    let leader = cluster.root_leader().await;
+    let asked = ReplaceNode { node: NodeId(2), incarnation: before };
+    leader.place(PlacementRequest::Node(asked), NODE_CALL_LIMIT).await.unwrap();
+    until("all has come to its end", || {
+        let state = node.state();
+        state.moves.is_empty() && state.retired.is_empty() && replicas(&node).len() == 3 && refusal(&node).is_empty()
+    })
+    .await;
+    cluster.settle().await;
+    assert!(replicas(&node).iter().zip(&old).all(|(new, old)| new != old), "no number comes back");
+    let root = node.root_replica().unwrap();
+    assert_eq!(root.members().voters.len(), 1);
+    assert!(root.voters().contains(&(ReplicaId(node.info().incarnation), NodeId(2))));
+    assert!(!root.voters().contains(&(ReplicaId(before), NodeId(2))));
+    // And once more at the next start, on what it has now.
+    drop((node, root, leader));
+    cluster.stop(2).await;
+    let node = cluster.start(2).await;
+    cluster.settle().await;
+    assert_eq!(refusal(&node), "");
+}
+
+#[tokio::test]
+async fn a_replica_moves_within_its_zone_and_the_old_one_is_erased_for_good() {
+    let mut cluster = Cluster::formed(2, 4).await;
+    let leader = cluster.root_leader().await;
+    let state = leader.state();
+    let partition = state.map.sets[0].partitions.iter().find(|p| p.replicas.iter().any(|r| r.node.0 == 1)).unwrap();
+    let from = *partition.replicas.iter().find(|r| r.node.0 == 1).unwrap();
+    let id = partition.id;
+    let old = cluster.node(1).hosted(id).unwrap();
+    let asked = ReplaceReplica { partition: id, replica: from.id, to: NodeId(4) };
+    leader.place(PlacementRequest::Replica(asked), NODE_CALL_LIMIT).await.unwrap();
+    until("it has moved", || {
+        let here = |node: u64| cluster.node(node).hosted(id).is_some();
+        cluster.node(1).state().moves.is_empty() && here(4) && !here(1)
+    })
+    .await;
+    cluster.settle().await;
+    // Whoever holds the old one gets nothing from it.
+    until("it has ended", || old.replica.trouble().is_some()).await;
+    assert_eq!(old.replica.propose(Default::default(), NODE_CALL_LIMIT).await.unwrap_err().code, ErrorCode::Halted);
+    let node = cluster.node(1);
+    until("what it left is erased", || {
+        let recovered = node.recovered.lock().unwrap();
+        !recovered.contains_key(&id.0)
+    })
+    .await;
+    assert_eq!(node.env.life_of(id).await.unwrap(), Some(Life::Gone(from.id)));
+    // A copy of the root state from before does not bring it back.
+    drop((node, old, leader));
+    cluster.stop(1).await;
+    let mut bytes = b"STOARS01".to_vec();
+    state.put(&mut bytes);
+    crc32fast::hash(&bytes).put(&mut bytes);
+    std::fs::write(cluster.dir(1).join("root-state"), bytes).unwrap();
+    [2, 3, 4].iter().for_each(|other| cluster.net.cut(1, *other));
+    let node = cluster.start(1).await;
+    assert_eq!(node.state().map.version, state.map.version);
+    host_placed(&node, &mut Looks::default()).await;
+    host_placed(&node, &mut Looks::default()).await;
+    assert!(node.hosted(id).is_none(), "an old copy says that it is placed here, its files say that it is gone");
+}
+
+#[tokio::test]
+async fn a_start_that_fails_for_a_reason_that_passes_is_tried_again_with_what_it_had() {
+    let mut cluster = Cluster::new(1, 3);
+    let node = cluster.start(4).await;
+    let state = placed(node.info(), 1);
+    let id = state.map.sets[0].partitions[0].id;
+    node.take_state(Arc::new(state)).await;
+    until("the replica has written", || node.hosted(id).is_some_and(|h| h.replica.log_size().entries > 0)).await;
+    let entries = node.hosted(id).unwrap().replica.log_size();
+    drop(node);
+    cluster.stop(4).await;
+    // A directory in the way of a snapshot's manifest: reading it gives no answer, which may pass.
+    let way = cluster.dir(4).join(format!("snapshots/{id}/9-1-1/manifest"));
+    std::fs::create_dir_all(&way).unwrap();
+    let node = cluster.start(4).await;
+    until("the start fails", || node.failure(id).is_some()).await;
+    assert!(node.hosted(id).is_none());
+    std::fs::remove_dir_all(way.parent().unwrap()).unwrap();
+    until("it starts", || node.hosted(id).is_some()).await;
+    assert_eq!(node.hosted(id).unwrap().replica.log_size(), entries, "nothing is forgotten by a start that failed");
+    assert!(node.failure(id).is_none());
 }
 
 #[tokio::test]
@@ -61,7 +164,7 @@ async fn a_node_that_is_not_in_the_map_starts_nothing_that_is_placed_on_it() {
     let mut state = placed(node.info(), 2);
     state.map.nodes.retain(|known| known.id != node.info().id);
     node.take_state(Arc::new(state)).await;
-    host_placed(&node, &mut BTreeMap::new()).await;
+    host_placed(&node, &mut Looks::default()).await;
     assert_eq!(ids(&node), Vec::<u64>::new());
     // Once it is there, they start.
     let mut state = placed(node.info(), 2);
@@ -100,7 +203,7 @@ async fn damage_that_no_group_owns_keeps_every_group_out_that_the_log_does_not_k
     let expected: Vec<PartitionId> = placed(&info, 2).map.sets[0].partitions.iter().map(|p| p.id).collect();
     for start in 0..2 {
         let node = cluster.start(4).await;
-        host_placed(&node, &mut BTreeMap::new()).await;
+        host_placed(&node, &mut Looks::default()).await;
         assert_eq!(ids(&node), Vec::<u64>::new(), "start {start}, {first:?} was there before");
         let status = node.status();
         for partition in &expected {

@@ -1,0 +1,234 @@
+//! The members of a group, and how its leader changes them: one step at a time, each derived from what the group has
+//! committed, so that whoever leads next goes on where the last one stopped.
+//!
+//! What may be done follows from the plan of the move in the root state ([`crate::root::moves`]) and from the membership:
+//!
+//! | membership (committed) | stage | step |
+//! |---|---|---|
+//! | joint | any | the new half alone: no joint configuration stays |
+//! | the old one votes, the new one is unknown | any | the new one becomes a learner |
+//! | the old one votes, the new one learns and lags | Adding | wait |
+//! | the old one votes, the new one learns and has caught up | Adding | report it |
+//! | the old one votes, the new one learns | Switching | joint configuration: the old one out, the new one in |
+//! | the new one votes, the old one does not | any | report it |
+//! | neither votes | any | nothing: the plan is older than the membership |
+//!
+//! A leader that was deposed can commit none of this, and each change names the membership that it was derived from. A
+//! plan that is older than the truth does no harm: numbers are never used again, so its old replica votes no more, or its
+//! new one becomes a learner once more, and learners that no move knows are removed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use openraft::ChangeMembers;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{ClientWriteError, RaftError};
+use openraft::raft::Precondition;
+use stoa_env::{Disk, planted};
+use stoa_protocol::message::{MoveInfo, MoveStage, MoveStep};
+use stoa_protocol::{ErrorBody, ErrorCode, LogIndex, NodeId, ReplicaId};
+
+use crate::machine::Machine;
+use crate::replica::Replica;
+use crate::types::{LogId, Member, Membership};
+
+/// How many entries a learner may lag and still count as caught up: one append's worth. What it lacks comes while the
+/// voters change.
+const LAG_MAX: u64 = 256;
+
+/// The members of a group, as one replica knows them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Members {
+    /// The place in the log of the membership that counts.
+    pub at: LogIndex,
+    /// Whether this replica knows it to be committed.
+    pub committed: bool,
+    /// Each voter set: one, or two while the configuration is joint.
+    pub voters: Vec<Vec<(ReplicaId, NodeId)>>,
+    /// Replicas that get the log and do not vote.
+    pub learners: Vec<(ReplicaId, NodeId)>,
+}
+
+/// What a leader does next for a move.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Step {
+    Wait,
+    AddLearner,
+    /// A joint configuration with these voters, then these alone; at once the latter if it is joint already.
+    SetVoters(BTreeSet<u64>),
+    Report(MoveStep),
+}
+
+/// The table above. `matched` is how far the new replica's log is known to be equal, `last` the end of the leader's.
+fn next_step(membership: &Membership, at: u64, matched: Option<u64>, last: u64, moved: &MoveInfo) -> Step {
+    let (from, to) = (moved.from.id.0, moved.to.id.0);
+    let configs = membership.get_joint_config();
+    let Some(voters) = configs.last() else { return Step::Wait };
+    if configs.len() > 1 {
+        return Step::SetVoters(voters.clone());
+    }
+    match (voters.contains(&from), voters.contains(&to)) {
+        (false, true) => return Step::Report(MoveStep::Switched),
+        (true, false) => {}
+        _ => return Step::Wait,
+    }
+    if membership.get_node(&to).is_none() {
+        return Step::AddLearner;
+    }
+    match moved.stage {
+        MoveStage::Adding => match matched.is_some_and(|matched| matched >= at && matched + LAG_MAX >= last) {
+            true => Step::Report(MoveStep::CaughtUp),
+            false => Step::Wait,
+        },
+        MoveStage::Switching => {
+            let stay = voters.iter().copied().filter(|id| *id != from || planted!(TwoReplicasInOneZone));
+            Step::SetVoters(stay.chain([to]).collect())
+        }
+    }
+}
+
+impl<D: Disk, M: Machine> Replica<D, M> {
+    /// The members of the group, as far as this replica knows.
+    pub fn members(&self) -> Members {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let stored = &metrics.membership_config;
+        let membership = stored.membership();
+        let of = |id: u64| Some((ReplicaId(id), membership.get_node(&id)?.node()));
+        Members {
+            at: LogIndex(stored.log_id().as_ref().map_or(0, |id| id.index)),
+            committed: stored.log_id() == metrics.committed_membership_config.log_id(),
+            voters: membership.get_joint_config().iter().map(|c| c.iter().filter_map(|id| of(*id)).collect()).collect(),
+            learners: membership.learner_ids().filter_map(of).collect(),
+        }
+    }
+
+    /// Whether this replica is one of the group's members, as far as it knows itself.
+    pub fn is_member(&self) -> bool {
+        let members = self.members();
+        members.voters.iter().flatten().chain(&members.learners).any(|(id, _)| *id == self.id())
+    }
+
+    /// Does the next step of a move, if this replica leads and a step can be done now. What it answers is to be told to
+    /// the root group.
+    pub async fn drive_move(&self, moved: &MoveInfo, limit: Duration) -> Result<Option<MoveStep>, ErrorBody> {
+        let Some((at, step)) = self.derive_step(moved) else { return Ok(None) };
+        match step {
+            Step::Wait => Ok(None),
+            Step::Report(step) => Ok(Some(step)),
+            Step::AddLearner => {
+                let member = Member { node: moved.to.node.0 };
+                let add = ChangeMembers::AddNodes(BTreeMap::from([(moved.to.id.0, member)]));
+                self.change_members(add, at, limit).await.map(|()| None)
+            }
+            Step::SetVoters(voters) => {
+                self.change_members(ChangeMembers::ReplaceAllVoters(voters), at, limit).await.map(|()| None)
+            }
+        }
+    }
+
+    /// Removes a learner; nothing happens if it is none.
+    pub async fn remove_learner(&self, learner: ReplicaId, limit: Duration) -> Result<(), ErrorBody> {
+        let at = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let stored = &metrics.membership_config;
+            let is_learner = stored.membership().learner_ids().any(|id| id == learner.0);
+            if !is_learner || stored.log_id() != metrics.committed_membership_config.log_id() {
+                return Ok(());
+            }
+            *stored.log_id()
+        };
+        self.change_members(ChangeMembers::RemoveNodes(BTreeSet::from([learner.0])), at, limit).await
+    }
+
+    fn derive_step(&self, moved: &MoveInfo) -> Option<(Option<LogId>, Step)> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let stored = &metrics.membership_config;
+        if metrics.current_leader != Some(self.id().0)
+            || stored.log_id() != metrics.committed_membership_config.log_id()
+        {
+            return None;
+        }
+        let matched = metrics.replication.as_ref().and_then(|all| all.get(&moved.to.id.0)).and_then(|id| *id);
+        let (at, last) = (stored.log_id().as_ref()?.index, metrics.last_log_index?);
+        let step = next_step(stored.membership(), at, matched.map(|id| id.index), last, moved);
+        Some((*stored.log_id(), step))
+    }
+
+    async fn change_members(
+        &self,
+        change: ChangeMembers<u64, Member>,
+        at: Option<LogId>,
+        limit: Duration,
+    ) -> Result<(), ErrorBody> {
+        self.check_trouble()?;
+        let derived_from = Precondition::LastMembershipLogId { last_membership_log_id: at };
+        tracing::info!(partition = self.partition().0, %change, "the members of a group change");
+        let changed = self.context.run(self.raft.change_membership_if(change, false, [derived_from]));
+        let partition = self.partition();
+        match tokio::time::timeout(limit, changed).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => {
+                Err(ErrorBody::new(ErrorCode::NotLeader, format!("this node does not lead partition {partition}")))
+            }
+            Ok(Err(RaftError::APIError(other))) => {
+                Err(ErrorBody::new(ErrorCode::OutcomeUnknown, format!("partition {partition}: {other}")))
+            }
+            Ok(Err(RaftError::Fatal(fatal))) => Err(self.halted(fatal.to_string())),
+            Err(_elapsed) => {
+                let message = format!("partition {partition}: its members did not change within {limit:?}");
+                Err(ErrorBody::new(ErrorCode::NoQuorum, message))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stoa_protocol::PartitionId;
+    use stoa_protocol::map::ReplicaInfo;
+
+    fn moved(stage: MoveStage) -> MoveInfo {
+        let replica = |id, node| ReplicaInfo { id: ReplicaId(id), node: NodeId(node) };
+        MoveInfo { partition: PartitionId(3), from: replica(3, 3), to: replica(9, 6), stage }
+    }
+
+    fn membership(configs: &[&[u64]], learners: &[u64]) -> Membership {
+        let configs: Vec<BTreeSet<u64>> = configs.iter().map(|config| config.iter().copied().collect()).collect();
+        let all = configs.iter().flatten().chain(learners).copied();
+        let members: BTreeMap<u64, Member> = all.map(|id| (id, Member { node: id })).collect();
+        Membership::new(configs, members).unwrap()
+    }
+
+    #[test]
+    fn each_membership_has_one_next_step() {
+        use MoveStage::{Adding, Switching};
+        let three: &[u64] = &[1, 2, 3];
+        let new: &[u64] = &[1, 2, 9];
+        let set = |ids: &[u64]| Step::SetVoters(ids.iter().copied().collect());
+        let cases = [
+            (membership(&[three], &[]), None, Adding, Step::AddLearner),
+            (membership(&[three], &[]), None, Switching, Step::AddLearner),
+            (membership(&[three], &[9]), None, Adding, Step::Wait),
+            (membership(&[three], &[9]), Some(49), Adding, Step::Wait),
+            (membership(&[three], &[9]), Some(1_000 - LAG_MAX - 1), Adding, Step::Wait),
+            (membership(&[three], &[9]), Some(1_000 - LAG_MAX), Adding, Step::Report(MoveStep::CaughtUp)),
+            (membership(&[three], &[9]), Some(1_000), Switching, set(new)),
+            // Past the point of no return nobody waits for a node that may have died since.
+            (membership(&[three], &[9]), None, Switching, set(new)),
+            (membership(&[three, new], &[]), None, Switching, set(new)),
+            (membership(&[three, new], &[]), None, Adding, set(new)),
+            (membership(&[new], &[]), None, Switching, Step::Report(MoveStep::Switched)),
+            // A plan of long ago: both have gone, or the new one has been replaced in its turn.
+            (membership(&[&[1, 2, 11]], &[]), Some(1_000), Switching, Step::Wait),
+            (membership(&[&[1, 2, 11]], &[9]), Some(1_000), Switching, Step::Wait),
+        ];
+        for (membership, matched, stage, wanted) in cases {
+            let found = next_step(&membership, 50, matched, 1_000, &moved(stage));
+            assert_eq!(found, wanted, "{membership} {matched:?} {stage:?}");
+        }
+    }
+}

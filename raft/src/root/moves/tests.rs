@@ -1,0 +1,278 @@
+use proptest::prelude::*;
+use stoa_protocol::ClusterId;
+use stoa_protocol::map::NodeInfo;
+
+use super::*;
+use crate::root::RootCommand;
+use crate::root::command::{CreateSet, FIRST_REPLICAS, Form, Join};
+
+/// Nodes 1, 4 in zone a, 2, 5 in b, 3, 6 in c; the root group on 1, 2, 3; two partitions, on all of them in turn.
+fn formed() -> RootState {
+    let mut state = RootState::new(ClusterId(1));
+    for id in 1..=6 {
+        apply(&mut state, join(id, id)).unwrap();
+    }
+    let replicas = (1..=3).map(|id| ReplicaInfo { id: ReplicaId(id), node: NodeId(id) }).collect();
+    apply(&mut state, RootCommand::Form(Form { replicas, nodes: vec![] })).unwrap();
+    apply(&mut state, RootCommand::CreateSet(CreateSet { name: "shared".into(), partitions: 2, seed: 7 })).unwrap();
+    state
+}
+
+fn join(id: u64, incarnation: u64) -> RootCommand {
+    let zone = ["a", "b", "c"][(id as usize - 1) % 3].into();
+    let node = NodeInfo { id: NodeId(id), zone, addr: ([127, 0, 0, 1], 7_000 + id as u16).into(), incarnation };
+    RootCommand::Join(Join { node, version_min: 1, version_max: 1 })
+}
+
+/// As the machine applies: whole or not at all.
+fn apply(state: &mut RootState, command: RootCommand) -> Result<Vec<u8>, ErrorBody> {
+    let mut next = state.clone();
+    let answer = next.apply(&command)?;
+    next.check();
+    *state = next;
+    Ok(answer)
+}
+
+fn first(state: &RootState) -> PartitionInfo {
+    state.map.sets[0].partitions[0].clone()
+}
+
+fn on(state: &RootState, node: u64) -> ReplicaInfo {
+    *first(state).replicas.iter().find(|replica| replica.node.0 == node).unwrap()
+}
+
+fn replace(state: &mut RootState, replica: ReplicaInfo, to: u64) -> Result<MoveInfo, ErrorBody> {
+    let asked = ReplaceReplica { partition: first(state).id, replica: replica.id, to: NodeId(to) };
+    let answer = apply(state, RootCommand::ReplaceReplica(asked))?;
+    Ok(PlacementAnswer::from_bytes(&answer).unwrap().moves[0])
+}
+
+fn report(state: &mut RootState, moved: &MoveInfo, step: MoveStep) -> Result<(), ErrorBody> {
+    let report = MoveReport { partition: moved.partition, replica: moved.to.id, step };
+    apply(state, RootCommand::ReportMove(report)).map(drop)
+}
+
+fn abort(state: &mut RootState, moved: &MoveInfo) -> Result<Vec<u8>, ErrorBody> {
+    apply(state, RootCommand::AbortMove(AbortMove { partition: moved.partition, replica: moved.to.id }))
+}
+
+fn lose(state: &mut RootState, node: u64, incarnation: u64) -> Result<Vec<u8>, ErrorBody> {
+    apply(state, RootCommand::ReplaceNode(ReplaceNode { node: NodeId(node), incarnation }))
+}
+
+fn code<T: std::fmt::Debug>(result: Result<T, ErrorBody>) -> ErrorCode {
+    result.unwrap_err().code
+}
+
+#[test]
+fn a_replica_moves_to_another_node_of_its_zone_and_keeps_its_place() {
+    let mut state = formed();
+    let before = first(&state);
+    let from = on(&state, 1);
+    let moved = replace(&mut state, from, 4).unwrap();
+    assert!(moved.to.id.0 > FIRST_REPLICAS && moved.to.node == NodeId(4));
+    assert_eq!(replace(&mut state, from, 4).unwrap(), moved, "the same request again");
+    assert_eq!(first(&state), before, "the map is as it was");
+    assert_eq!(state.replica_on(&before, NodeId(1)), Some(from.id), "the old one goes on");
+    assert_eq!(state.replica_on(&before, NodeId(4)), Some(moved.to.id));
+    assert_eq!(code(report(&mut state, &moved, MoveStep::Switched)), ErrorCode::Conflict, "not yet");
+    report(&mut state, &moved, MoveStep::CaughtUp).unwrap();
+    report(&mut state, &moved, MoveStep::CaughtUp).unwrap();
+    assert_eq!(code(abort(&mut state, &moved)), ErrorCode::Conflict, "no way back");
+    report(&mut state, &moved, MoveStep::Switched).unwrap();
+    report(&mut state, &moved, MoveStep::Switched).unwrap();
+    let after = first(&state);
+    let place = before.replicas.iter().position(|replica| *replica == from).unwrap();
+    assert_eq!(after.replicas[place], moved.to);
+    assert_eq!((state.moves.len(), state.retired.len()), (0, 0));
+    assert_eq!(state.replica_on(&after, NodeId(1)), None);
+    assert_eq!(code(replace(&mut state, from, 4)), ErrorCode::NotFound, "sent again, long after");
+    assert_eq!(RootState::from_bytes(&state.to_bytes()).unwrap(), state);
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_its_reason() {
+    let mut state = formed();
+    let from = on(&state, 1);
+    assert_eq!(code(replace(&mut state, from, 2)), ErrorCode::WrongZone);
+    assert_eq!(code(replace(&mut state, from, 9)), ErrorCode::NotFound);
+    let nobody = ReplicaInfo { id: ReplicaId(99), node: NodeId(1) };
+    assert_eq!(code(replace(&mut state, nobody, 4)), ErrorCode::NotFound);
+    let root = ReplaceReplica { partition: ROOT_PARTITION, replica: ReplicaId(1), to: NodeId(1) };
+    assert_eq!(code(apply(&mut state, RootCommand::ReplaceReplica(root))), ErrorCode::BadRequest);
+    let unknown = ReplaceReplica { partition: PartitionId(99), replica: ReplicaId(1), to: NodeId(1) };
+    assert_eq!(code(apply(&mut state, RootCommand::ReplaceReplica(unknown))), ErrorCode::NotFound);
+    assert_eq!(code(lose(&mut state, 9, 9)), ErrorCode::NotFound);
+    assert_eq!(code(lose(&mut state, 1, 77)), ErrorCode::Conflict, "it has another data directory");
+    let moved = replace(&mut state, from, 4).unwrap();
+    assert_eq!(code(replace(&mut state, from, 1)), ErrorCode::MoveUnderWay);
+    let other = on(&state, 2);
+    assert_eq!(code(replace(&mut state, other, 5)), ErrorCode::MoveUnderWay);
+    abort(&mut state, &moved).unwrap();
+    assert_eq!(code(abort(&mut state, &moved)), ErrorCode::NotFound);
+    assert_eq!(code(report(&mut state, &moved, MoveStep::CaughtUp)), ErrorCode::NotFound);
+    let again = replace(&mut state, from, 4).unwrap();
+    assert!(again.to.id > moved.to.id, "no number comes back");
+}
+
+#[test]
+fn a_replica_built_anew_in_its_place_is_never_started_again() {
+    let mut state = formed();
+    let from = on(&state, 1);
+    let moved = replace(&mut state, from, 1).unwrap();
+    assert_eq!(state.replica_on(&first(&state), NodeId(1)), Some(moved.to.id));
+    assert_eq!(code(abort(&mut state, &moved)), ErrorCode::Conflict, "its data is gone");
+    // It may be built elsewhere instead.
+    let elsewhere = replace(&mut state, from, 4).unwrap();
+    assert!(elsewhere.to.id > moved.to.id);
+    assert_eq!(state.replica_on(&first(&state), NodeId(1)), None);
+    assert_eq!(state.replica_on(&first(&state), NodeId(4)), Some(elsewhere.to.id));
+    assert_eq!(code(report(&mut state, &moved, MoveStep::CaughtUp)), ErrorCode::NotFound);
+}
+
+#[test]
+fn a_node_that_lost_its_data_comes_back_and_gets_new_replicas() {
+    let mut state = formed();
+    assert_eq!(code(apply(&mut state, join(1, 101))), ErrorCode::WrongIdentity);
+    lose(&mut state, 1, 1).unwrap();
+    lose(&mut state, 1, 1).unwrap();
+    let info = first(&state);
+    let new = state.replica_on(&info, NodeId(1)).unwrap();
+    assert!(new.0 > FIRST_REPLICAS);
+    assert_eq!(state.move_of(ROOT_PARTITION), None, "the root group's new replica has no number yet");
+    assert_eq!(code(lose(&mut state, 2, 2)), ErrorCode::MoveUnderWay, "one after the other");
+    apply(&mut state, join(1, 101)).unwrap();
+    let root = *state.move_of(ROOT_PARTITION).unwrap();
+    assert_eq!((root.from.id, root.to.id), (ReplicaId(1), ReplicaId(101)));
+    assert_eq!(code(apply(&mut state, join(1, 1))), ErrorCode::WrongIdentity, "the old data has been replaced");
+    // Lost again before it was built: the numbers of its first attempt are given up.
+    lose(&mut state, 1, 101).unwrap();
+    assert_eq!(state.move_of(ROOT_PARTITION), None);
+    assert!(state.replica_on(&first(&state), NodeId(1)).unwrap() > new);
+    apply(&mut state, join(1, 102)).unwrap();
+    for moved in state.moves.clone() {
+        report(&mut state, &moved, MoveStep::CaughtUp).unwrap();
+        report(&mut state, &moved, MoveStep::Switched).unwrap();
+    }
+    assert_eq!((state.moves.len(), state.retired.len()), (0, 0));
+    assert_eq!(state.map.root[0].id, ReplicaId(102));
+    lose(&mut state, 2, 2).unwrap();
+}
+
+#[test]
+fn data_that_is_lost_while_the_voters_change_is_built_anew_afterwards() {
+    let mut state = formed();
+    let moved = {
+        let from = on(&state, 1);
+        replace(&mut state, from, 4).unwrap()
+    };
+    report(&mut state, &moved, MoveStep::CaughtUp).unwrap();
+    lose(&mut state, 4, 4).unwrap();
+    assert_eq!(state.replica_on(&first(&state), NodeId(4)), None, "it may be a voter, and has forgotten");
+    report(&mut state, &moved, MoveStep::Switched).unwrap();
+    let next = *state.move_of(first(&state).id).unwrap();
+    assert_eq!((next.from, next.to.node), (moved.to, NodeId(4)));
+    assert_eq!(state.replica_on(&first(&state), NodeId(4)), Some(next.to.id));
+}
+
+#[test]
+fn few_moves_to_a_node_are_driven_at_a_time() {
+    let mut state = RootState::new(ClusterId(1));
+    (1..=3).for_each(|id| drop(apply(&mut state, join(id, id)).unwrap()));
+    apply(&mut state, RootCommand::CreateSet(CreateSet { name: "shared".into(), partitions: 16, seed: 7 })).unwrap();
+    lose(&mut state, 1, 1).unwrap();
+    assert_eq!((state.moves.len(), state.active_moves().len()), (16, MOVES_AT_ONCE));
+    let begun = state.active_moves();
+    for moved in &begun {
+        report(&mut state, moved, MoveStep::CaughtUp).unwrap();
+    }
+    assert_eq!(state.active_moves().len(), MOVES_AT_ONCE, "those that change voters go on, and count");
+}
+
+#[test]
+fn bytes_from_before_there_were_moves_are_read() {
+    let state = formed();
+    let mut bytes = state.to_bytes();
+    bytes.truncate(bytes.len() - 8);
+    bytes[0] = 1;
+    assert_eq!(RootState::from_bytes(&bytes).unwrap(), state);
+}
+
+/// A command of any kind with numbers that may or may not fit.
+fn any_command() -> impl Strategy<Value = RootCommand> {
+    let (node, replica, partition) = (1..=6u64, 1..=30u64, 1..=5u64);
+    let incarnation = prop_oneof![1..=6u64, 100..=110u64];
+    let step = prop_oneof![Just(MoveStep::CaughtUp), Just(MoveStep::Switched)];
+    prop_oneof![
+        4 => (partition.clone(), replica.clone(), node.clone()).prop_map(|(partition, replica, to)| {
+            let partition = PartitionId(partition);
+            RootCommand::ReplaceReplica(ReplaceReplica { partition, replica: ReplicaId(replica), to: NodeId(to) })
+        }),
+        1 => (node.clone(), incarnation.clone()).prop_map(|(node, incarnation)| {
+            RootCommand::ReplaceNode(ReplaceNode { node: NodeId(node), incarnation })
+        }),
+        1 => (partition.clone(), replica.clone()).prop_map(|(partition, replica)| {
+            RootCommand::AbortMove(AbortMove { partition: PartitionId(partition), replica: ReplicaId(replica) })
+        }),
+        6 => (partition, replica, step).prop_map(|(partition, replica, step)| {
+            RootCommand::ReportMove(MoveReport { partition: PartitionId(partition), replica: ReplicaId(replica), step })
+        }),
+        1 => (node, incarnation).prop_map(|(node, incarnation)| join(node, incarnation)),
+    ]
+}
+
+proptest! {
+    /// Whatever comes in whatever order, the invariants hold (`apply` checks them), no number is placed twice, and what was
+    /// replaced or retired is never started again.
+    #[test]
+    fn no_order_of_commands_breaks_the_plan(commands in prop::collection::vec(any_command(), 1..120)) {
+        let mut state = formed();
+        let mut gone: BTreeSet<(PartitionId, ReplicaId)> = BTreeSet::new();
+        let running = |state: &RootState| -> BTreeSet<(PartitionId, ReplicaId)> {
+            let partitions = state.map.sets.iter().flat_map(|set| &set.partitions);
+            partitions.flat_map(|info| {
+                let on = |node| state.replica_on(info, NodeId(node)).map(|id| (info.id, id));
+                (1..=6).filter_map(on).collect::<Vec<_>>()
+            }).collect()
+        };
+        let mut before = running(&state);
+        for command in commands {
+            // Most replicas are named by numbers that exist, so that something happens.
+            let command = aim(&state, command);
+            let _refused = apply(&mut state, command);
+            let after = running(&state);
+            gone.extend(before.difference(&after).copied());
+            prop_assert!(gone.is_disjoint(&after), "{gone:?} and {after:?}");
+            before = after;
+        }
+    }
+}
+
+/// The command with a replica number that the partition has, if it names a low one.
+fn aim(state: &RootState, command: RootCommand) -> RootCommand {
+    let placed = |partition: PartitionId, replica: ReplicaId| {
+        let replicas = state.replicas_of(partition).unwrap_or_default();
+        let at = (replica.0 as usize) % 4;
+        replicas.get(at).map_or(replica, |replica| replica.id)
+    };
+    let coming = |partition: PartitionId, replica: ReplicaId| match replica.0 % 4 {
+        0 => replica,
+        _ => state.move_of(partition).map_or(replica, |moved| moved.to.id),
+    };
+    match command {
+        RootCommand::ReplaceReplica(asked) => {
+            RootCommand::ReplaceReplica(ReplaceReplica { replica: placed(asked.partition, asked.replica), ..asked })
+        }
+        RootCommand::ReportMove(report) => {
+            RootCommand::ReportMove(MoveReport { replica: coming(report.partition, report.replica), ..report })
+        }
+        RootCommand::AbortMove(asked) => {
+            RootCommand::AbortMove(AbortMove { replica: coming(asked.partition, asked.replica), ..asked })
+        }
+        RootCommand::ReplaceNode(asked) => {
+            let incarnation = state.map.node(asked.node).map_or(0, |node| node.incarnation);
+            RootCommand::ReplaceNode(ReplaceNode { incarnation, ..asked })
+        }
+        other => other,
+    }
+}

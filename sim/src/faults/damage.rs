@@ -1,0 +1,141 @@
+//! Damage to what a disk holds, beyond what a crash does. The replica that it hits must not go on as if nothing were:
+//! it has forgotten what it promised. So the budget is one machine of a run: a group whose second copy is damaged before
+//! the first was replaced may lose rows, and nobody could blame it. What the node cannot use is given up: the machine gets
+//! an empty disk, and an operator has its replicas built anew.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::lost_disk::{may_damage, rebuild};
+use super::{FaultKind, Step};
+use crate::chance::Chance;
+use crate::machine::Crash;
+use crate::world::World;
+
+/// An operator's look at a machine after it has started.
+const LOOK_AFTER: Duration = Duration::from_secs(2);
+const SECTOR: usize = 512;
+/// Bytes at the end of a segment that later frames may not have attested as durable yet. Damage there looks like a torn
+/// tail, which is not the fault that is meant.
+const UNATTESTED: usize = 16 << 10;
+/// Votes and positions of all groups stand in the first bytes of a segment.
+const HEAD: usize = 512;
+
+pub fn rot_in_log(world: &mut World, _: FaultKind, chance: &Chance, lasts: Duration) -> Option<Vec<Step>> {
+    strike(world, chance, lasts, |disk, chance| {
+        let (path, len) = some_segment(disk, chance)?;
+        let at = chance.below(len as u64) as usize;
+        disk.flip(&path, at, chance.below(8) as u8);
+        Some(format!("a bit of {} at {at}", path.display()))
+    })
+}
+
+pub fn rot_in_vote(world: &mut World, _: FaultKind, chance: &Chance, lasts: Duration) -> Option<Vec<Step>> {
+    strike(world, chance, lasts, |disk, chance| {
+        let (path, len) = some_segment(disk, chance)?;
+        let at = chance.below(len.min(HEAD) as u64) as usize;
+        disk.flip(&path, at, chance.below(8) as u8);
+        Some(format!("a bit of the head of {} at {at}", path.display()))
+    })
+}
+
+pub fn rot_in_snapshot(world: &mut World, _: FaultKind, chance: &Chance, lasts: Duration) -> Option<Vec<Step>> {
+    strike(world, chance, lasts, |disk, chance| {
+        let files: Vec<PathBuf> = disk.paths().into_iter().filter(|path| path.starts_with("snapshots")).collect();
+        let sound: Vec<&PathBuf> = files.iter().filter(|path| disk.synced_bytes(path) > 0).collect();
+        if sound.is_empty() {
+            return None;
+        }
+        let path = *chance.pick(&sound);
+        let at = chance.below(disk.synced_bytes(path) as u64) as usize;
+        disk.flip(path, at, chance.below(8) as u8);
+        Some(format!("a bit of {} at {at}", path.display()))
+    })
+}
+
+pub fn lost_write(world: &mut World, _: FaultKind, chance: &Chance, lasts: Duration) -> Option<Vec<Step>> {
+    strike(world, chance, lasts, |disk, chance| {
+        let (path, len) = some_segment(disk, chance)?;
+        let at = chance.below((len / SECTOR) as u64) as usize * SECTOR;
+        disk.overwrite(&path, at, &[0; SECTOR]);
+        Some(format!("a sector of {} at {at} was never written", path.display()))
+    })
+}
+
+pub fn misdirected_write(world: &mut World, _: FaultKind, chance: &Chance, lasts: Duration) -> Option<Vec<Step>> {
+    strike(world, chance, lasts, |disk, chance| {
+        let ((path, len), (from, from_len)) = (some_segment(disk, chance)?, some_segment(disk, chance)?);
+        let sector = |len: usize| chance.below((len / SECTOR) as u64) as usize * SECTOR;
+        let (at, from_at) = (sector(len), sector(from_len));
+        let bytes = disk.bytes(&from)[from_at..from_at + SECTOR].to_vec();
+        disk.overwrite(&path, at, &bytes);
+        Some(format!("a sector of {} at {from_at} over one of {} at {at}", from.display(), path.display()))
+    })
+}
+
+pub fn old_disk(world: &mut World, _: FaultKind, chance: &Chance, lasts: Duration) -> Option<Vec<Step>> {
+    let at = may_damage(world, chance)?;
+    let image = world.machines[at].disk.copy();
+    let back = move |world: &mut World| {
+        world.machines[at].crash(Crash::Process);
+        world.machines[at].disk.become_copy_of(&image);
+        world.machines[at].start();
+    };
+    Some(vec![Step::new(lasts, back)])
+}
+
+/// Damages the disk of a machine, which runs or lies down meanwhile, and lets a process of it start on what is left.
+fn strike(
+    world: &mut World,
+    chance: &Chance,
+    lasts: Duration,
+    damage: impl Fn(&crate::disk::SimDisk, &Chance) -> Option<String>,
+) -> Option<Vec<Step>> {
+    let at = may_damage(world, chance)?;
+    let incarnation = world.machines[at].node()?.info().incarnation;
+    if chance.hits(500_000) {
+        world.machines[at].crash(Crash::Process);
+    }
+    let what = damage(&world.machines[at].disk, chance);
+    let struck = what.is_some();
+    if let Some(what) = what {
+        world.machines[at].set_damage(what, incarnation);
+    }
+    // It was down for nothing, then.
+    if !struck {
+        world.machines[at].start_if_down();
+    }
+    struck.then(|| found_and_mended(at, lasts))
+}
+
+/// After a time a process starts on what is left, and a while later an operator looks whether it can use it.
+fn found_and_mended(at: usize, lasts: Duration) -> Vec<Step> {
+    let restart = move |world: &mut World| {
+        world.machines[at].crash(Crash::Process);
+        world.machines[at].start();
+    };
+    let look = move |world: &mut World| {
+        let well =
+            world.machines[at].node().is_some_and(|node| node.status().replicas.iter().all(|r| r.trouble.is_empty()));
+        if !well {
+            rebuild(world, at);
+        }
+    };
+    vec![Step::new(lasts, restart), Step::new(LOOK_AFTER, look)]
+}
+
+/// A file of the log, and how many of its first bytes are attested as durable.
+fn some_segment(disk: &crate::disk::SimDisk, chance: &Chance) -> Option<(PathBuf, usize)> {
+    let is_segment = |path: &Path| path.starts_with("wal") && path.extension().is_some_and(|end| end == "wal");
+    let segments: Vec<(PathBuf, usize)> = disk
+        .paths()
+        .into_iter()
+        .filter(|path| is_segment(path))
+        .map(|path| {
+            let attested = disk.synced_bytes(&path).saturating_sub(UNATTESTED);
+            (path, attested)
+        })
+        .filter(|(_, attested)| *attested >= SECTOR)
+        .collect();
+    (!segments.is_empty()).then(|| chance.pick(&segments).clone())
+}

@@ -1,0 +1,49 @@
+//! Devices that fail, fill, and slow down; what they hold stays what it was. A node may end by itself for some of them,
+//! and a supervisor starts it again.
+
+use std::time::Duration;
+
+use super::process::some_machine;
+use super::{FaultKind, Step};
+use crate::chance::Chance;
+use crate::machine::Machine;
+use crate::world::World;
+
+/// What an operation takes on a device that is slow: ten and a thousand times what is usual.
+const SLOW: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(100), Duration::from_secs(1)];
+
+pub fn failed_sync(world: &mut World, _: FaultKind, chance: &Chance, lasts: Duration) -> Option<Vec<Step>> {
+    let at = some_machine(world, chance, Machine::runs)?;
+    world.machines[at].excuse("simulated input/output error");
+    world.machines[at].disk.fail_sync(1 + chance.below(20));
+    Some(vec![Step::new(lasts, move |world| world.machines[at].disk.heal_syncs())])
+}
+
+pub fn failed_syncs(world: &World, _: FaultKind) -> u64 {
+    world.machines.iter().map(|machine| machine.disk.strikes().failed_syncs).sum()
+}
+
+pub fn full(world: &mut World, _: FaultKind, chance: &Chance, lasts: Duration) -> Option<Vec<Step>> {
+    let at = some_machine(world, chance, Machine::runs)?;
+    world.machines[at].excuse("the simulated device is full");
+    let disk = &world.machines[at].disk;
+    disk.set_capacity(Some(disk.used() + chance.below(64 << 10)));
+    Some(vec![Step::new(lasts, move |world| world.machines[at].disk.set_capacity(None))])
+}
+
+pub fn full_appends(world: &World, _: FaultKind) -> u64 {
+    world.machines.iter().map(|machine| machine.disk.strikes().full).sum()
+}
+
+pub fn slow(world: &mut World, _: FaultKind, chance: &Chance, lasts: Duration) -> Option<Vec<Step>> {
+    let at = some_machine(world, chance, Machine::is_up)?;
+    world.machines[at].disk.set_delay(*chance.pick(&SLOW));
+    Some(vec![Step::new(lasts, move |world| world.machines[at].disk.set_delay(Duration::ZERO))])
+}
+
+pub fn hung(world: &mut World, _: FaultKind, chance: &Chance, lasts: Duration) -> Option<Vec<Step>> {
+    let at = some_machine(world, chance, Machine::is_up)?;
+    world.machines[at].excuse("did not answer within");
+    world.machines[at].disk.set_hung(true);
+    Some(vec![Step::new(lasts, move |world| world.machines[at].disk.set_hung(false))])
+}

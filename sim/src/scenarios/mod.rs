@@ -1,0 +1,51 @@
+//! Directed scenarios: scripts for what chance does not find. Each is played under many seeds, which draw all that the
+//! script leaves open (delays, election waits, clocks, event times), and is judged by the same judges as a run.
+//!
+//! To add one: a file with a function from a seed to what is broken, and a row of [`ALL`].
+
+mod clocks_apart;
+mod held_leader;
+mod new_leader;
+mod restarted_voter;
+mod stage;
+
+use crate::judges::Broken;
+
+pub use clocks_apart::play as clocks_apart;
+pub use held_leader::play as held_leader;
+pub use new_leader::play as new_leader;
+pub use restarted_voter::play as restarted_voter;
+
+/// A scenario.
+pub struct Scenario {
+    /// Its name.
+    pub name: &'static str,
+    /// What is tried.
+    pub what: &'static str,
+    /// Plays it under a seed, and says what is broken.
+    pub play: fn(u64) -> Vec<Broken>,
+}
+
+/// All scenarios.
+pub const ALL: [Scenario; 4] = [
+    Scenario {
+        name: "restarted_voter",
+        what: "lease reads at a leader whose only voter restarts and is asked for its vote at once",
+        play: restarted_voter,
+    },
+    Scenario {
+        name: "clocks_apart",
+        what: "lease reads at a leader with a slow clock, deposed by voters whose clocks run a fifth faster",
+        play: clocks_apart,
+    },
+    Scenario {
+        name: "held_leader",
+        what: "strong reads that wait in a leader which stands still for 0.5, 1 and 5 leases, and is deposed meanwhile",
+        play: held_leader,
+    },
+    Scenario {
+        name: "new_leader",
+        what: "strong reads at a leader that has just been elected and does not know yet what is committed",
+        play: new_leader,
+    },
+];
