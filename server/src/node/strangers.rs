@@ -12,11 +12,10 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
-use stoa_env::{BootTime, Channel, Disk, Transport};
+use stoa_env::{BootTime, Channel, Disk, JoinSet, Transport};
 use stoa_protocol::NodeId;
 use stoa_protocol::message::Kind;
 use stoa_raft::CallError;
-use tokio::task::JoinSet;
 
 use super::preflight::stranger;
 use super::upkeep::each;
