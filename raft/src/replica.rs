@@ -450,6 +450,9 @@ impl<D: Disk, M: Machine> Replica<D, M> {
             RaftCall::Transfer(_) if silent => {
                 return Err(format!("replica {} has just started and takes no leadership yet", self.id));
             }
+            RaftCall::Transfer(_) if self.wal.stats().full => {
+                return Err(format!("the device of replica {} is full; it takes no leadership", self.id));
+            }
             RaftCall::Transfer(request) => {
                 RaftAnswer::Transfer(self.raft.handle_transfer_leader(request).await.map_err(|e| e.to_string())?)
             }
