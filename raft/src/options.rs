@@ -121,6 +121,9 @@ impl RaftTiming {
             enable_pre_vote: Some(true),
             // A transient machine must not lead before it has replayed: a restarted leader is elected again.
             enable_leader_restore: Some(false),
+            // A leader that was replaced hands leadership over by our own call when its node stops it (`Replica`): Raft's
+            // own way would void its lease without a word to those who count on it.
+            removed_leader_step_down: openraft::StepDownPolicy::Never,
             // A replica campaigns only when its silence after the start has passed (replica.rs).
             enable_elect: false,
             ..Default::default()

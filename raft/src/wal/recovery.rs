@@ -242,7 +242,8 @@ impl Walk {
     }
 
     fn finish(mut self, dir: &Path, drafts: Vec<PathBuf>) -> Loaded {
-        let oldest = self.chain.first().map_or(self.next_segment, |segment| segment.id);
+        // A log of one segment has no chain: that segment is written anew, as the one after it.
+        let oldest = self.chain.first().map_or(self.next_segment - 1, |segment| segment.id);
         self.replay.finish(oldest);
         for (id, state) in &mut self.base {
             let found = self.replay.groups.get(id).and_then(|group| group.state.suspect);

@@ -482,6 +482,7 @@ impl<D: Disk> Writer<D> {
         let live = self.live_bytes();
         self.queue.update_stats(|stats| {
             stats.live_bytes = live;
+            stats.live_bytes_worst = stats.live_bytes_worst.max(live);
             stats.segments = self.segments.len() as u64;
             stats.pinning = pinning;
         });

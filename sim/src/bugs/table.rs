@@ -7,7 +7,7 @@ use stoa_planted::Bug;
 use super::worlds::{altering_network, lying_disks, replaying_network};
 use super::{PlantedBug, Switch, Way};
 use crate::plan::FaultKind::{self, CrashProcess, CutZone, FailedSync, Hold, Loss, PowerLossOfAll, Spikes};
-use crate::plan::{Moves, Plan};
+use crate::plan::{Least, Moves, Plan};
 use crate::scenarios;
 
 const DIGESTS: &str = "equal digests at equal positions";
@@ -144,6 +144,7 @@ fn short(plan: &mut Plan, faults: &[FaultKind]) {
     plan.clients = 3;
     plan.keys = 40;
     plan.chaos = Duration::from_secs(10);
+    plan.least = Least::default();
     plan.pace = Duration::from_millis(60);
     plan.faults = faults.to_vec();
     plan.overlap = 1;

@@ -2,6 +2,7 @@
 //! nothing of how Stoa works; those of replication know what is on the disks, what nodes answer, and where replicas say
 //! they stand ([`crate::observe`]).
 
+pub mod bounds;
 pub mod committed;
 pub mod digests;
 pub mod durable_quorum;

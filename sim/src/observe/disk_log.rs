@@ -263,7 +263,8 @@ fn take(
         see(group, frame);
     }
     if frame.said == Said::Forget {
-        groups.remove(&frame.group);
+        // The snapshot is a file, and may be the next replica's.
+        group.forget_log();
     } else {
         group.take(frame, segment);
     }
