@@ -41,8 +41,6 @@ pub enum Bug {
     StrongReadWithoutQuorum,
     /// The verdict on a lease is kept and used again.
     CachedLeaseVerdict,
-    /// The lease counts from the receipt of an answer, not from the sending of its question.
-    LeaseFromReceipt,
     /// The lease has no margin for drift.
     LeaseWithoutMargin,
     /// A read's age is computed from the local clock alone.

@@ -210,6 +210,13 @@ impl Machine {
         self.process.is_some()
     }
 
+    /// Has the node's process do something, if one runs.
+    pub fn spawn(&self, name: &'static str, what: impl Future<Output = ()> + Send + 'static) {
+        if let Some(process) = &self.process {
+            process.spawn(name, what);
+        }
+    }
+
     /// Whether its process stands still.
     pub fn is_held(&self) -> bool {
         self.held

@@ -19,6 +19,18 @@ pub enum Moves {
     InPlaceToo,
 }
 
+/// What clients must have done before a run counts as one: idle time proves nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Least {
+    /// Rows whose write was acknowledged.
+    pub acknowledged: u64,
+    /// Multi-gets that gave an answer.
+    pub reads: u64,
+}
+
+/// What every drawn plan asks for.
+pub const LEAST: Least = Least { acknowledged: 500, reads: 2_000 };
+
 /// What a run is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
@@ -34,6 +46,8 @@ pub struct Plan {
     pub keys: i64,
     /// How long clients work while faults strike.
     pub chaos: Duration,
+    /// What clients must have done at the least; until then faults go on, up to three times as long as planned.
+    pub least: Least,
     /// A client's pause between two calls, at the most.
     pub pace: Duration,
     /// Whether nodes hold bytes back for the day their device is full.
@@ -67,7 +81,8 @@ impl Plan {
             clients: 3 + chance.below(3) as usize,
             keys: 20 + chance.below(80) as i64,
             chaos: Duration::from_secs(30 + chance.below(10)),
-            pace: Duration::from_millis(20 + chance.below(180)),
+            least: LEAST,
+            pace: Duration::from_millis(20 + chance.below(60)),
             reserve: Chance::new(seed, "reserve").hits(700_000),
             overlap: 1 + chance.below(4) as usize,
             lease_reads: !faults.iter().any(|kind| kind.stops_clocks()),
@@ -86,6 +101,7 @@ impl Plan {
             clients: 3,
             keys: 40,
             chaos,
+            least: Least::default(),
             pace: Duration::from_millis(60),
             faults: Vec::new(),
             moves: Moves::None,

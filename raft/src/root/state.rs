@@ -58,6 +58,8 @@ pub struct RootState {
     pub moves: Vec<MoveInfo>,
     /// Replicas that must never be started again, though they are voters still ([`super::moves`]).
     pub retired: Vec<(PartitionId, ReplicaId)>,
+    /// Replicas that the root group had and has replaced: their data directories do not come back, or their numbers would.
+    pub root_gone: Vec<ReplicaId>,
 }
 
 impl Wire for RootState {
@@ -75,6 +77,7 @@ impl Wire for RootState {
         self.next_id.put(out);
         put_list(&self.moves, out);
         put_list(&self.retired, out);
+        put_list(&self.root_gone, out);
     }
 
     fn get(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -95,10 +98,12 @@ impl Wire for RootState {
             next_id: Wire::get(input)?,
             moves: vec![],
             retired: vec![],
+            root_gone: vec![],
         };
         if format != FORMAT_WITHOUT_MOVES {
             state.moves = get_list(input, "moves")?;
             state.retired = get_list(input, "retired")?;
+            state.root_gone = get_list(input, "replicas that are gone")?;
         }
         Ok(state)
     }
@@ -120,6 +125,7 @@ impl RootState {
             next_id: ROOT_PARTITION.0 + 1,
             moves: vec![],
             retired: vec![],
+            root_gone: vec![],
         }
     }
 
@@ -200,6 +206,13 @@ impl RootState {
                          gone does not come back as itself; bring its data directory back, or have it built anew \
                          (stoa replica replace --node {})",
                         node.id, known.incarnation, node.incarnation, node.id
+                    );
+                    return refuse(ErrorCode::WrongIdentity, message);
+                }
+                if self.root_gone.contains(&ReplicaId(node.incarnation)) {
+                    let message = format!(
+                        "the data directory {:016x} of node {} was replaced by another one: empty it first",
+                        node.incarnation, node.id
                     );
                     return refuse(ErrorCode::WrongIdentity, message);
                 }

@@ -13,6 +13,7 @@ mod moments;
 mod network;
 mod process;
 mod timeline;
+mod transfer;
 
 use std::fmt;
 use std::time::Duration;
@@ -119,6 +120,8 @@ kinds! {
     KillAtSync: [6], (500, 4_000), moments::at_sync, Some(moments::sprung), DRAWN;
     /// A process, or its machine, dies at a rename.
     KillAtRename: [6], (500, 6_000), moments::at_rename, Some(moments::sprung), DRAWN;
+    /// Leaders hand leadership to another voter, in the middle of writes.
+    TransferLeader: [49], (200, 2_000), transfer::transfer_leader, Some(transfer::asked), DRAWN;
     /// A zone is cut off from the others.
     CutZone: [15, 48], (50, 8_000), network::cut_zone, Some(network::hits), DRAWN;
     /// One zone does not reach another, which still reaches it.

@@ -27,17 +27,30 @@ struct Line {
     effect: Option<u64>,
 }
 
-/// Lets the plan's time pass with the plan's faults in it. At the end some of their marks may be left: the caller heals.
-pub async fn strike(world: &mut World) -> Strikes {
-    let end = now() + world.plan.chaos;
+/// A run whose clients have not done enough goes on for so long at a time, and for so many times its planned time in all.
+const LONGER: Duration = Duration::from_secs(5);
+const LONGEST: u32 = 3;
+
+/// Lets the plan's time pass with the plan's faults in it, and more of it until clients have done `enough`. At the end some of their marks may be left: the caller heals.
+pub async fn strike(world: &mut World, enough: &dyn Fn() -> bool) -> Strikes {
+    let latest = now() + world.plan.chaos * LONGEST;
+    let mut end = now() + world.plan.chaos;
     let mut strikes = Strikes::new();
     if world.plan.faults.contains(&FaultKind::Replay) {
         world.net.keep_requests();
     }
     let mut lines: Vec<Line> = world.plan.faults.iter().map(|kind| Line::new(*kind, world)).collect();
     // Of two that are due at once the first in the plan goes first.
-    while let Some(next) = lines.iter().map(|line| line.at).min().filter(|at| *at < end) {
+    loop {
+        let next = lines.iter().map(|line| line.at).min().filter(|at| *at < end).unwrap_or(end);
         world.pass(next.saturating_duration_since(now())).await;
+        if next == end {
+            if enough() || end >= latest {
+                break;
+            }
+            end += LONGER;
+            continue;
+        }
         let active = lines.iter().filter(|line| !line.steps.is_empty()).count();
         let line = lines.iter_mut().find(|line| line.at == next).expect("it was found above");
         match line.steps.is_empty() {
@@ -46,7 +59,6 @@ pub async fn strike(world: &mut World) -> Strikes {
             false => line.step(world, &mut strikes),
         }
     }
-    world.pass(end.saturating_duration_since(now())).await;
     lines.iter_mut().for_each(|line| line.reckon(world, &mut strikes));
     strikes
 }

@@ -162,8 +162,8 @@ impl Worker {
     pub async fn work(mut self, stop: Arc<AtomicBool>) {
         while !stop.load(Ordering::Relaxed) {
             match self.chance.below(10) {
-                0..=4 => self.write().await,
-                5..=7 => self.read(Demand::Any).await,
+                0..=2 => self.write().await,
+                3..=7 => self.read(Demand::Any).await,
                 _ => self.read(Demand::OwnWrites).await,
             }
             tokio::time::sleep(self.chance.between(Duration::ZERO, self.pace)).await;
