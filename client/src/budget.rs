@@ -42,6 +42,11 @@ impl HedgeBudget {
         }
     }
 
+    /// Hedges that were sent ahead of the share of the traffic.
+    pub fn spent(&self) -> u64 {
+        (HEDGE_BURST * TOKEN - self.tokens) / TOKEN
+    }
+
     /// States the invariant: never more than the burst.
     pub fn check(&self) {
         assert!(self.tokens <= HEDGE_BURST * TOKEN, "the budget holds {} thousandths of a hedge", self.tokens);

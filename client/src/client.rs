@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stoa_env::{Clock, Entropy, Peer, TaskGroup, Transport};
+use stoa_env::{Bounded, Bounds, Clock, Entropy, Peer, TaskGroup, Transport};
 use stoa_protocol::catalog::parse_full_name;
 use stoa_protocol::message::{
     Caller, Empty, GroupRequest, Kind, ViewAnswer as ViewDefinition, ViewRequest, encode_request,
@@ -73,6 +73,15 @@ impl<T: Transport> Client<T> {
     /// The map that the client goes by.
     pub fn map(&self) -> Arc<ClusterMap> {
         self.inner.shared.routes().map().clone()
+    }
+
+    /// What this client bounds, and the most of each that there was.
+    pub fn bounds(&self) -> Vec<Bounded> {
+        self.bounds_registry().table()
+    }
+
+    pub(crate) fn bounds_registry(&self) -> &Bounds {
+        &self.inner.shared.bounds
     }
 
     /// Opens a view by its full name, such as `shop/rank_products@1`.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use stoa_env::Transport;
+use stoa_env::{Gauge, Transport};
 use stoa_protocol::catalog::FeatureGroup;
 use stoa_protocol::key::{encode_key, key_prefix, partition_hash};
 use stoa_protocol::message::{SessionStep, WriteAnswer};
@@ -118,7 +118,9 @@ impl<T: Transport> GroupWriter<T> {
     pub async fn write_rows(&self, rows: &[WriteRow]) -> Result<Vec<BatchResult>, WriteError> {
         let map = self.group.client.map();
         let jobs = self.lay_out(rows, &map)?;
-        let writes = jobs.into_iter().map(|(partition, jobs)| self.write_partition(partition, jobs));
+        let bounds = self.group.client.bounds_registry();
+        let gauge = bounds.gauge("client: partitions that a call writes to at once", PARTITIONS_IN_FLIGHT_MAX as u64);
+        let writes = jobs.into_iter().map(|(partition, jobs)| self.write_partition(partition, jobs, &gauge));
         let results: Vec<Vec<BatchResult>> =
             stream::iter(writes).buffer_unordered(PARTITIONS_IN_FLIGHT_MAX).collect().await;
         Ok(results.into_iter().flatten().collect())
@@ -193,7 +195,8 @@ impl<T: Transport> GroupWriter<T> {
         Ok(())
     }
 
-    async fn write_partition(&self, partition: PartitionId, jobs: Vec<Job>) -> Vec<BatchResult> {
+    async fn write_partition(&self, partition: PartitionId, jobs: Vec<Job>, gauge: &Gauge) -> Vec<BatchResult> {
+        let _counted = gauge.hold(1);
         let mut queue: VecDeque<Job> = jobs.into();
         let mut results = Vec::with_capacity(queue.len());
         while let Some(job) = queue.pop_front() {

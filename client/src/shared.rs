@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
-use stoa_env::{BootTime, Clock, Entropy, Peer, Transport, TransportError};
+use stoa_env::{BootTime, Bounds, Clock, Entropy, Gauge, Peer, Transport, TransportError};
 use stoa_protocol::ids::ROOT_PARTITION;
 use stoa_protocol::message::{Caller, Kind};
 use stoa_protocol::{ClusterId, ClusterMap, MapVersion, NodeId, PartitionId, Wire};
 use tokio::sync::{Notify, watch};
 
-use crate::budget::HedgeBudget;
+use crate::budget::{HEDGE_BURST, HedgeBudget};
 use crate::error::CallError;
 use crate::exchange::{Ask, exchange};
 use crate::multi_get::World;
@@ -30,6 +30,8 @@ pub(crate) struct Shared<T> {
     routes: watch::Sender<Arc<Routes>>,
     nodes: Mutex<NodesState>,
     leaders: Mutex<BTreeMap<PartitionId, NodeId>>,
+    pub(crate) bounds: Bounds,
+    hedges: Gauge,
     next_request: AtomicU64,
     map_wanted: AtomicU64,
     map_heard: AtomicU64,
@@ -52,6 +54,7 @@ impl<T: Transport> Shared<T> {
         map: ClusterMap,
     ) -> Self {
         let salt = entropy.next_u64();
+        let bounds = Bounds::default();
         Self {
             cluster: map.cluster,
             routes: watch::Sender::new(Arc::new(Routes::new(map, zone, salt))),
@@ -59,6 +62,8 @@ impl<T: Transport> Shared<T> {
             zone: zone.to_owned(),
             nodes: Mutex::default(),
             leaders: Mutex::default(),
+            hedges: bounds.node_gauge("client: hedges ahead of their share", HEDGE_BURST),
+            bounds,
             map_wanted: AtomicU64::new(0),
             map_heard: AtomicU64::new(0),
             map_wanted_signal: Notify::new(),
@@ -92,7 +97,9 @@ impl<T: Transport> Shared<T> {
         let random = self.entropy.next_u64();
         let mut nodes = self.nodes();
         let NodesState { peers, budget } = &mut *nodes;
-        step(&mut World { routes, peers, budget, random })
+        let stepped = step(&mut World { routes, peers, budget, random });
+        self.hedges.note(nodes.budget.spent());
+        stepped
     }
 
     /// The bytes of a request: who asks, then what.

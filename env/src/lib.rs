@@ -4,14 +4,18 @@
 //!
 //! It must never know: Raft, the store, the layout of any message. Bytes go in and out.
 //!
+//! What a node counts of its own bounds is here too ([`Bounds`]), since all that are bounded can reach it.
+//!
 //! Start reading at [`Clock`], then `disk/mod.rs` and `transport/mod.rs`.
 
+pub mod bounds;
 pub mod clock;
 pub mod disk;
 pub mod entropy;
 pub mod task;
 pub mod transport;
 
+pub use bounds::{Bounded, Bounds, Gauge, Hold};
 pub use clock::{BootTime, Clock, RealClock, WallTime};
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use entropy::{Entropy, OsEntropy};

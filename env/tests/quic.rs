@@ -188,7 +188,7 @@ async fn echoes_of_all_sizes_come_back_whole() {
 async fn a_thousand_calls_at_once_share_one_connection() {
     let ca = Ca::new("one");
     let (node, client) = (node(&ca, 1), client(ca.client("anna")));
-    let mut calls = tokio::task::JoinSet::new();
+    let mut calls = stoa_env::JoinSet::new();
     for i in 0..1000 {
         let (client, peer) = (client.clone(), node.peer);
         calls.spawn(async move {

@@ -41,15 +41,13 @@ pub enum Bug {
     StrongReadWithoutQuorum,
     /// The verdict on a lease is kept and used again.
     CachedLeaseVerdict,
-    /// The lease counts from the receipt of an answer, not from the sending of its question.
-    LeaseFromReceipt,
     /// The lease has no margin for drift.
     LeaseWithoutMargin,
     /// A read's age is computed from the local clock alone.
     StalenessByLocalClock,
     /// Two replicas of a group lie in one zone.
     TwoReplicasInOneZone,
-    /// A replica that lost its data comes back under its old id.
+    /// A new replica gets the number of one that is gone.
     ReuseReplicaId,
     /// A write whose outcome nobody knows is told to have failed.
     UnknownIsFailed,

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use stoa_env::{Bounds, Gauge, Hold};
 use stoa_protocol::{ErrorBody, ErrorCode, PartitionId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -41,15 +42,21 @@ pub(crate) struct GroupBudget {
     node: NodeBudget,
     count: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
+    gauges: [Gauge; 3],
 }
 
 /// The place of one proposal; dropping it gives it back.
-pub(crate) struct Place(#[allow(dead_code)] [OwnedSemaphorePermit; 3]); // held, never read
+pub(crate) struct Place(#[allow(dead_code)] [(OwnedSemaphorePermit, Hold); 3]); // held, never read
 
 impl GroupBudget {
-    pub(crate) fn new(partition: PartitionId, node: NodeBudget) -> Self {
+    pub(crate) fn new(partition: PartitionId, node: NodeBudget, bounds: &Bounds) -> Self {
         let (count, bytes) = (Semaphore::new(PROPOSALS_MAX), Semaphore::new(GROUP_BYTES_MAX));
-        Self { partition, node, count: Arc::new(count), bytes: Arc::new(bytes) }
+        let gauges = [
+            bounds.gauge("proposals of a group", PROPOSALS_MAX as u64),
+            bounds.gauge("bytes of proposals of a group", GROUP_BYTES_MAX as u64),
+            bounds.node_gauge("bytes of proposals of the node", NODE_BYTES_MAX as u64),
+        ];
+        Self { partition, node, count: Arc::new(count), bytes: Arc::new(bytes), gauges }
     }
 
     /// A place for a proposal of `bytes`, or the refusal with what is used up.
@@ -66,12 +73,12 @@ impl GroupBudget {
             (&self.node.bytes, bytes, format!("{NODE_BYTES_MAX} bytes of proposals of this node")),
         ];
         let mut permits = Vec::with_capacity(bounds.len());
-        for (semaphore, wanted, what) in bounds {
+        for ((semaphore, wanted, what), gauge) in bounds.into_iter().zip(&self.gauges) {
             let Ok(permit) = semaphore.clone().try_acquire_many_owned(wanted as u32) else {
                 let message = format!("{what} are about as many as may wait for their commit; pause and send it again");
                 return Err(ErrorBody { retry_after_ms: PAUSE_MS, ..ErrorBody::new(ErrorCode::Overloaded, message) });
             };
-            permits.push(permit);
+            permits.push((permit, gauge.hold(wanted as u64)));
         }
         Ok(Place(permits.try_into().expect("one permit was pushed for each of three bounds")))
     }
@@ -83,8 +90,8 @@ mod tests {
 
     #[test]
     fn proposals_are_bounded_by_number_and_bytes_of_the_group_and_bytes_of_the_node() {
-        let node = NodeBudget::default();
-        let groups: Vec<_> = (1..=9).map(|id| GroupBudget::new(PartitionId(id), node.clone())).collect();
+        let (node, counted) = (NodeBudget::default(), Bounds::default());
+        let groups: Vec<_> = (1..=9).map(|id| GroupBudget::new(PartitionId(id), node.clone(), &counted)).collect();
         let small: Vec<_> = (0..PROPOSALS_MAX).map(|_| groups[0].take(1).unwrap()).collect();
         let refused = groups[0].take(1).err().unwrap();
         assert_eq!((refused.code, refused.retry_after_ms), (ErrorCode::Overloaded, PAUSE_MS));
@@ -98,6 +105,7 @@ mod tests {
             groups[8].take(1).err().unwrap().message.contains("this node"),
             "the node's is, and this group has none"
         );
+        assert!(counted.table().iter().all(|bounded| bounded.high == bounded.bound), "{:?}", counted.table());
         held.pop();
         groups[8].take(each).unwrap();
         assert_eq!(groups[8].take(COMMAND_BYTES_MAX + 1).err().unwrap().code, ErrorCode::TooLarge);

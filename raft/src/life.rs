@@ -92,11 +92,24 @@ impl<D: Disk, T: Transport> ReplicaEnvironment<D, T> {
         }
         write_life(&self.disk, &dir, partition, life).await?;
         self.wal.forget(partition.0).await.map_err(io::Error::other)?;
+        // Under names that a start knows as worth nothing, before anything in them is removed: a crash must not leave half a
+        // snapshot under a good name.
+        let mut leaving = Vec::new();
         for name in self.disk.list(&dir).await? {
-            if !name.ends_with(FILE) {
-                let path = dir.join(name.file_name().unwrap_or_default());
-                self.disk.remove(&path).await?;
+            let Some(name) = name.file_name().and_then(|name| name.to_str()).filter(|name| *name != FILE) else {
+                continue;
+            };
+            if name.starts_with("new-") || name.starts_with("old-") || name == DRAFT {
+                leaving.push(dir.join(name));
+                continue;
             }
+            let old = dir.join(format!("old-{name}"));
+            self.disk.rename(&dir.join(name), &old).await?;
+            leaving.push(old);
+        }
+        self.disk.sync_dir(&dir).await?;
+        for path in leaving {
+            self.disk.remove(&path).await?;
         }
         self.disk.sync_dir(&dir).await
     }

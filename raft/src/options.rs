@@ -61,12 +61,10 @@ impl RaftTiming {
     /// 3. A replica that starts again keeps quiet for [`silence_after_start`](Self::silence_after_start).
     /// 4. A leader that hands leadership over gives no lease read from then on: voters let its successor into the lease.
     ///
-    /// openraft keeps 4, and `replica.rs` keeps 3.
+    /// `replica.rs` keeps 3 and, with openraft, 4.
     pub fn lease_read_age_max(&self) -> Duration {
-        if planted!(LeaseWithoutMargin) {
-            return self.lease();
-        }
-        self.lease().saturating_sub(self.lease() * self.clock_drift_ppm * 2 / 1_000_000)
+        let drift_ppm = if planted!(LeaseWithoutMargin) { 0 } else { self.clock_drift_ppm };
+        self.lease().saturating_sub(self.lease() * drift_ppm * 2 / 1_000_000)
     }
 
     /// Checks the relations:
@@ -120,6 +118,9 @@ impl RaftTiming {
             enable_pre_vote: Some(true),
             // A transient machine must not lead before it has replayed: a restarted leader is elected again.
             enable_leader_restore: Some(false),
+            // A leader that was replaced hands leadership over by our own call when its node stops it (`Replica`): Raft's
+            // own way would void its lease without a word to those who count on it.
+            removed_leader_step_down: openraft::StepDownPolicy::Never,
             // A replica campaigns only when its silence after the start has passed (replica.rs).
             enable_elect: false,
             ..Default::default()

@@ -24,7 +24,7 @@ use openraft::ChangeMembers;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::raft::Precondition;
-use stoa_env::{Disk, planted};
+use stoa_env::Disk;
 use stoa_protocol::message::{MoveInfo, MoveStage, MoveStep};
 use stoa_protocol::{ErrorBody, ErrorCode, LogIndex, NodeId, ReplicaId};
 
@@ -80,10 +80,7 @@ fn next_step(membership: &Membership, at: u64, matched: Option<u64>, last: u64, 
             true => Step::Report(MoveStep::CaughtUp),
             false => Step::Wait,
         },
-        MoveStage::Switching => {
-            let stay = voters.iter().copied().filter(|id| *id != from || planted!(TwoReplicasInOneZone));
-            Step::SetVoters(stay.chain([to]).collect())
-        }
+        MoveStage::Switching => Step::SetVoters(voters.iter().copied().filter(|id| *id != from).chain([to]).collect()),
     }
 }
 

@@ -113,11 +113,11 @@ impl<D: Disk, M: Machine> Replica<D, M> {
             wal: env.wal.clone(),
             context: env.context.clone(),
             timing: env.timing,
-            incoming: Incoming::new(snapshots),
+            incoming: Incoming::new(snapshots, &env.context.bounds),
             silent_until: now.plus(silence),
             caught_up: AtomicBool::new(false),
             handed_over: AtomicU64::new(0),
-            budget: GroupBudget::new(partition, env.budget.clone()),
+            budget: GroupBudget::new(partition, env.budget.clone(), &env.context.bounds),
             trouble: Mutex::new(None),
             tasks: TaskGroup::new(),
         });
@@ -233,9 +233,11 @@ impl<D: Disk, M: Machine> Replica<D, M> {
     /// that of its first own entry: before that is committed, it does not know what its predecessor has acknowledged.
     pub async fn confirm(&self, by: ConfirmBy, limit: Duration) -> Result<LogIndex, ErrorBody> {
         self.check_trouble()?;
-        // What this replica thinks of itself is a verdict of some time ago.
-        if self.leads() && (planted!(StrongReadWithoutQuorum) || by == ConfirmBy::Lease && planted!(CachedLeaseVerdict))
-        {
+        if planted!(StrongReadWithoutQuorum) && self.leads() {
+            return Ok(self.status().committed);
+        }
+        // Once it was in its lease, for as long as it believes that it leads.
+        if planted!(CachedLeaseVerdict) && by == ConfirmBy::Lease && self.leads() {
             return Ok(self.status().committed);
         }
         let age_max = match by {
@@ -246,6 +248,14 @@ impl<D: Disk, M: Machine> Replica<D, M> {
         let option = LinearizerOption::new(Some(age_max), true).with_wait_timeout(limit);
         let asked = self.context.run(self.raft.get_read_linearizer(option));
         match tokio::time::timeout(limit, asked).await {
+            // Whoever takes over need not wait for the lease. It is looked at after the verdict: had the handover begun
+            // before, this would see it; what begins now cannot have made another leader before the verdict.
+            Ok(Ok(_))
+                if by == ConfirmBy::Lease && self.hands_over(self.raft.metrics().borrow_watched().current_term) =>
+            {
+                let message = format!("partition {}: its leader hands leadership over", self.partition);
+                Err(ErrorBody::new(ErrorCode::NoQuorum, message))
+            }
             Ok(Ok(linearizer)) => Ok(LogIndex(linearizer.read_log_id().index())),
             Ok(Err(RaftError::APIError(openraft::errors::LinearizableReadError::ForwardToLeader(forward)))) => {
                 let message = format!("this node does not lead partition {}", self.partition);
@@ -436,6 +446,9 @@ impl<D: Disk, M: Machine> Replica<D, M> {
             }
             RaftCall::Transfer(_) if silent => {
                 return Err(format!("replica {} has just started and takes no leadership yet", self.id));
+            }
+            RaftCall::Transfer(_) if self.wal.stats().full => {
+                return Err(format!("the device of replica {} is full; it takes no leadership", self.id));
             }
             RaftCall::Transfer(request) => {
                 RaftAnswer::Transfer(self.raft.handle_transfer_leader(request).await.map_err(|e| e.to_string())?)

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use openraft_rt::{AsyncRuntime, OptionalSend, instant};
 use openraft_rt_tokio::{TokioMpsc, TokioMutex, TokioOneshot, TokioRuntime, TokioWatch};
-use stoa_env::{BootTime, Clock, Entropy};
+use stoa_env::{BootTime, Bounds, Clock, Entropy};
 
 /// What a node's tasks carry with them.
 #[derive(Clone)]
@@ -23,6 +23,8 @@ pub struct NodeContext {
     pub clock: Arc<dyn Clock>,
     /// The node's chance.
     pub entropy: Arc<dyn Entropy>,
+    /// What the node bounds.
+    pub bounds: Bounds,
 }
 
 tokio::task_local! {
@@ -188,7 +190,11 @@ impl AsyncRuntime for StoaRuntime {
     where
         F: Future<Output = T>,
     {
-        let context = NodeContext { clock: Arc::new(stoa_env::RealClock), entropy: Arc::new(stoa_env::OsEntropy) };
+        let context = NodeContext {
+            clock: Arc::new(stoa_env::RealClock),
+            entropy: Arc::new(stoa_env::OsEntropy),
+            bounds: Bounds::default(),
+        };
         self.0.block_on(context.run(future))
     }
 }
@@ -214,7 +220,11 @@ mod tests {
 
     #[test]
     fn openrafts_time_is_the_nodes_clock_in_every_task() {
-        let context = NodeContext { clock: Arc::new(Slow(0.into())), entropy: Arc::new(stoa_env::OsEntropy) };
+        let context = NodeContext {
+            clock: Arc::new(Slow(0.into())),
+            entropy: Arc::new(stoa_env::OsEntropy),
+            bounds: Bounds::default(),
+        };
         let mut runtime = StoaRuntime::new(2);
         runtime.block_on(context.run(async {
             let first = <NodeInstant as instant::Instant>::now();

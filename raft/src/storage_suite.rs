@@ -39,7 +39,8 @@ impl StoreBuilder<StoaTypes, GroupLog, StateMachine<RealDisk, RootMachine>, Temp
 
 #[test]
 fn openrafts_storage_suite_passes_on_our_log_and_machine() {
-    let context = NodeContext { clock: Arc::new(RealClock), entropy: Arc::new(OsEntropy) };
+    let context =
+        NodeContext { clock: Arc::new(RealClock), entropy: Arc::new(OsEntropy), bounds: stoa_env::Bounds::default() };
     let mut runtime = <StoaRuntime as openraft_rt::AsyncRuntime>::new(2);
     let run = context.run(Suite::test_all(Builder));
     openraft_rt::AsyncRuntime::block_on(&mut runtime, run).unwrap();

@@ -6,7 +6,7 @@
 //!   interrupted does not begin anew.
 //! - A snapshot that is applied already is answered with success.
 //! - While it is installed, a new begin waits; then it finds the snapshot applied. The install goes on if its caller has
-//!   given up.
+//!   given up. A few calls wait, and more are refused: senders that are in earnest send them again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,8 +15,8 @@ use bytes::Bytes;
 use openraft::Snapshot;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse};
-use stoa_env::{BootTime, Disk};
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use stoa_env::{BootTime, Bounds, Disk, Gauge, Hold};
+use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
 use crate::envelope::RaftAnswer;
 use crate::machine::Machine;
@@ -28,12 +28,39 @@ use crate::types::{SnapshotMeta, StoaTypes, Vote};
 /// A transfer that nothing was heard of for so long is dropped, and its files removed.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
+/// Calls of transfers that are here at once, of one group. A leader has one on its way; one that it has given up and one of
+/// a leader before it may be here as well, each once more if the network has doubled it.
+const CALLS_MAX: usize = 8;
+
 type Raft<D, M> = openraft::Raft<StoaTypes, StateMachine<D, M>>;
 
 /// The place for the one transfer.
 pub(crate) struct Incoming<D> {
     snapshots: SnapshotStore<D>,
     slot: Arc<Mutex<Option<Transfer<D>>>>,
+    calls: Calls,
+}
+
+/// Those that are here.
+struct Calls {
+    places: Arc<Semaphore>,
+    gauge: Gauge,
+}
+
+/// The place of a call that is here.
+struct Call(#[allow(dead_code)] (OwnedSemaphorePermit, Hold)); // held, never read
+
+impl Calls {
+    fn new(bounds: &Bounds) -> Self {
+        let gauge = bounds.gauge("calls of snapshot transfers of a group", CALLS_MAX as u64);
+        Self { places: Arc::new(Semaphore::new(CALLS_MAX)), gauge }
+    }
+
+    fn enter(&self) -> Result<Call, String> {
+        let refused = |_| format!("{CALLS_MAX} calls of snapshot transfers are here already; send it again");
+        let permit = self.places.clone().try_acquire_owned().map_err(refused)?;
+        Ok(Call((permit, self.gauge.hold(1))))
+    }
 }
 
 struct Transfer<D> {
@@ -52,8 +79,8 @@ pub(crate) struct Announcement {
 }
 
 impl<D: Disk> Incoming<D> {
-    pub(crate) fn new(snapshots: SnapshotStore<D>) -> Self {
-        Self { snapshots, slot: Arc::default() }
+    pub(crate) fn new(snapshots: SnapshotStore<D>, bounds: &Bounds) -> Self {
+        Self { snapshots, slot: Arc::default(), calls: Calls::new(bounds) }
     }
 
     /// Answers where the sender should go on, or that there is no need to.
@@ -63,6 +90,7 @@ impl<D: Disk> Incoming<D> {
         now: BootTime,
         asked: Announcement,
     ) -> Result<RaftAnswer, String> {
+        let _call = self.calls.enter()?;
         let heartbeat =
             AppendEntriesRequest { vote: asked.vote, prev_log_id: None, entries: Vec::new(), leader_commit: None };
         match raft.append_entries(heartbeat).await.map_err(|e| e.to_string())? {
@@ -99,6 +127,7 @@ impl<D: Disk> Incoming<D> {
         number: u32,
         bytes: Bytes,
     ) -> Result<RaftAnswer, String> {
+        let _call = self.calls.enter()?;
         let mut slot = self.slot.lock().await;
         let incoming = slot.as_mut().filter(|i| i.number == transfer).ok_or("no such transfer is under way")?;
         incoming.touched = now;
@@ -126,6 +155,7 @@ impl<D: Disk> Incoming<D> {
         transfer: u64,
         vote: Vote,
     ) -> Result<RaftAnswer, String> {
+        let _call = self.calls.enter()?;
         let slot = self.slot.clone().lock_owned().await;
         if !slot.as_ref().is_some_and(|i| i.number == transfer && i.writer.chunks() == i.chunks) {
             return Err("no such transfer is under way, or chunks are missing".into());
@@ -173,4 +203,20 @@ async fn install_whole<D: Disk, M: Machine>(
     let snapshot = Snapshot { meta: handle.meta.clone(), snapshot: handle };
     let answer = raft.install_full_snapshot(vote, snapshot).await.map_err(|e| e.to_string())?;
     Ok(RaftAnswer::SnapshotInstalled(answer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_beyond_the_bound_are_refused_until_one_has_left() {
+        let bounds = Bounds::default();
+        let calls = Calls::new(&bounds);
+        let mut here: Vec<_> = (0..CALLS_MAX).map(|_| calls.enter().unwrap()).collect();
+        assert!(calls.enter().is_err_and(|why| why.contains("send it again")));
+        here.pop();
+        let _again = calls.enter().unwrap();
+        assert_eq!(bounds.table()[0].high, CALLS_MAX as u64);
+    }
 }

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -86,6 +87,8 @@ struct Content {
     synced: Vec<u8>,
     /// Whether the file was cut since the last sync: otherwise it has grown at its end alone.
     cut: bool,
+    /// Bytes that a failed sync has given up: the cache shows them until a crash, and no later sync writes them.
+    given_up: Range<usize>,
 }
 
 #[derive(Debug, Clone)]
@@ -325,7 +328,8 @@ impl SimDisk {
     /// Another device with the same content, all of it durable.
     pub fn copy(&self) -> SimDisk {
         let device = self.lock();
-        let durable = |content: &Content| Content { now: content.now.clone(), synced: content.now.clone(), cut: false };
+        let durable =
+            |content: &Content| Content { now: content.now.clone(), synced: content.now.clone(), ..Content::default() };
         let copy = Device {
             files: device.files.iter().map(|(file, content)| (*file, durable(content))).collect(),
             next_file: device.next_file,
@@ -341,8 +345,11 @@ impl SimDisk {
     /// Another device with what a loss of power would leave of this one at the least; nothing happens to this one.
     pub fn after_power_loss(&self) -> SimDisk {
         let device = self.lock();
-        let kept =
-            |content: &Content| Content { now: content.synced.clone(), synced: content.synced.clone(), cut: false };
+        let kept = |content: &Content| Content {
+            now: content.synced.clone(),
+            synced: content.synced.clone(),
+            ..Content::default()
+        };
         let named = |file: &u64| device.durable_names.values().any(|named| named == file);
         let left = Device {
             files: device
@@ -469,15 +476,29 @@ impl NameChange {
     }
 }
 
+/// Zeros in this range, as far as there are bytes.
+fn clear(bytes: &mut [u8], range: &Range<usize>) {
+    let end = range.end.min(bytes.len());
+    bytes[range.start.min(end)..end].fill(0);
+}
+
 impl Content {
     fn sync(&mut self) {
         match std::mem::take(&mut self.cut) || self.synced.len() > self.now.len() {
             true => self.synced.clone_from(&self.now),
             false => self.synced.extend_from_slice(&self.now[self.synced.len()..]),
         }
+        clear(&mut self.synced, &self.given_up);
+    }
+
+    /// A sync has failed: as a kernel does, the cache takes what it could not write for written.
+    fn give_up(&mut self) {
+        let from = if self.given_up.is_empty() { self.synced.len() } else { self.given_up.start };
+        self.given_up = from..self.now.len();
     }
 
     fn crash(&mut self, choose: &mut dyn FnMut(u64) -> u64) {
+        clear(&mut self.now, &std::mem::take(&mut self.given_up));
         let kept = self.synced.len();
         let longer = self.now.len() >= kept && self.now[..kept] == self.synced[..];
         if !longer {
@@ -682,6 +703,7 @@ impl DiskFile for SimFile {
             if let Some(n) = device.fail_sync_in.take() {
                 if n <= 1 {
                     device.strikes.failed_syncs += 1;
+                    device.files.get_mut(&file).expect("looked up before").give_up();
                     return Err(io::Error::other("simulated input/output error"));
                 }
                 device.fail_sync_in = Some(n - 1);
@@ -766,6 +788,23 @@ mod tests {
             });
             assert_eq!(disk.paths(), [PathBuf::from("top/it/a"), PathBuf::from("top/it/b")], "choices {seed:b}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_a_failed_sync_gave_up_no_later_one_writes() {
+        let disk = SimDisk::new();
+        let mut file = disk.create(Path::new("a")).await.unwrap();
+        disk.sync_dir(Path::new("")).await.unwrap();
+        file.append(Bytes::from_static(b"one")).await.unwrap();
+        file.sync().await.unwrap();
+        file.append(Bytes::from_static(b"two")).await.unwrap();
+        disk.fail_sync(1);
+        assert!(file.sync().await.is_err());
+        file.append(Bytes::from_static(b"three")).await.unwrap();
+        file.sync().await.unwrap();
+        assert_eq!(disk.bytes(Path::new("a")), b"onetwothree", "the cache has it all");
+        disk.crash(&mut |n| n - 1);
+        assert_eq!(disk.bytes(Path::new("a")), b"one\0\0\0three");
     }
 
     #[tokio::test]

@@ -17,6 +17,7 @@ pub mod net;
 pub mod observe;
 pub mod panics;
 pub mod plan;
+pub mod revive;
 pub mod run;
 pub mod scenarios;
 pub mod trace;

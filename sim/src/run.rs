@@ -3,7 +3,8 @@
 //! 1. The plan is drawn and printed; one thread, paused time, tokio's own choices seeded.
 //! 2. The cluster forms and learns the catalog.
 //! 3. Clients work, faults strike, judges look at every row that is read and at every replica.
-//! 4. All is healed. Within [`LIVENESS_LIMIT`] every partition must take a write, and all replicas must be equal.
+//! 4. All is healed. Within [`crate::revive::LIVENESS_LIMIT`] every partition must have a leader, take a write
+//!    and serve reads from every zone, and all replicas must be equal, those of the root group, too.
 //! 5. The audit: every key, read from every zone, holds what was acknowledged last.
 
 use std::collections::BTreeMap;
@@ -20,20 +21,20 @@ use tokio::time::Instant;
 use crate::faults::{Strikes, strike};
 use crate::history::{Demand, History, Rule};
 use crate::judges::Broken;
+use crate::judges::bounds::HighWater;
 use crate::net::NetCounts;
 use crate::observe::Judged;
 use crate::panics;
 use crate::plan::Plan;
+use crate::revive::revive;
 use crate::trace::Trace;
 use crate::workload::moves::{MoveCounts, Operator};
 use crate::workload::{CATALOG, Counts, Shared, Worker};
 use crate::world::{SimClient, World, now};
 
-/// Within this time after all is healed, every partition serves, takes writes, and all replicas are equal.
-pub const LIVENESS_LIMIT: Duration = Duration::from_secs(10);
 /// Within this time a cluster without faults is formed and knows its catalog.
 pub(crate) const FORM_LIMIT: Duration = Duration::from_secs(30);
-const POLL: Duration = Duration::from_millis(50);
+pub(crate) const POLL: Duration = Duration::from_millis(50);
 
 /// What came of a run.
 #[derive(Debug, Clone)]
@@ -56,6 +57,8 @@ pub struct Outcome {
     pub compared: u64,
     /// What there was for the judges of replication to judge.
     pub judged: Judged,
+    /// The most that there was of what nodes and clients bound.
+    pub high_water: HighWater,
     /// From healing until every partition took a write, and until all replicas were equal.
     pub alive: Option<(Duration, Duration)>,
     /// Simulated time.
@@ -118,6 +121,7 @@ async fn live(world: &mut World, shared: &Shared, start: Instant) -> Outcome {
         net: NetCounts::default(),
         compared: 0,
         judged: Judged::default(),
+        high_water: HighWater::default(),
         alive: None,
         simulated: Duration::ZERO,
     };
@@ -132,6 +136,7 @@ async fn live(world: &mut World, shared: &Shared, start: Instant) -> Outcome {
     outcome.net = world.net.counts();
     outcome.compared = world.digests.compared;
     outcome.judged = world.observer.judged();
+    outcome.high_water = world.observer.high_water();
     outcome.simulated = now() - start;
     outcome.trace = world.trace.digest();
     outcome
@@ -173,6 +178,9 @@ async fn phases(world: &mut World, shared: &Shared, outcome: &mut Outcome) -> Re
         worker.await.map_err(|error| format!("a client panicked: {error}"))?;
     }
     outcome.alive = Some(revive(world, shared, &clients, healed).await?);
+    for (number, client) in clients.iter().enumerate() {
+        world.observer.client_bounds(number, &client.bounds());
+    }
     operator.abort();
     audit(world, shared, &clients).await
 }
@@ -204,33 +212,6 @@ pub(crate) async fn open(
             Err(_) => world.pass(POLL).await,
         }
     }
-}
-
-/// Waits until every partition has taken a write and all replicas are equal.
-async fn revive(
-    world: &mut World,
-    shared: &Shared,
-    clients: &[SimClient],
-    healed: Instant,
-) -> Result<(Duration, Duration), String> {
-    let mut prober = Worker::open(clients.len(), &clients[0], shared, &world.plan).await?;
-    let keys: Vec<i64> = (0..world.plan.keys).collect();
-    // All keys lie in all partitions together; a call fails if one of them takes no write.
-    while !prober.write_keys(&keys).await {
-        if now() - healed > LIVENESS_LIMIT {
-            return Err(format!("not every partition takes writes {LIVENESS_LIMIT:?} after all was healed"));
-        }
-        world.pass(POLL).await;
-    }
-    let writable = now() - healed;
-    while let Some(why) = world.moving().or_else(|| world.unequal()) {
-        if now() - healed > LIVENESS_LIMIT {
-            return Err(format!("replicas are not equal {LIVENESS_LIMIT:?} after all was healed: {why}"));
-        }
-        world.pass(POLL).await;
-    }
-    world.compare();
-    Ok((writable, now() - healed))
 }
 
 /// Every key from every zone. All replicas are equal now, so whichever answers must have everything.

@@ -2,6 +2,7 @@
 //! time passes.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -208,7 +209,17 @@ impl World {
             let Some(node) = machine.node() else { return Some(format!("node {} does not run", machine.id())) };
             let state = node.state();
             if let Some(moved) = state.moves.first() {
-                return Some(format!("node {} knows of {moved:?}", machine.id()));
+                let hosts = self.machines.iter().filter_map(|machine| {
+                    let hosted = machine.node()?.hosted(moved.partition)?;
+                    let (replica, members) = (hosted.replica.id(), hosted.replica.members());
+                    Some(format!(
+                        "node {}: replica {replica}, leads {}, {members:?}",
+                        machine.id(),
+                        hosted.replica.leads()
+                    ))
+                });
+                let hosts: Vec<_> = hosts.collect();
+                return Some(format!("node {} knows of {moved:?}; {}", machine.id(), hosts.join("; ")));
             }
             if state.map.node(node.info().id) != Some(node.info()) {
                 return Some(format!("node {} is known with other data", machine.id()));
@@ -227,11 +238,43 @@ impl World {
         None
     }
 
+    /// The group that nobody leads, if there is one; a group that two lead is a judge's matter.
+    pub fn leaderless(&self) -> Option<String> {
+        let (mut groups, mut led) = (BTreeSet::new(), BTreeSet::new());
+        for node in self.machines.iter().filter_map(Machine::node) {
+            let hosted = node.all_hosted();
+            let partitions = hosted.iter().map(|hosted| hosted.replica.standing());
+            let root = node.root_replica().map(|root| root.standing());
+            for standing in partitions.chain(root) {
+                groups.insert(standing.partition);
+                led.extend(standing.leads.then_some(standing.partition));
+            }
+        }
+        groups.difference(&led).next().map(|group| format!("nobody leads group {group}"))
+    }
+
+    /// Whether the replicas of the root group and all copies of its state are equal; why not, if not.
+    fn root_unequal(&self) -> Option<String> {
+        let nodes: Vec<_> = self.machines.iter().filter_map(Machine::node).collect();
+        let roots: Vec<_> = nodes.iter().filter_map(|node| node.root_replica()).collect();
+        if let Some(why) = roots.iter().find_map(|root| root.trouble()) {
+            return Some(format!("a replica of the root group is in trouble: {why}"));
+        }
+        let applied: Vec<_> = roots.iter().map(|root| root.standing().applied).collect();
+        let versions: Vec<_> = nodes.iter().map(|node| node.map_version()).collect();
+        let equal = applied.windows(2).all(|pair| pair[0] == pair[1])
+            && nodes.windows(2).all(|pair| pair[0].state() == pair[1].state());
+        (!equal).then(|| format!("root group: replicas at {applied:?}, copies at {versions:?}"))
+    }
+
     /// Whether all replicas of all partitions are here, serve, and hold the same at the same position; why not, if not.
     pub fn unequal(&self) -> Option<String> {
         let mut seen: BTreeMap<PartitionId, Vec<_>> = BTreeMap::new();
         for machine in &self.machines {
             let Some(node) = machine.node() else { return Some(format!("node {} does not run", machine.id())) };
+            if let Some(replica) = node.status().replicas.into_iter().find(|r| !r.trouble.is_empty()) {
+                return Some(format!("node {}, partition {}: {}", machine.id(), replica.partition, replica.trouble));
+            }
             for hosted in node.all_hosted() {
                 if let Some(why) = hosted.replica.trouble() {
                     return Some(format!("node {}: {why}", machine.id()));
@@ -246,11 +289,25 @@ impl World {
         if seen.len() != self.plan.partitions as usize {
             return Some(format!("{} of {} partitions are hosted", seen.len(), self.plan.partitions));
         }
-        seen.into_iter().find_map(|(partition, digests)| {
+        let unequal = seen.into_iter().find_map(|(partition, digests)| {
             let equal = digests.len() == ZONES.len() && digests.iter().all(|d| *d == digests[0]);
             let applied: Vec<_> = digests.iter().map(|digest| digest.applied).collect();
-            (!equal).then(|| format!("partition {partition}: replicas at {applied:?}"))
-        })
+            (!equal).then(|| format!("partition {partition}: replicas at {applied:?}{}", self.troubles(partition)))
+        });
+        unequal.or_else(|| self.root_unequal())
+    }
+
+    /// What nodes say of a partition that is not well.
+    fn troubles(&self, partition: PartitionId) -> String {
+        let mut said = String::new();
+        for node in self.machines.iter().filter_map(Machine::node) {
+            let of_it = |replica: &&stoa_protocol::message::ReplicaStatus| replica.partition == partition;
+            if let Some(status) = node.status().replicas.iter().find(of_it) {
+                let (node, trouble) = (node.info().id, &status.trouble);
+                said.push_str(&format!("; node {node}: at {} {trouble}", status.applied));
+            }
+        }
+        said
     }
 
     /// Nodes that have ended by themselves: no fault of a plan gives them a reason.

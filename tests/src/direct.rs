@@ -7,10 +7,14 @@ use stoa::local_cluster::LocalCluster;
 use stoa_client::Client;
 use stoa_env::{Channel, Clock, Credentials, Peer, QuicOptions, QuicTransport, RealClock, Transport, TransportError};
 use stoa_protocol::frame::{FrameHeader, decode_frame, encode_frame};
-use stoa_protocol::message::{Caller, KIND_ERROR, Kind, WriteAnswer, WriteRequest, encode_request};
-use stoa_protocol::{ClusterId, ErrorBody, ErrorCode, FeatureGroup, MapVersion, PartitionId, Wire};
+use stoa_protocol::key::KeyBlock;
+use stoa_protocol::message::{
+    Caller, KIND_ERROR, Kind, ReadAnswer, ReadRequest, WriteAnswer, WriteRequest, encode_request,
+};
+use stoa_protocol::read::{ReadLevel, ReadSection, RowStatus, SectionResult};
+use stoa_protocol::{ClusterId, ErrorBody, ErrorCode, FeatureGroup, LogIndex, MapVersion, PartitionId, Wire};
 
-use crate::items::batch;
+use crate::items::{FIRST_EVENT_US, batch, key};
 
 /// A way to one node.
 #[derive(Clone)]
@@ -93,6 +97,39 @@ impl Direct {
         let batch = batch(group, item, units).map_err(|error| DirectError::Unfit(format!("{error:#}")))?;
         let request = WriteRequest { partition, step: None, batch };
         self.call(Kind::Write, &request, limit).await
+    }
+
+    /// Asks this node how often an item was written; 0 if it has no row.
+    pub async fn read(
+        &self,
+        group: &FeatureGroup,
+        partition: PartitionId,
+        item: i64,
+        level: ReadLevel,
+        limit: Duration,
+    ) -> Result<i64, DirectError> {
+        let unfit = |why: &str| DirectError::Unfit(why.to_owned());
+        let mut keys = KeyBlock::new();
+        keys.push(&key(group, item).map_err(|error| unfit(&error.to_string()))?);
+        let section = ReadSection {
+            partition,
+            group: group.id,
+            schema_version: group.schema_version,
+            at_least: LogIndex(0),
+            features: group.feature("units").into_iter().collect(),
+            keys,
+        };
+        let request = ReadRequest { level, sections: vec![section] };
+        let mut answer: ReadAnswer = self.call(Kind::Read, &request, limit).await?;
+        match answer.sections.pop() {
+            Some(SectionResult::Rows(rows)) => match (rows.statuses.first(), rows.event_times.first()) {
+                (Some(RowStatus::Found), Some(event)) => Ok(event - FIRST_EVENT_US),
+                (Some(RowStatus::NotFound), _) => Ok(0),
+                _ => Err(unfit("a row that cannot be")),
+            },
+            Some(SectionResult::Failed(error)) => Err(DirectError::Refused(error)),
+            None => Err(unfit("no section")),
+        }
     }
 
     /// Makes sure that there is a connection.

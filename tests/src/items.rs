@@ -141,7 +141,8 @@ pub fn batch(group: &FeatureGroup, item: i64, units: i64) -> anyhow::Result<Vec<
     Ok(builder.finish().context("the batch has a row")?.bytes().to_vec())
 }
 
-fn key(group: &FeatureGroup, item: i64) -> anyhow::Result<Vec<u8>> {
+/// The key of an item, as its row has it.
+pub fn key(group: &FeatureGroup, item: i64) -> anyhow::Result<Vec<u8>> {
     let mut key = Vec::new();
     encode_key(&group.entity.key_types(), &[item.into()], &mut key)?;
     Ok(key)

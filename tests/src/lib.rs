@@ -6,6 +6,7 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `attack.rs` | connections that mean no good |
 //! | `command.rs` | the command line against a cluster |
 //! | `direct.rs` | one request to one node, past the client |
 //! | `items.rs` | rows that say of themselves what they are |
@@ -15,6 +16,7 @@
 //! | `wait.rs` | polling |
 //! | `zones.rs` | zones as network namespaces, and cuts between them |
 
+pub mod attack;
 pub mod command;
 pub mod direct;
 pub mod items;

@@ -38,6 +38,10 @@ async fn the_power_goes_in_all_zones_in_the_middle_of_writing() -> anyhow::Resul
         for node in cluster.nodes() {
             cluster.start_node(node)?;
         }
+        for zone in ZONES {
+            let client = until("a client", async || cluster.client(zone).await).await?;
+            ledger.check_first(&client, &format!("zone {zone}, after the start")).await?;
+        }
         ledger.judge(&cluster).await?;
     }
     Ok(())

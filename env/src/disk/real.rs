@@ -74,10 +74,16 @@ impl RealDisk {
         T: Send + 'static,
         F: FnOnce(PathBuf) -> io::Result<T> + Send + 'static,
     {
+        let named = path.to_owned();
         let path = self.absolute(path)?;
         let (answer, answered) = oneshot::channel();
         let job: Job = Box::new(move || {
-            let _nobody_waits = answer.send(work(path));
+            // The system says what is wrong, and not with which file.
+            let done = work(path).map_err(|error| match error.raw_os_error() {
+                Some(_) => io::Error::new(error.kind(), format!("{}: {error}", named.display())),
+                None => error,
+            });
+            let _nobody_waits = answer.send(done);
         });
         self.names.send(job).await.map_err(|_| thread_ended())?;
         answered.await.map_err(|_| thread_ended())?
@@ -287,7 +293,9 @@ mod tests {
         disk.remove(Path::new("d")).await.unwrap();
         disk.remove(Path::new("a")).await.unwrap();
         assert_eq!(disk.list(Path::new("")).await.unwrap(), [PathBuf::from("b")]);
-        assert_eq!(disk.open(Path::new("a")).await.unwrap_err().kind(), io::ErrorKind::NotFound);
+        let missing = disk.open(Path::new("a")).await.unwrap_err();
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+        assert!(missing.to_string().starts_with("a: No such file"), "{missing}");
         assert!(disk.map(Path::new("b")).await.unwrap().as_ref().is_empty());
     }
 

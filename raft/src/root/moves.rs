@@ -20,6 +20,7 @@
 
 use std::collections::BTreeSet;
 
+use stoa_env::planted;
 use stoa_protocol::codec::Wire;
 use stoa_protocol::map::{PartitionInfo, ReplicaInfo};
 use stoa_protocol::message::{
@@ -178,16 +179,22 @@ impl RootState {
     /// Refuses to give up the data of a second node before what was lost with a first one is whole again: what was
     /// acknowledged may lie on these two alone.
     fn check_others_whole(&self, node: NodeId) -> Result<(), ErrorBody> {
-        for partition in self.map.sets.iter().flat_map(|set| &set.partitions) {
-            if !partition.replicas.iter().any(|replica| replica.node == node) {
-                continue;
-            }
-            let lost = partition.replicas.iter().find(|r| r.node != node && self.is_retired(partition.id, r.id));
-            if let Some(lost) = lost {
+        for (partition, lost) in &self.retired {
+            let replicas = self.replicas_of(*partition).unwrap_or_default();
+            let moved = self.move_of(*partition);
+            let placed = replicas.iter().copied().chain(moved.map(|moved| moved.to));
+            let home = placed.clone().find(|replica| replica.id == *lost).map(|replica| replica.node);
+            // Where the voters change already, the new one's data counts like that of the others.
+            let learns = |replica: &ReplicaInfo| {
+                moved.is_some_and(|moved| moved.to.id == replica.id && moved.stage == MoveStage::Adding)
+            };
+            let mut votes = placed.filter(|replica| !learns(replica));
+            if let Some(home) = home.filter(|home| *home != node)
+                && votes.any(|replica| replica.node == node)
+            {
                 let message = format!(
-                    "partition {} has lost its replica on node {} and is not whole again: giving up node {node} too could \
-                     lose what was acknowledged",
-                    partition.id, lost.node
+                    "partition {partition} has lost its replica on node {home} and is not whole again: giving up node {node} \
+                     too could lose what was acknowledged"
                 );
                 return refuse(ErrorCode::MoveUnderWay, message);
             }
@@ -289,13 +296,19 @@ impl RootState {
         *place.expect("the replica that goes is in the map until it has gone") = to;
         self.retired.retain(|gone| *gone != (partition, from.id));
         match partition {
-            ROOT_PARTITION => self.settle_root(),
+            ROOT_PARTITION => {
+                self.root_gone.push(from.id);
+                self.settle_root();
+            }
             _ => self.settle(partition),
         }
     }
 
     fn begin(&mut self, partition: PartitionId, from: ReplicaInfo, node: NodeId) -> MoveInfo {
-        let to = ReplicaInfo { id: ReplicaId(self.issue_id()), node };
+        let new = self.issue_id();
+        let placed = |id: &u64| self.replicas_of(partition).is_some_and(|all| all.iter().any(|r| r.id.0 == *id));
+        let id = if planted!(ReuseReplicaId) { (1..new).find(|id| !placed(id)).unwrap_or(new) } else { new };
+        let to = ReplicaInfo { id: ReplicaId(id), node };
         let moved = MoveInfo { partition, from, to, stage: MoveStage::Adding };
         self.moves.push(moved);
         moved

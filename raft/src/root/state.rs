@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use stoa_env::planted;
 use stoa_protocol::catalog::{
     Entity, FeatureGroup, FeatureView, GrantDefinition, GroupDefinition, ProjectDefinition, ViewDefinition,
 };
@@ -58,6 +57,8 @@ pub struct RootState {
     pub moves: Vec<MoveInfo>,
     /// Replicas that must never be started again, though they are voters still ([`super::moves`]).
     pub retired: Vec<(PartitionId, ReplicaId)>,
+    /// Replicas that the root group had and has replaced: their data directories do not come back, or their numbers would.
+    pub root_gone: Vec<ReplicaId>,
 }
 
 impl Wire for RootState {
@@ -75,6 +76,7 @@ impl Wire for RootState {
         self.next_id.put(out);
         put_list(&self.moves, out);
         put_list(&self.retired, out);
+        put_list(&self.root_gone, out);
     }
 
     fn get(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -95,10 +97,12 @@ impl Wire for RootState {
             next_id: Wire::get(input)?,
             moves: vec![],
             retired: vec![],
+            root_gone: vec![],
         };
         if format != FORMAT_WITHOUT_MOVES {
             state.moves = get_list(input, "moves")?;
             state.retired = get_list(input, "retired")?;
+            state.root_gone = get_list(input, "replicas that are gone")?;
         }
         Ok(state)
     }
@@ -120,6 +124,7 @@ impl RootState {
             next_id: ROOT_PARTITION.0 + 1,
             moves: vec![],
             retired: vec![],
+            root_gone: vec![],
         }
     }
 
@@ -194,12 +199,19 @@ impl RootState {
         match self.map.nodes.binary_search_by_key(&node.id, |n| n.id) {
             Ok(at) => {
                 let known = &mut self.map.nodes[at];
-                if ![node.incarnation, NO_INCARNATION].contains(&known.incarnation) && !planted!(ReuseReplicaId) {
+                if ![node.incarnation, NO_INCARNATION].contains(&known.incarnation) {
                     let message = format!(
                         "node {} is known with the data directory {:016x}, and this one is {:016x}: a node whose data is \
                          gone does not come back as itself; bring its data directory back, or have it built anew \
                          (stoa replica replace --node {})",
                         node.id, known.incarnation, node.incarnation, node.id
+                    );
+                    return refuse(ErrorCode::WrongIdentity, message);
+                }
+                if self.root_gone.contains(&ReplicaId(node.incarnation)) {
+                    let message = format!(
+                        "the data directory {:016x} of node {} was replaced by another one: empty it first",
+                        node.incarnation, node.id
                     );
                     return refuse(ErrorCode::WrongIdentity, message);
                 }

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 
 use super::frame::{u32_at, u64_at};
+use super::segment::segment_name;
 
 const FIXED_BYTES: usize = 64;
 
@@ -48,7 +49,7 @@ impl std::fmt::Display for Suspicion {
             SuspicionCause::MissingEntries => "entries of the group are missing",
             SuspicionCause::CarriedOver => "damage was found at an earlier start",
         };
-        write!(f, "segment {:016x}, offset {}: {what}", self.segment, self.offset)
+        write!(f, "{}, offset {}: {what}", segment_name(self.segment).display(), self.offset)
     }
 }
 

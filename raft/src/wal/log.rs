@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use stoa_env::{Clock, Disk};
+use stoa_env::{Bounded, Clock, Disk};
+use stoa_protocol::limits::FRAME_BYTES_MAX;
 use tokio::sync::oneshot;
 
 use super::frame::frame_bytes;
@@ -195,6 +196,22 @@ impl Wal {
     /// Figures of the log.
     pub fn stats(&self) -> WalStats {
         self.handle.queue.stats()
+    }
+
+    /// What the log bounds, and the most of each that there was since it was opened.
+    pub fn bounded(&self) -> [Bounded; 3] {
+        let (options, stats) = (self.handle.queue.options(), self.stats());
+        // One call is admitted whatever its size when nothing else is under way; the largest is a frame between nodes.
+        let admitted = options.queue_bytes.max(FRAME_BYTES_MAX as u64);
+        // What nobody admits: a commit position for an entry at the most, and some votes, truncations and purges of groups.
+        let queue = 2 * admitted + options.round_bytes;
+        // At the bound nothing is admitted any more, and what was before goes through; a segment is being cleaned meanwhile.
+        let live = options.max_live_bytes + queue + 2 * options.segment_bytes;
+        [
+            Bounded { name: "log: bytes admitted", bound: admitted, high: stats.admitted_bytes_worst },
+            Bounded { name: "log: bytes in the queue", bound: queue, high: stats.queue_bytes_worst },
+            Bounded { name: "log: bytes of segments", bound: live, high: stats.live_bytes_worst },
+        ]
     }
 
     /// Whether the log has ended, by a failure or because it was closed.

@@ -236,6 +236,10 @@ impl Queue {
         WalStats { queue_bytes: state.bytes, admitted_bytes: state.admitted, full: state.full, ..state.stats.clone() }
     }
 
+    pub(super) fn options(&self) -> &WalOptions {
+        &self.options
+    }
+
     pub(super) fn is_ended(&self) -> bool {
         self.lock().ended.is_some()
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use stoa_env::Disk;
+use stoa_env::{Disk, planted};
 
 use super::frame::{self, Item, Kind, Position};
 use super::hard_state::HardState;
@@ -242,7 +242,8 @@ impl Walk {
     }
 
     fn finish(mut self, dir: &Path, drafts: Vec<PathBuf>) -> Loaded {
-        let oldest = self.chain.first().map_or(self.next_segment, |segment| segment.id);
+        // A log of one segment has no chain: that segment is written anew, as the one after it.
+        let oldest = self.chain.first().map_or(self.next_segment - 1, |segment| segment.id);
         self.replay.finish(oldest);
         for (id, state) in &mut self.base {
             let found = self.replay.groups.get(id).and_then(|group| group.state.suspect);
@@ -274,6 +275,9 @@ impl Walk {
 /// it says, be it before or behind some damage.
 fn attested(file: &File, items: &[Item<'_>]) -> u64 {
     let preamble = file.header.as_ref().map_or(0, |header| header.preamble);
+    if planted!(TruncateMiddle) {
+        return preamble;
+    }
     let said = items.iter().filter_map(Item::header).map(|header| header.durable);
     said.filter(|durable| durable.segment == file.id).map(|durable| durable.offset).max().unwrap_or(0).max(preamble)
 }

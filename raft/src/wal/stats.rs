@@ -7,6 +7,8 @@ use std::time::Duration;
 pub struct WalStats {
     /// Bytes in segment files.
     pub live_bytes: u64,
+    /// The most there ever were.
+    pub live_bytes_worst: u64,
     /// Segment files.
     pub segments: u64,
     /// Groups that need the oldest segment, the first few: a snapshot and a purge of these frees space.

@@ -117,19 +117,26 @@ mod tests {
 
     /// A reader that reads only once it is told to.
     #[derive(Clone, Default)]
-    struct Slow(Arc<(Mutex<(bool, Vec<u8>)>, Condvar)>);
+    struct Slow(Arc<Reader>);
+
+    #[derive(Default)]
+    struct Reader {
+        /// Whether it reads, and what it has read.
+        state: Mutex<(bool, Vec<u8>)>,
+        told: Condvar,
+    }
 
     impl Slow {
         fn read(&self) {
-            self.0.0.lock().unwrap().0 = true;
-            self.0.1.notify_all();
+            self.0.state.lock().unwrap().0 = true;
+            self.0.told.notify_all();
         }
     }
 
     impl Write for Slow {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            let state = self.0.0.lock().unwrap();
-            let mut state = self.0.1.wait_while(state, |(reads, _)| !*reads).unwrap();
+            let state = self.0.state.lock().unwrap();
+            let mut state = self.0.told.wait_while(state, |(reads, _)| !*reads).unwrap();
             state.1.extend_from_slice(bytes);
             Ok(bytes.len())
         }
@@ -149,7 +156,7 @@ mod tests {
         log.flush(Duration::from_secs(60));
         log.put(b"read again\n");
         log.flush(Duration::from_secs(60));
-        let text = String::from_utf8(slow.0.0.lock().unwrap().1.clone()).unwrap();
+        let text = String::from_utf8(slow.0.state.lock().unwrap().1.clone()).unwrap();
         let kept = text.lines().filter(|line| line.starts_with('x')).count();
         let dropped: Vec<usize> = text
             .lines()

@@ -24,9 +24,8 @@ use stoa_raft::root::RootCommand;
 use stoa_raft::root::command::{CreateSet, Form};
 use stoa_raft::root::state::SPOKEN_VERSIONS;
 
-use super::preflight::stranger;
 use super::upkeep::each;
-use super::{HELD_CALLS, LOOP_PAUSE, NODE_CALL_LIMIT, Node, NodeError, RootMember};
+use super::{HELD_CALLS, LOOP_PAUSE, NODE_CALL_LIMIT, Node, RootMember};
 
 /// How long a node that was refused waits before it asks again: each time costs the root group an entry.
 const REFUSED_PAUSE: Duration = Duration::from_secs(1);
@@ -160,16 +159,15 @@ impl<D: Disk, T: Transport> Node<D, T> {
             match answers.remove(&member.node).ok_or("a greeting that was not sent")? {
                 Ok(answer) => {
                     self.check_greeting(member, &answer)?;
-                    self.know(member.node);
+                    self.neighbours.know(member.node);
                     infos.push(answer.node);
                 }
                 Err(error) => {
-                    self.suspect_stranger(member.node, &error);
+                    self.neighbours.failed(member.node, &error, self.env.context.clock.boot());
                     missing = Some(error.to_string());
                 }
             }
         }
-        self.check_strangers(&others.iter().map(|member| member.node).collect::<Vec<_>>());
         missing.map_or(Ok(infos), Err)
     }
 
@@ -201,33 +199,6 @@ impl<D: Disk, T: Transport> Node<D, T> {
         };
         self.fail(why.clone());
         Err(why)
-    }
-
-    /// Notes a node that this cluster's certificates or this cluster's id do not fit, and says so once.
-    fn suspect_stranger(&self, node: NodeId, error: &CallError) {
-        let Some(why) = stranger(error) else { return tracing::debug!(to = node.0, %error, "no answer") };
-        let mut strangers = self.strangers.lock().unwrap_or_else(|e| e.into_inner());
-        if strangers.insert(node, why).is_none() {
-            tracing::error!(to = node.0, %error, "a node that should be of this cluster is not, or this one is not");
-        }
-    }
-
-    fn know(&self, node: NodeId) {
-        self.strangers.lock().unwrap_or_else(|e| e.into_inner()).remove(&node);
-    }
-
-    /// Ends a node that has never been in the cluster if nobody who should be in it is of the same one: it is this node
-    /// that has other certificates, or another cluster's id.
-    fn check_strangers(&self, asked: &[NodeId]) {
-        let strangers = self.strangers.lock().unwrap_or_else(|e| e.into_inner());
-        if self.state.borrow().map.node(self.info.id).is_some() || asked.len() < 2 {
-            return;
-        }
-        let each: Vec<&String> = asked.iter().filter_map(|node| strangers.get(node)).collect();
-        if each.len() == asked.len() {
-            let each = each.into_iter().cloned().collect::<Vec<_>>().join("; ");
-            self.fail(NodeError::Strangers { each }.to_string());
-        }
     }
 
     fn join_request(&self) -> JoinRequest {
@@ -264,13 +235,13 @@ async fn join_step<D: Disk, T: Transport>(node: &Arc<Node<D, T>>) {
                 Ok(_) => Ok(()),
                 Err(CallError::Refused(error)) if error.code != ErrorCode::WrongCluster => Err(error),
                 Err(error) => {
-                    node.suspect_stranger(to, &error);
+                    node.neighbours.failed(to, &error, node.env.context.clock.boot());
                     Err(ErrorBody::new(ErrorCode::NoQuorum, error.to_string()))
                 }
             },
         };
         match answer {
-            Ok(()) => return node.know(to),
+            Ok(()) => return node.neighbours.know(to),
             Err(error) => match error.code {
                 ErrorCode::WrongIdentity => return node.refuse_data(error.message),
                 ErrorCode::WrongVersion | ErrorCode::Conflict => {
@@ -281,8 +252,6 @@ async fn join_step<D: Disk, T: Transport>(node: &Arc<Node<D, T>>) {
             },
         }
     }
-    let others: Vec<NodeId> = node.root_nodes().into_iter().filter(|id| *id != node.info.id).collect();
-    node.check_strangers(&others);
 }
 
 impl<D: Disk, T: Transport> Node<D, T> {

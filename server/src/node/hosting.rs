@@ -17,8 +17,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use stoa_env::{BootTime, Disk, Transport};
-use stoa_protocol::map::{PartitionInfo, PartitionSet};
+use stoa_env::{BootTime, Disk, Transport, planted};
+use stoa_protocol::map::{NodeInfo, PartitionInfo, PartitionSet};
 use stoa_protocol::{PartitionId, ROOT_PARTITION, ReplicaId};
 use stoa_raft::root::RootState;
 use stoa_raft::root::command::FIRST_REPLICAS;
@@ -219,7 +219,13 @@ async fn form_if_nobody_has<D: Disk, T: Transport>(
     }
     let preferred = partition.replicas.first().map(|replica| replica.node) == Some(node.info.id);
     if preferred || node.now().since(since) > FORM_PATIENCE {
-        let members: Vec<_> = partition.replicas.iter().map(|replica| (replica.id, replica.node)).collect();
+        let mut members: Vec<_> = partition.replicas.iter().map(|replica| (replica.id, replica.node)).collect();
+        let mate = |other: &&NodeInfo| other.zone == node.info.zone && other.id != node.info.id;
+        if planted!(TwoReplicasInOneZone)
+            && let Some(mate) = node.state().map.nodes.iter().find(mate)
+        {
+            members[2].1 = mate.id;
+        }
         if let Err(error) = hosted.replica.form(&members).await {
             tracing::warn!(partition = partition.id.0, %error, "forming a group");
         }

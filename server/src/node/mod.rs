@@ -2,6 +2,7 @@
 //! world, so that the simulator runs the same assembly as the real process.
 //!
 //! - [`preflight`]: whether the neighbours are of the same cluster, before any file is touched.
+//! - [`strangers`]: the same, for as long as it is open after the start.
 //! - [`identity`]: who this data directory is.
 //! - [`bootstrap`]: the cluster is formed, the node joins.
 //! - [`follow`]: the node's copy of the root state, in memory and on disk.
@@ -25,6 +26,7 @@ mod preflight;
 pub mod reads;
 pub mod requests;
 mod rounds;
+mod strangers;
 mod upkeep;
 pub mod writes;
 
@@ -39,7 +41,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock, Weak};
 use std::time::Duration;
 
-use stoa_env::{BootTime, Channel, Clock, Disk, Entropy, TaskGroup, Transport};
+use stoa_env::{BootTime, Bounded, Bounds, Channel, Clock, Disk, Entropy, TaskGroup, Transport};
 use stoa_protocol::map::NodeInfo;
 use stoa_protocol::{ClusterId, MapVersion, NodeId, PartitionId, ROOT_PARTITION};
 use stoa_raft::root::{RootMachine, RootState};
@@ -54,6 +56,7 @@ use failures::Failure;
 use freshness::Freshness;
 use identity::{Identity, IdentityError};
 use rounds::Rounds;
+use strangers::Neighbours;
 
 /// What a node is told at its start.
 #[derive(Debug, Clone)]
@@ -140,9 +143,9 @@ pub enum NodeError {
          that was; bring the file `identity` back, or empty the directory and give the node a new number"
     )]
     IdentityGone,
-    /// The other first members are of another cluster than this node.
+    /// No other root node is of the same cluster as this one, as far as they answer.
     #[error(
-        "no other root node is of the same cluster as this one: {each}; all nodes must have certificates of one authority \
+        "no other root node that answers is of the same cluster as this one: {each}; all nodes must have certificates of one authority \
          (tls) and one cluster id (cluster.id)"
     )]
     Strangers {
@@ -197,8 +200,7 @@ pub struct Node<D: Disk, T: Transport> {
     pub(crate) refused: Mutex<Option<String>>,
     /// Why no group may start that the log does not know, if so.
     lost: Option<String>,
-    /// First members and root nodes that are not of this cluster, as it seems from here, and why.
-    pub(crate) strangers: Mutex<BTreeMap<NodeId, String>>,
+    pub(crate) neighbours: Neighbours,
     pub(crate) fatal: watch::Sender<Option<String>>,
     tasks: TaskGroup,
 }
@@ -238,7 +240,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
             snapshot_dir: PathBuf::from("snapshots"),
             wal,
             peers,
-            context: NodeContext { clock, entropy },
+            context: NodeContext { clock, entropy, bounds: Bounds::default() },
             timing: options.timing,
             budget: NodeBudget::default(),
         };
@@ -260,7 +262,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
             state: watch::Sender::new(Arc::new(cached)),
             partitions: RwLock::default(),
             rounds: Rounds::default(),
-            strangers: Mutex::default(),
+            neighbours: Neighbours::default(),
             fatal: watch::Sender::new(None),
             tasks: TaskGroup::new(),
         });
@@ -272,7 +274,9 @@ impl<D: Disk, T: Transport> Node<D, T> {
         node.spawn_vital("teach schemas", upkeep::teach_schemas(Arc::downgrade(&node)));
         node.spawn_vital("catch up", upkeep::catch_up(Arc::downgrade(&node)));
         node.spawn_vital("keep fresh", freshness::keep_fresh(Arc::downgrade(&node)));
+        node.spawn_vital("hand over", upkeep::hand_over(Arc::downgrade(&node)));
         node.spawn_vital("cut logs", upkeep::cut_logs(Arc::downgrade(&node)));
+        node.spawn_vital("look around", strangers::look_around(Arc::downgrade(&node)));
         node.spawn_vital("drive moves", moves::drive_moves(Arc::downgrade(&node)));
         node.spawn_vital("join", bootstrap::join(Arc::downgrade(&node)));
         node.spawn_vital("follow the root state", follow::follow(Arc::downgrade(&node)));
@@ -287,6 +291,13 @@ impl<D: Disk, T: Transport> Node<D, T> {
     /// The node's copy of the root group's state.
     pub fn state(&self) -> Arc<RootState> {
         self.state.borrow().clone()
+    }
+
+    /// What this node bounds, and the most of each that it has held since it started.
+    pub fn bounds(&self) -> Vec<Bounded> {
+        let mut table = self.env.context.bounds.table();
+        table.extend(self.env.wal.bounded());
+        table
     }
 
     /// The version of the map that this node has.

@@ -2,7 +2,8 @@
 //!
 //! Certificates of another authority, or another cluster's id, can be seen only from outside. If two first members are not
 //! of this node's cluster and none is, it is this node that is wrong, and it must say so rather than wait for ever. One by
-//! itself is named in the log, and the node starts: one bad node must not keep the others down.
+//! itself is named in the log, and the node starts: one bad node must not keep the others down. It goes on looking then
+//! (strangers.rs).
 
 use std::time::Duration;
 

@@ -195,8 +195,13 @@ impl<D: Disk, T: Transport> Node<D, T> {
                 let (caller, Empty) = decode_request(&body)?;
                 check(&caller)?;
                 if state.map.sets.is_empty() {
-                    let message = "the cluster has not been formed yet: its first members have not all met, or fewer nodes \
-                                   have joined than bootstrap.nodes says";
+                    let mut message =
+                        "the cluster has not been formed yet: its first members have not all met, or fewer \
+                                       nodes have joined than bootstrap.nodes says"
+                            .to_owned();
+                    if let Some(trouble) = self.neighbours.trouble() {
+                        message += &format!("; and {trouble}");
+                    }
                     return Err(ErrorBody { retry_after_ms: 100, ..ErrorBody::new(ErrorCode::NotFormed, message) });
                 }
                 Ok(state.map.to_bytes())
@@ -299,6 +304,10 @@ impl<D: Disk, T: Transport> Node<D, T> {
                 );
             }
             replicas.push(status);
+        }
+        if let Some(doubt) = self.neighbours.trouble() {
+            // Whatever a replica says of itself, it is not of the cluster that its neighbours are of.
+            replicas.iter_mut().for_each(|replica| replica.trouble.clone_from(&doubt));
         }
         for (partition, failure) in self.failures.lock().unwrap_or_else(|e| e.into_inner()).iter() {
             replicas.push(failed_status(*partition, failure.why.clone()));

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use stoa_env::{BootTime, Disk, Transport};
+use stoa_env::{BootTime, Disk, Transport, planted};
 use stoa_protocol::codec::Wire;
 use stoa_protocol::message::{BarrierAnswer, BarrierRequest, Caller, Kind, encode_request};
 use stoa_protocol::read::ConfirmBy;
@@ -174,6 +174,8 @@ async fn run_rounds<D: Disk, T: Transport>(node: Arc<Node<D, T>>, lane: Lane) {
         // Before the question goes out: the age counts from here.
         let asked = node.env.context.clock.boot();
         let confirmed = node.ask(lane, wanted.clone()).await;
+        // By when the answer came, which says nothing of when it was true.
+        let asked = if planted!(StalenessByLocalClock) { node.env.context.clock.boot() } else { asked };
         node.note_round(lane, asked, &wanted, &confirmed);
         let confirmed = Arc::new(confirmed);
         // A request that has given up does not listen any more.

@@ -12,8 +12,8 @@ use stoa_env::{Disk, JoinSet, Transport};
 use stoa_protocol::codec::Wire;
 use stoa_protocol::message::{BarrierAnswer, BarrierRequest, Caller, Kind, encode_request};
 use stoa_protocol::read::ConfirmBy;
-use stoa_protocol::{ErrorClass, FeatureGroup, LogIndex, NodeId, PartitionId, PartitionSetId};
-use stoa_raft::{PartitionMachine, Replica};
+use stoa_protocol::{ErrorClass, FeatureGroup, LogIndex, NodeId, PartitionId, PartitionSetId, ReplicaId};
+use stoa_raft::{Machine, PartitionMachine, Replica};
 use stoa_store::Command;
 
 use super::{HELD_CALLS, Hosted, LOOP_PAUSE, NODE_CALL_LIMIT, Node};
@@ -157,6 +157,59 @@ impl<D: Disk, T: Transport> Node<D, T> {
         let confirmed: BTreeMap<PartitionId, LogIndex> = asked.filter_map(std::future::ready).collect().await;
         let index = |partition| confirmed.get(partition).copied();
         BarrierAnswer { committed: request.partitions.iter().map(index).collect() }
+    }
+}
+
+/// Between two attempts to hand over leadership: an election may come of one, and needs its time.
+const HAND_OVER_PAUSE: Duration = Duration::from_secs(3);
+
+/// Hands over what this node leads while its device is full: it refuses every write, and the other voters may have room.
+pub(super) async fn hand_over<D: Disk, T: Transport>(node: Weak<Node<D, T>>) {
+    let mut round = 0;
+    loop {
+        let Some(strong) = node.upgrade() else { return };
+        let full = strong.env.wal.stats().full;
+        if full {
+            strong.hand_over_once(round).await;
+            round += 1;
+        }
+        drop(strong);
+        tokio::time::sleep(if full { HAND_OVER_PAUSE } else { LOOP_PAUSE }).await;
+    }
+}
+
+impl<D: Disk, T: Transport> Node<D, T> {
+    /// Another voter each round: the device of one of them may be full as well.
+    async fn hand_over_once(&self, round: usize) {
+        for hosted in self.all_hosted() {
+            hand_over_to_any(&hosted.replica, round).await;
+        }
+        if let Some(root) = self.root_replica() {
+            hand_over_to_any(&root, round).await;
+        }
+    }
+}
+
+async fn hand_over_to_any<D: Disk, M: Machine>(replica: &Replica<D, M>, round: usize) {
+    if !replica.leads() {
+        return;
+    }
+    let mut others: Vec<ReplicaId> = replica.voters().into_iter().map(|(id, _)| id).collect();
+    others.retain(|id| *id != replica.id());
+    if others.is_empty() {
+        return;
+    }
+    let first = round % others.len();
+    others.rotate_left(first);
+    for to in others {
+        if replica.transfer_leader(to).await {
+            tracing::warn!(
+                partition = replica.partition().0,
+                to = to.0,
+                "the device is full: leadership is handed over"
+            );
+            return;
+        }
     }
 }
 

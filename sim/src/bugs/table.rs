@@ -6,94 +6,126 @@ use stoa_planted::Bug;
 
 use super::worlds::{altering_network, lying_disks, replaying_network};
 use super::{PlantedBug, Switch, Way};
-use crate::plan::{FaultKind, Least, Plan};
+use crate::plan::FaultKind::{self, CrashProcess, CutZone, FailedSync, Hold, Loss, PowerLossOfAll, Spikes};
+use crate::plan::{Least, Moves, Plan};
+use crate::scenarios;
 
 const DIGESTS: &str = "equal digests at equal positions";
+const DURABLE_FIRST: &str = "a promise is durable first";
+const DURABLE_QUORUM: &str = "acknowledged is durable on a quorum";
 const HALF_ROW: &str = "no half row";
 const INVENTED: &str = "no invented value";
+const LINEARIZABLE: &str = "strong reads are linearizable";
 const LOST_ROW: &str = "no acknowledged row lost";
 const NEWEST: &str = "the newest event time wins";
 const OWN_WRITES: &str = "own writes are read";
+const PURGED: &str = "what is purged is in a snapshot";
+const REPLICA_ID: &str = "a replica id is one replica";
+const STALENESS: &str = "no staler than said";
+const ZONES: &str = "a voter in each of three zones";
+
+/// A line of the product in runs of the swarm.
+macro_rules! line {
+    ($name:ident, $place:literal, $judge:expr, $what:literal, needs $needs:literal, $shape:expr) => {
+        PlantedBug {
+            name: stringify!($name),
+            what: $what,
+            place: $place,
+            judge: $judge,
+            switch: Switch::Line(Bug::$name),
+            way: Way::Swarm { needs: $needs, shape: $shape },
+        }
+    };
+    ($name:ident, $place:literal, $judge:expr, $what:literal, scenario $scenario:expr) => {
+        PlantedBug {
+            name: stringify!($name),
+            what: $what,
+            place: $place,
+            judge: $judge,
+            switch: Switch::Line(Bug::$name),
+            way: Way::Scenario($scenario),
+        }
+    };
+}
 
 /// All of them.
 pub const BUGS: &[PlantedBug] = &[
+    line!(AckBeforeFsync, "raft/src/wal/writer.rs", DURABLE_QUORUM, "the log answers an append before its fsync",
+        needs "nothing", |plan| short(plan, &[])),
     PlantedBug {
-        name: "AckBeforeFsync",
-        what: "the log answers an append before its fsync",
+        name: "AckBeforeFsyncLost",
+        what: "the same, seen by clients alone",
         place: "raft/src/wal/writer.rs",
         judge: LOST_ROW,
         switch: Switch::Line(Bug::AckBeforeFsync),
-        way: Way::Swarm {
-            needs: "power losses of all machines",
-            shape: |plan| short(plan, &[FaultKind::PowerLossOfAll]),
-        },
+        way: Way::Swarm { needs: "power losses of all machines", shape: |plan| short(plan, &[PowerLossOfAll]) },
     },
+    line!(AckOnOneReplica, "raft/src/network.rs", DURABLE_QUORUM, "an append that was lost on its way counts as taken",
+        needs "cut zones, loss", |plan| short(plan, &[CutZone, Loss])),
+    line!(SkipVoteFsync, "raft/src/wal/writer.rs", DURABLE_FIRST, "the log answers a vote before its fsync",
+        needs "crashes", |plan| short(plan, &[CrashProcess])),
+    line!(RetryFailedFsync, "raft/src/wal/writer.rs", DURABLE_QUORUM, "a failed fsync is tried again, and believed",
+        needs "syncs that fail", |plan| short(plan, &[FailedSync])),
+    line!(TruncateMiddle, "raft/src/wal/recovery.rs", LINEARIZABLE, "damage in the middle of the log is cut like a torn tail",
+        scenario scenarios::rot_in_the_middle),
+    line!(BelieveUnsyncedTail, "raft/src/wal/writer.rs", DURABLE_FIRST,
+        "what was written and not synced before a crash is believed, and not synced",
+        needs "crashes", |plan| short(plan, &[CrashProcess])),
     PlantedBug {
-        name: "AckOnOneReplica",
-        what: "an append that was lost on its way counts as taken",
-        place: "raft/src/network.rs",
-        judge: LOST_ROW,
-        switch: Switch::Line(Bug::AckOnOneReplica),
-        way: Way::Swarm { needs: "cut zones", shape: |plan| short(plan, &[FaultKind::CutZone, FaultKind::Loss]) },
+        name: "CountStaleAcks",
+        what: "an answer to an earlier append, which arrived again, counts for a newer one",
+        place: "raft/src/peers.rs",
+        judge: DURABLE_QUORUM,
+        switch: Switch::LineIn(Bug::CountStaleAcks, replaying_network),
+        way: Way::Swarm { needs: "a network that replays", shape: |plan| short(plan, &[]) },
     },
-    PlantedBug {
-        name: "SkipEntry",
-        what: "followers skip an entry now and then",
-        place: "raft/src/state_machine.rs",
-        judge: DIGESTS,
-        switch: Switch::Line(Bug::SkipEntry),
-        way: Way::Swarm { needs: "nothing", shape: |plan| short(plan, &[]) },
-    },
-    PlantedBug {
-        name: "SnapshotWithoutTail",
-        what: "a snapshot claims two entries that are not in it",
-        place: "raft/src/state_machine.rs",
-        judge: DIGESTS,
-        switch: Switch::Line(Bug::SnapshotWithoutTail),
-        way: Way::Swarm { needs: "crashes", shape: |plan| short(plan, &[FaultKind::CrashProcess]) },
-    },
-    PlantedBug {
-        name: "OlderEventWins",
-        what: "an event overwrites a newer one",
-        place: "store/src/group_writer.rs",
-        judge: NEWEST,
-        switch: Switch::Line(Bug::OlderEventWins),
-        way: Way::Swarm { needs: "nothing", shape: |plan| short(plan, &[]) },
-    },
-    PlantedBug {
-        name: "TornRow",
-        what: "an update writes the first of its values alone",
-        place: "store/src/group_writer.rs",
-        judge: HALF_ROW,
-        switch: Switch::Line(Bug::TornRow),
-        way: Way::Swarm { needs: "nothing", shape: |plan| short(plan, &[]) },
-    },
-    PlantedBug {
-        name: "IgnorePosition",
-        what: "a read that asks for a position is answered before the position is applied",
-        place: "store/src/reader.rs",
-        judge: OWN_WRITES,
-        switch: Switch::Line(Bug::IgnorePosition),
-        way: Way::Swarm { needs: "followers that lag", shape: |plan| short(plan, &[FaultKind::Loss, FaultKind::Hold]) },
-    },
-    PlantedBug {
-        name: "UnknownIsFailed",
-        what: "a write whose outcome nobody knows is told to have failed",
-        place: "client/src/writer.rs",
-        judge: INVENTED,
-        switch: Switch::Line(Bug::UnknownIsFailed),
-        way: Way::Swarm { needs: "cut zones", shape: |plan| short(plan, &[FaultKind::CutZone, FaultKind::Loss]) },
-    },
+    line!(VoteAfterRestart, "raft/src/replica.rs", LINEARIZABLE,
+        "a replica votes at once after a start, within the lease that it may have granted",
+        scenario scenarios::restarted_voter),
+    line!(SkipEntry, "raft/src/state_machine.rs", DIGESTS, "followers skip an entry now and then",
+        needs "nothing", |plan| short(plan, &[])),
+    line!(SnapshotWithoutTail, "raft/src/state_machine.rs", DIGESTS, "a snapshot claims two entries that are not in it",
+        needs "crashes", |plan| short(plan, &[CrashProcess])),
+    line!(PurgePastSnapshot, "raft/src/log.rs", PURGED, "the log is purged beyond its snapshot",
+        needs "nothing", |plan| short(plan, &[])),
+    line!(OlderEventWins, "store/src/group_writer.rs", NEWEST, "an event overwrites a newer one",
+        needs "nothing", |plan| short(plan, &[])),
+    line!(TornRow, "store/src/group_writer.rs", HALF_ROW, "an update writes the first of its values alone",
+        needs "nothing", |plan| short(plan, &[])),
+    line!(IgnorePosition, "store/src/reader.rs", OWN_WRITES,
+        "a read that asks for a position is answered before the position is applied",
+        needs "followers that lag", |plan| short(plan, &[Loss, Hold])),
+    line!(StrongReadWithoutQuorum, "raft/src/replica.rs", LINEARIZABLE, "a leader confirms reads without asking a quorum",
+        scenario scenarios::held_leader),
+    line!(CachedLeaseVerdict, "raft/src/replica.rs", LINEARIZABLE,
+        "a verdict on the lease serves for as long as the replica believes that it leads",
+        scenario scenarios::held_leader),
+    line!(LeaseWithoutMargin, "raft/src/options.rs", LINEARIZABLE, "a lease read takes no account of drift",
+        scenario scenarios::clocks_apart),
+    line!(StalenessByLocalClock, "server/src/node/rounds.rs", STALENESS,
+        "an age counts from when the leader's answer came, not from when it was asked",
+        needs "messages that are late", |plan| short(plan, &[Spikes])),
+    line!(UnknownIsFailed, "client/src/writer.rs", INVENTED, "a write whose outcome nobody knows is told to have failed",
+        needs "cut zones, loss", |plan| short(plan, &[CutZone, Loss])),
+    line!(TwoReplicasInOneZone, "server/src/node/hosting.rs", ZONES, "a group is formed with two voters in one zone",
+    needs "six nodes", |plan| {
+        short(plan, &[]);
+        plan.nodes = 6;
+    }),
+    line!(ReuseReplicaId, "raft/src/root/moves.rs", REPLICA_ID, "a new replica gets the number of one that is gone",
+    needs "six nodes, moves", |plan| {
+        short(plan, &[]);
+        plan.nodes = 6;
+        plan.moves = Moves::Between;
+        plan.chaos = Duration::from_secs(25);
+    }),
     PlantedBug {
         name: "LyingDisks",
         what: "devices answer syncs and do nothing",
         place: "world",
-        judge: LOST_ROW,
+        judge: DURABLE_QUORUM,
         switch: Switch::World(lying_disks),
-        way: Way::Swarm {
-            needs: "power losses of all machines",
-            shape: |plan| short(plan, &[FaultKind::PowerLossOfAll]),
-        },
+        way: Way::Swarm { needs: "nothing", shape: |plan| short(plan, &[]) },
     },
     PlantedBug {
         name: "AlteringNetwork",
@@ -102,17 +134,6 @@ pub const BUGS: &[PlantedBug] = &[
         judge: HALF_ROW,
         switch: Switch::World(altering_network),
         way: Way::Swarm { needs: "nothing", shape: |plan| short(plan, &[]) },
-    },
-    PlantedBug {
-        name: "CountStaleAcks",
-        what: "an answer to an earlier append, which arrived again, counts for a newer one",
-        place: "raft/src/peers.rs",
-        judge: LOST_ROW,
-        switch: Switch::LineIn(Bug::CountStaleAcks, replaying_network),
-        way: Way::Swarm {
-            needs: "a network that replays, crashes",
-            shape: |plan| short(plan, &[FaultKind::CrashProcess]),
-        },
     },
 ];
 
@@ -127,6 +148,7 @@ fn short(plan: &mut Plan, faults: &[FaultKind]) {
     plan.pace = Duration::from_millis(60);
     plan.faults = faults.to_vec();
     plan.overlap = 1;
+    plan.moves = Moves::None;
     plan.fault_pause = Some(Duration::from_millis(800));
 }
 
@@ -167,10 +189,12 @@ mod tests {
     fn each_line_of_the_table_is_one_line_of_the_product_and_the_other_way_round() {
         let mut lines = Vec::new();
         for (bug, line) in BUGS.iter().filter_map(|bug| Some((bug, bug.switch.line()?))) {
-            assert_eq!(format!("{line:?}"), bug.name);
-            lines.push((bug.name.to_owned(), bug.place.to_owned()));
+            assert!(bug.name.starts_with(&format!("{line:?}")), "{}", bug.name);
+            lines.push((format!("{line:?}"), bug.place.to_owned()));
         }
         lines.sort();
+        // A bug may be there twice, for two judges; its line is not.
+        lines.dedup();
         assert_eq!(lines, planted());
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 use stoa_sim::faults::TABLE;
+use stoa_sim::judges::bounds::HighWater;
 use stoa_sim::plan::{FaultKind, LEAST, Plan};
 use stoa_sim::run::{Outcome, Planted, run};
 use stoa_sim::workload::LevelCounts;
@@ -42,6 +43,8 @@ struct Totals {
     idle: Vec<u64>,
     /// Seeds in which a fault of the plan never struck.
     unstruck: Vec<u64>,
+    /// The most that there ever was, of what is bounded.
+    high_water: HighWater,
 }
 
 /// How a sweep tells what it found.
@@ -98,6 +101,7 @@ impl Totals {
         self.rows += counts.rows_read;
         self.unavailable += counts.unavailable;
         self.levels += counts.levels;
+        self.high_water.merge(&outcome.high_water);
         if let Some((_, equal)) = outcome.alive.filter(|(_, equal)| *equal > self.longest) {
             (self.longest, self.longest_seed) = (equal, seed);
         }
@@ -129,6 +133,8 @@ impl Totals {
             (format!("{:?}", entry.kind), told)
         };
         let faults: serde_json::Map<String, Value> = TABLE.iter().filter(|entry| entry.drawn).map(fault).collect();
+        let bound = |(name, bound, high)| json!({ "name": name, "bound": bound, "high_water": high });
+        let bounds: Vec<Value> = self.high_water.table().into_iter().map(bound).collect();
         json!({
             "seeds": self.seeds,
             "failed": self.failed.len(),
@@ -145,6 +151,7 @@ impl Totals {
             "idle_seeds": self.idle,
             "seeds_with_a_fault_that_never_struck": self.unstruck,
             "faults": faults,
+            "bounds": bounds,
         })
     }
 }
@@ -178,6 +185,10 @@ impl fmt::Display for Totals {
             writeln!(f, "  {kind:<18} {numbers:<12} {drawn:>6} {runs:>6} {times:>8}")?;
         }
         writeln!(f, "  runs in which a fault of the plan never struck: {} {:?}", self.unstruck.len(), self.unstruck)?;
+        writeln!(f, "  the most that there ever was, of what is bounded:")?;
+        for (name, bound, high) in self.high_water.table() {
+            writeln!(f, "    {name}: {high} of {bound}")?;
+        }
         write!(
             f,
             "  idle runs (under {} rows acknowledged or {} reads): {} {:?}",

@@ -62,6 +62,11 @@ impl Committed {
         self.walked.remove(&(node, group));
     }
 
+    /// The node's logs of all groups begin anew.
+    pub fn forget_all(&mut self, node: u64) {
+        self.walked.retain(|(other, _), _| *other != node);
+    }
+
     /// What is committed of a group, by index: term and hash.
     pub fn of(&self, group: u64) -> Option<&BTreeMap<u64, (u64, u64)>> {
         self.entries.get(&group)

@@ -34,6 +34,10 @@ pub fn judge<'a>(
             .iter()
             .map(|(node, disk)| format!("node {node}: term {:?}, snapshot to {:?}", disk.term_at(index), disk.snapshot))
             .collect();
-        format!("group {group}: entry {index} is acknowledged, and on the disks is {}", held.join("; "))
+        let members: Vec<_> = members.collect();
+        format!(
+            "group {group}: entry {index} is acknowledged, and on the disks is {}; members {members:?}",
+            held.join("; ")
+        )
     })
 }

@@ -2,6 +2,7 @@
 //! nothing of how Stoa works; those of replication know what is on the disks, what nodes answer, and where replicas say
 //! they stand ([`crate::observe`]).
 
+pub mod bounds;
 pub mod committed;
 pub mod digests;
 pub mod durable_quorum;
@@ -18,6 +19,7 @@ pub mod one_majority;
 pub mod one_vote;
 pub mod own_writes;
 pub mod progress;
+pub mod purged;
 pub mod replica_ids;
 pub mod root_state;
 pub mod staleness;

@@ -31,4 +31,9 @@ impl OneVote {
     pub fn forget(&mut self, node: u64, group: u64) {
         self.granted.remove(&(node, group));
     }
+
+    /// The node begins in every group as another replica.
+    pub fn forget_all(&mut self, node: u64) {
+        self.granted.retain(|(other, _), _| *other != node);
+    }
 }

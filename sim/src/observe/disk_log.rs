@@ -83,6 +83,34 @@ impl GroupLog {
     }
 }
 
+/// Which frames have been seen. A frame that a start of the node copied stands at a new place under its old number; what is
+/// read once more stands where it stood. Numbers begin anew when a group is erased and another replica begins.
+#[derive(Debug, Default)]
+struct SeenFrames {
+    /// Per group, the number of the next frame.
+    next: BTreeMap<u64, u64>,
+    /// Segment and offset of the last frame.
+    upto: Option<(u64, usize)>,
+}
+
+impl SeenFrames {
+    /// Notes a frame, and says whether it is seen for the first time.
+    fn is_new(&mut self, frame: &Frame, segment: u64) -> bool {
+        let place = Some((segment, frame.offset));
+        if place <= self.upto {
+            return false;
+        }
+        self.upto = place;
+        let next = self.next.entry(frame.group).or_default();
+        let new = frame.sequence >= *next;
+        *next = (frame.sequence + 1).max(*next);
+        if frame.said == Said::Forget {
+            self.next.remove(&frame.group);
+        }
+        new
+    }
+}
+
 /// Sees each frame once, when it has become durable, with what was durable of its group before it.
 pub type See<'a> = &'a mut dyn FnMut(&GroupLog, &Frame);
 
@@ -93,8 +121,7 @@ pub struct DiskLog {
     epoch: u64,
     segments: BTreeMap<u64, Segment>,
     groups: BTreeMap<u64, GroupLog>,
-    /// Per group, the number of the next frame that nobody has seen.
-    seen: BTreeMap<u64, u64>,
+    seen: SeenFrames,
     nothing: GroupLog,
 }
 
@@ -188,7 +215,8 @@ impl DiskLog {
         self.groups.values_mut().for_each(GroupLog::forget_log);
         if self.segments.is_empty() {
             // An empty disk is another life, and has no past.
-            return self.seen.clear();
+            self.seen = SeenFrames::default();
+            return;
         }
         let ids: Vec<u64> = self.segments.keys().copied().collect();
         let mut before = 0;
@@ -213,7 +241,7 @@ impl DiskLog {
 
 fn take(
     groups: &mut BTreeMap<u64, GroupLog>,
-    seen: &mut BTreeMap<u64, u64>,
+    seen: &mut SeenFrames,
     frame: &Frame,
     segment: u64,
     first_segment: bool,
@@ -231,14 +259,12 @@ fn take(
         _ => {}
     }
     let group = groups.entry(frame.group).or_default();
-    let next = seen.entry(frame.group).or_default();
-    if frame.sequence >= *next {
-        *next = frame.sequence + 1;
+    if seen.is_new(frame, segment) {
         see(group, frame);
     }
     if frame.said == Said::Forget {
-        groups.remove(&frame.group);
-        seen.remove(&frame.group);
+        // The snapshot is a file, and may be the next replica's.
+        group.forget_log();
     } else {
         group.take(frame, segment);
     }

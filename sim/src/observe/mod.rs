@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
+use stoa_env::Bounded;
 use stoa_protocol::codec::Wire;
 use stoa_protocol::frame::decode_frame;
 use stoa_protocol::message::{ANSWER, Kind, WriteAnswer, WriteRequest, decode_request};
@@ -19,6 +20,7 @@ use stoa_raft::{Promise, RaftAnswer, RaftCall, RaftTiming, Standing, open_envelo
 
 use crate::disk::SimDisk;
 use crate::judges::Broken;
+use crate::judges::bounds::HighWater;
 use crate::judges::committed::Committed;
 use crate::judges::election_safety::ElectionSafety;
 use crate::judges::log_matching::LogMatching;
@@ -27,7 +29,7 @@ use crate::judges::one_vote::OneVote;
 use crate::judges::progress::Progress;
 use crate::judges::replica_ids::ReplicaIds;
 use crate::judges::root_state::RootStates;
-use crate::judges::{durable_quorum, kept_promises, leader_completeness};
+use crate::judges::{durable_quorum, kept_promises, leader_completeness, purged};
 use crate::machine::Machine;
 use disk_log::{DiskLog, GroupLog};
 use frames::{Frame, LogId, Said, Vote};
@@ -79,8 +81,12 @@ struct Judges {
     replica_ids: ReplicaIds,
     progress: Progress,
     root_states: RootStates,
+    high_water: HighWater,
     /// On which node each replica of a group lives, as it was last seen.
     homes: BTreeMap<(u64, u64), u64>,
+    /// Up to where groups of the node that is looked at were purged since the last look. One that was erased in the same
+    /// sync has no snapshot any more, and needs none.
+    purges: BTreeMap<u64, u64>,
     broken: Vec<Broken>,
 }
 
@@ -121,8 +127,10 @@ impl Judges {
             Said::Forget => {
                 self.one_vote.forget(node, group);
                 self.committed.forget(node, group);
+                self.purges.remove(&group);
             }
-            Said::Purge(_) | Said::Segment { .. } | Said::HardState { .. } | Said::Mark => {}
+            Said::Purge(_) => drop(self.purges.insert(group, frame.index)),
+            Said::Segment { .. } | Said::HardState { .. } | Said::Mark => {}
         }
     }
 
@@ -161,7 +169,11 @@ impl Observer {
 
     /// A machine is there, with this disk; once more if its disk was exchanged for another.
     pub fn watch(&self, node: u64, disk: SimDisk) {
-        self.lock().nodes.insert(node, Eye { disk, log: DiskLog::default() });
+        let mut inner = self.lock();
+        inner.nodes.insert(node, Eye { disk, log: DiskLog::default() });
+        // What stands on the new one is of other replicas.
+        inner.judges.one_vote.forget_all(node);
+        inner.judges.committed.forget_all(node);
     }
 
     /// Node `node` answers a request now.
@@ -187,6 +199,8 @@ impl Observer {
             let judges = &mut inner.judges;
             let broken = judges.root_states.judge(id, &node.state());
             judges.report("equal root states at equal versions", broken);
+            let broken = judges.high_water.judge(&format!("node {id}"), &node.bounds());
+            judges.report("what is bounded stays in its bounds", broken);
             let incarnation = node.info().incarnation;
             let partitions = node.all_hosted();
             let partitions = partitions.iter().filter(|hosted| hosted.replica.trouble().is_none());
@@ -205,6 +219,18 @@ impl Observer {
                 inner.judges.report("one voting majority", broken);
             }
         }
+    }
+
+    /// A client holds so much of what it bounds.
+    pub fn client_bounds(&self, number: usize, table: &[Bounded]) {
+        let judges = &mut self.lock().judges;
+        let broken = judges.high_water.judge(&format!("client {number}"), table);
+        judges.report("what is bounded stays in its bounds", broken);
+    }
+
+    /// The most that there was of everything that is bounded.
+    pub fn high_water(&self) -> HighWater {
+        self.lock().judges.high_water.clone()
     }
 
     /// What was broken, as far as it has not been asked for.
@@ -288,6 +314,10 @@ impl Inner {
         let Self { nodes, judges, .. } = self;
         let Some(Eye { disk, log }) = nodes.get_mut(&node) else { return };
         log.refresh(disk, &mut |before, frame| judges.frame(node, before, frame));
+        for (group, index) in std::mem::take(&mut judges.purges) {
+            let broken = purged::judge(node, group, index, log.group(group));
+            judges.report("what is purged is in a snapshot", broken);
+        }
     }
 
     fn judge_acknowledged(&mut self, group: u64, index: u64) {

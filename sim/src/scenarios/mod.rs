@@ -7,6 +7,7 @@ mod clocks_apart;
 mod held_leader;
 mod new_leader;
 mod restarted_voter;
+mod rot_in_the_middle;
 mod stage;
 
 use crate::judges::Broken;
@@ -15,6 +16,7 @@ pub use clocks_apart::play as clocks_apart;
 pub use held_leader::play as held_leader;
 pub use new_leader::play as new_leader;
 pub use restarted_voter::play as restarted_voter;
+pub use rot_in_the_middle::play as rot_in_the_middle;
 
 /// A scenario.
 pub struct Scenario {
@@ -27,7 +29,7 @@ pub struct Scenario {
 }
 
 /// All scenarios.
-pub const ALL: [Scenario; 4] = [
+pub const ALL: [Scenario; 5] = [
     Scenario {
         name: "restarted_voter",
         what: "lease reads at a leader whose only voter restarts and is asked for its vote at once",
@@ -47,5 +49,10 @@ pub const ALL: [Scenario; 4] = [
         name: "new_leader",
         what: "strong reads at a leader that has just been elected and does not know yet what is committed",
         play: new_leader,
+    },
+    Scenario {
+        name: "rot_in_the_middle",
+        what: "a bit of acknowledged entries flips on a voter that would be a quorum with one that never had them",
+        play: rot_in_the_middle,
     },
 ];

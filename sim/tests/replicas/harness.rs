@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use stoa_env::{BootTime, Channel, Clock, Entropy, Peer, Transport, TransportError, WallTime};
+use stoa_env::{BootTime, Bounds, Channel, Clock, Entropy, Peer, Transport, TransportError, WallTime};
 use stoa_protocol::codec::DecodeError;
 use stoa_protocol::frame::{FrameHeader, decode_frame, encode_frame};
 use stoa_protocol::message::ANSWER;
@@ -61,7 +61,11 @@ impl Entropy for Counted {
 }
 
 pub fn context(seed: u64) -> NodeContext {
-    NodeContext { clock: Arc::new(PausedClock), entropy: Arc::new(Counted(Mutex::new(seed))) }
+    NodeContext {
+        clock: Arc::new(PausedClock),
+        entropy: Arc::new(Counted(Mutex::new(seed))),
+        bounds: Bounds::default(),
+    }
 }
 
 /// Counts commands and sums them up in their order. A command that begins with `B` also makes its second byte the

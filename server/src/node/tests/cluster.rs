@@ -252,6 +252,11 @@ impl Cluster {
         self.dirs.remove(&node);
     }
 
+    /// Whether a node runs.
+    pub(super) fn runs(&self, node: u64) -> bool {
+        self.nodes.contains_key(&node)
+    }
+
     /// A running node.
     pub(super) fn node(&self, node: u64) -> Arc<TestNode> {
         self.nodes[&node].clone()

@@ -66,6 +66,42 @@ async fn a_node_whose_authority_nobody_else_has_ends_and_says_so() {
 }
 
 #[tokio::test]
+async fn a_stranger_ends_even_if_one_of_its_neighbours_is_silent() {
+    // Before it was ever in the cluster, and when it has been in it: both have an answer of one neighbour alone.
+    let mut new = Cluster::new(1, 3);
+    let mut old = Cluster::formed(1, 3).await;
+    for node in 2..=3 {
+        old.stop(node).await;
+    }
+    for cluster in [&mut new, &mut old] {
+        cluster.net.estrange(3);
+        let stranger = cluster.start(3).await;
+        if !cluster.runs(1) {
+            cluster.start(1).await;
+        }
+        until("its status says so", || {
+            let replicas = stranger.status().replicas;
+            replicas.iter().any(|replica| replica.trouble.contains("another authority's"))
+        })
+        .await;
+        let why = end_of(&stranger).await;
+        assert!(why.contains("another authority's") && why.contains(&addr(1).to_string()), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn one_stranger_does_not_keep_the_others_apart() {
+    let mut cluster = Cluster::new(1, 3);
+    cluster.net.estrange(3);
+    cluster.start(3).await;
+    let good = cluster.start(1).await;
+    until("it has met the stranger", || good.neighbours.trouble().is_some()).await;
+    cluster.start(2).await;
+    until("it has met the other one", || good.neighbours.trouble().is_none()).await;
+    assert!(good.fatal.borrow().is_none());
+}
+
+#[tokio::test]
 async fn a_node_whose_neighbours_are_strangers_touches_no_file() {
     let mut cluster = Cluster::formed(1, 3).await;
     cluster.stop(3).await;

@@ -1,0 +1,128 @@
+//! What a node bounds, and how near each bound has come: every bounded queue, map and buffer counts what it holds under a
+//! name, and the most there ever was is kept. One registry for each node, handed down with its clock; nothing is global.
+//!
+//! Counting costs two relaxed atomic operations. Nothing is refused here: who has the bound refuses, and this tells whether
+//! it does.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// The bounds of one node. Clones are the same.
+#[derive(Debug, Clone, Default)]
+pub struct Bounds {
+    marks: Arc<Mutex<BTreeMap<&'static str, Named>>>,
+}
+
+#[derive(Debug)]
+struct Named {
+    mark: Arc<Mark>,
+    /// The one gauge of the whole node, where there is only one.
+    shared: Gauge,
+}
+
+#[derive(Debug)]
+struct Mark {
+    bound: u64,
+    high: AtomicU64,
+}
+
+/// A bound and how near it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounded {
+    /// What is bounded.
+    pub name: &'static str,
+    /// The most that may be.
+    pub bound: u64,
+    /// The most that ever was, over all that have this name.
+    pub high: u64,
+}
+
+impl Bounds {
+    /// A gauge of its own under a name that others may have too: each is held against the bound by itself, and the highest
+    /// counts. The bound is the same wherever the name is.
+    pub fn gauge(&self, name: &'static str, bound: u64) -> Gauge {
+        let mark = self.named(name, bound, |named| named.mark.clone());
+        Gauge { mark, now: Arc::default() }
+    }
+
+    /// The gauge of that name for the whole node.
+    pub fn node_gauge(&self, name: &'static str, bound: u64) -> Gauge {
+        self.named(name, bound, |named| named.shared.clone())
+    }
+
+    /// All bounds by name.
+    pub fn table(&self) -> Vec<Bounded> {
+        let tell = |(name, named): (&&'static str, &Named)| {
+            let Mark { bound, high } = &*named.mark;
+            Bounded { name, bound: *bound, high: high.load(Ordering::Relaxed) }
+        };
+        self.lock().iter().map(tell).collect()
+    }
+
+    fn named<V>(&self, name: &'static str, bound: u64, pick: impl FnOnce(&Named) -> V) -> V {
+        let mut marks = self.lock();
+        let named = marks.entry(name).or_insert_with(|| {
+            let mark = Arc::new(Mark { bound, high: AtomicU64::new(0) });
+            Named { shared: Gauge { mark: mark.clone(), now: Arc::default() }, mark }
+        });
+        assert_eq!(named.mark.bound, bound, "{name} has one bound");
+        pick(named)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Named>> {
+        self.marks.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+/// Counts what one bounded thing holds. Clones count together.
+#[derive(Debug, Clone)]
+pub struct Gauge {
+    mark: Arc<Mark>,
+    now: Arc<AtomicU64>,
+}
+
+impl Gauge {
+    /// Counts `more`, until what is returned is dropped.
+    pub fn hold(&self, more: u64) -> Hold {
+        let now = self.now.fetch_add(more, Ordering::Relaxed) + more;
+        self.mark.high.fetch_max(now, Ordering::Relaxed);
+        Hold { gauge: self.clone(), held: more }
+    }
+
+    /// Notes how much there is, for what counts itself.
+    pub fn note(&self, now: u64) {
+        self.mark.high.fetch_max(now, Ordering::Relaxed);
+    }
+}
+
+/// What a [`Gauge`] counts as long as this lives.
+#[derive(Debug)]
+pub struct Hold {
+    gauge: Gauge,
+    held: u64,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.gauge.now.fetch_sub(self.held, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_highest_of_all_gauges_of_a_name_is_kept_and_those_of_the_node_count_together() {
+        let bounds = Bounds::default();
+        let (first, second) = (bounds.gauge("proposals", 8), bounds.gauge("proposals", 8));
+        let held = [first.hold(3), first.hold(2), second.hold(4)];
+        drop(held);
+        drop(first.hold(1));
+        let (one, other) = (bounds.node_gauge("bytes", 9), bounds.clone().node_gauge("bytes", 9));
+        let _held = (one.hold(5), other.hold(5));
+        let table = [Bounded { name: "bytes", bound: 9, high: 10 }, Bounded { name: "proposals", bound: 8, high: 5 }];
+        assert_eq!(bounds.table(), table);
+    }
+}

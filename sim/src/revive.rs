@@ -1,0 +1,52 @@
+//! Liveness: when all is healed, within a short time every partition has a leader, takes a write and serves reads from
+//! every zone, and all replicas are equal, those of the root group and the copies of its state among them.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::history::Demand;
+use crate::run::POLL;
+use crate::workload::{Shared, Worker};
+use crate::world::{SimClient, World, ZONES, now};
+
+/// All of it must be so within this time after all is healed.
+pub const LIVENESS_LIMIT: Duration = Duration::from_secs(10);
+
+/// Waits until all is well, and says how long that took from `healed` on: until every partition had taken a write, and until
+/// everything was so; or what was not, in time.
+pub(crate) async fn revive(
+    world: &mut World,
+    shared: &Shared,
+    clients: &[SimClient],
+    healed: Instant,
+) -> Result<(Duration, Duration), String> {
+    let mut prober = Worker::open(clients.len(), &clients[0], shared, &world.plan).await?;
+    let keys: Vec<i64> = (0..world.plan.keys).collect();
+    // All keys lie in all partitions together; a call fails if one of them takes no write, or gives no row.
+    while !prober.write_keys(&keys).await {
+        in_time(healed, || "not every partition takes writes".into())?;
+        world.pass(POLL).await;
+    }
+    let writable = now() - healed;
+    for (zone, client) in ZONES.iter().zip(clients) {
+        let mut reader = Worker::open(clients.len() + 1, client, shared, &world.plan).await?;
+        while !reader.read_keys(&keys, Demand::Any).await {
+            in_time(healed, || format!("not every partition serves reads from zone {zone}"))?;
+            world.pass(POLL).await;
+        }
+    }
+    while let Some(why) = world.moving().or_else(|| world.leaderless()).or_else(|| world.unequal()) {
+        in_time(healed, || format!("replicas are not equal: {why}"))?;
+        world.pass(POLL).await;
+    }
+    world.compare();
+    Ok((writable, now() - healed))
+}
+
+fn in_time(healed: Instant, what: impl FnOnce() -> String) -> Result<(), String> {
+    match now() - healed > LIVENESS_LIMIT {
+        true => Err(format!("{LIVENESS_LIMIT:?} after all was healed, {}", what())),
+        false => Ok(()),
+    }
+}
