@@ -47,7 +47,7 @@ pub enum Bug {
     StalenessByLocalClock,
     /// Two replicas of a group lie in one zone.
     TwoReplicasInOneZone,
-    /// A replica that lost its data comes back under its old id.
+    /// A new replica gets the number of one that is gone.
     ReuseReplicaId,
     /// A write whose outcome nobody knows is told to have failed.
     UnknownIsFailed,

@@ -346,7 +346,7 @@ impl RaftLogStorage<StoaTypes> for GroupLog {
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
         let id = encode_log_id(&log_id);
-        let upto = if planted!(PurgePastSnapshot) { log_id.index + 8 } else { log_id.index };
+        let upto = if planted!(PurgePastSnapshot) { log_id.index + 64 } else { log_id.index };
         {
             let mut state = self.lock();
             if state.purged.as_ref().is_some_and(|purged| *purged >= log_id) {

@@ -20,6 +20,7 @@
 
 use std::collections::BTreeSet;
 
+use stoa_env::planted;
 use stoa_protocol::codec::Wire;
 use stoa_protocol::map::{PartitionInfo, ReplicaInfo};
 use stoa_protocol::message::{
@@ -304,7 +305,10 @@ impl RootState {
     }
 
     fn begin(&mut self, partition: PartitionId, from: ReplicaInfo, node: NodeId) -> MoveInfo {
-        let to = ReplicaInfo { id: ReplicaId(self.issue_id()), node };
+        let new = self.issue_id();
+        let placed = |id: &u64| self.replicas_of(partition).is_some_and(|all| all.iter().any(|r| r.id.0 == *id));
+        let id = if planted!(ReuseReplicaId) { (1..new).find(|id| !placed(id)).unwrap_or(new) } else { new };
+        let to = ReplicaInfo { id: ReplicaId(id), node };
         let moved = MoveInfo { partition, from, to, stage: MoveStage::Adding };
         self.moves.push(moved);
         moved

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use stoa_env::planted;
 use stoa_protocol::catalog::{
     Entity, FeatureGroup, FeatureView, GrantDefinition, GroupDefinition, ProjectDefinition, ViewDefinition,
 };
@@ -200,7 +199,7 @@ impl RootState {
         match self.map.nodes.binary_search_by_key(&node.id, |n| n.id) {
             Ok(at) => {
                 let known = &mut self.map.nodes[at];
-                if ![node.incarnation, NO_INCARNATION].contains(&known.incarnation) && !planted!(ReuseReplicaId) {
+                if ![node.incarnation, NO_INCARNATION].contains(&known.incarnation) {
                     let message = format!(
                         "node {} is known with the data directory {:016x}, and this one is {:016x}: a node whose data is \
                          gone does not come back as itself; bring its data directory back, or have it built anew \

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use stoa_planted::Bug;
 
-use super::worlds::{altering_network, failing_syncs, lying_disks, replaying_network};
+use super::worlds::{altering_network, lying_disks, replaying_network};
 use super::{PlantedBug, Switch, Way};
-use crate::plan::FaultKind::{self, CrashProcess, CutZone, Hold, Loss, LostDisk, PowerLossOfAll, Spikes};
+use crate::plan::FaultKind::{self, CrashProcess, CutZone, FailedSync, Hold, Loss, PowerLossOfAll, Spikes};
 use crate::plan::{Least, Moves, Plan};
 use crate::scenarios;
 
@@ -64,14 +64,8 @@ pub const BUGS: &[PlantedBug] = &[
         needs "cut zones, loss", |plan| short(plan, &[CutZone, Loss])),
     line!(SkipVoteFsync, "raft/src/wal/writer.rs", DURABLE_FIRST, "the log answers a vote before its fsync",
         needs "crashes", |plan| short(plan, &[CrashProcess])),
-    PlantedBug {
-        name: "RetryFailedFsync",
-        what: "a failed fsync is tried again, and believed",
-        place: "raft/src/wal/writer.rs",
-        judge: DURABLE_QUORUM,
-        switch: Switch::LineIn(Bug::RetryFailedFsync, failing_syncs),
-        way: Way::Swarm { needs: "syncs that fail", shape: |plan| short(plan, &[]) },
-    },
+    line!(RetryFailedFsync, "raft/src/wal/writer.rs", DURABLE_QUORUM, "a failed fsync is tried again, and believed",
+        needs "syncs that fail", |plan| short(plan, &[FailedSync])),
     line!(TruncateMiddle, "raft/src/wal/recovery.rs", LINEARIZABLE, "damage in the middle of the log is cut like a torn tail",
         scenario scenarios::rot_in_the_middle),
     line!(BelieveUnsyncedTail, "raft/src/wal/writer.rs", DURABLE_FIRST,
@@ -92,7 +86,7 @@ pub const BUGS: &[PlantedBug] = &[
         needs "nothing", |plan| short(plan, &[])),
     line!(SnapshotWithoutTail, "raft/src/state_machine.rs", DIGESTS, "a snapshot claims two entries that are not in it",
         needs "crashes", |plan| short(plan, &[CrashProcess])),
-    line!(PurgePastSnapshot, "raft/src/log.rs", PURGED, "the log is purged eight entries beyond its snapshot",
+    line!(PurgePastSnapshot, "raft/src/log.rs", PURGED, "the log is purged beyond its snapshot",
         needs "nothing", |plan| short(plan, &[])),
     line!(OlderEventWins, "store/src/group_writer.rs", NEWEST, "an event overwrites a newer one",
         needs "nothing", |plan| short(plan, &[])),
@@ -118,10 +112,12 @@ pub const BUGS: &[PlantedBug] = &[
         short(plan, &[]);
         plan.nodes = 6;
     }),
-    line!(ReuseReplicaId, "raft/src/root/state.rs", REPLICA_ID, "a node that lost its disk comes back as itself",
-    needs "six nodes, a lost disk", |plan| {
-        short(plan, &[LostDisk]);
+    line!(ReuseReplicaId, "raft/src/root/moves.rs", REPLICA_ID, "a new replica gets the number of one that is gone",
+    needs "six nodes, moves", |plan| {
+        short(plan, &[]);
         plan.nodes = 6;
+        plan.moves = Moves::Between;
+        plan.chaos = Duration::from_secs(25);
     }),
     PlantedBug {
         name: "LyingDisks",

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use stoa_env::task::spawn_unwatched;
 
-use crate::chance::Chance;
 use crate::world::World;
 
 /// When a device begins to lie: one that always has has no log to start from, which every node sees.
@@ -17,16 +16,6 @@ pub fn lying_disks(world: &mut World) {
     spawn_unwatched(async move {
         tokio::time::sleep(LIES_AFTER).await;
         disks.iter().for_each(|disk| disk.set_lying(true));
-    });
-}
-
-/// Devices of which one fails a sync now and then. A node that ends for it is started again.
-pub fn failing_syncs(world: &mut World) {
-    let chance = Chance::new(world.plan.seed, "failing syncs");
-    let disks: Vec<_> = world.machines.iter().map(|machine| machine.disk.clone()).collect();
-    spawn_unwatched(async move {
-        tokio::time::sleep(LIES_AFTER).await;
-        chance.pick(&disks).fail_sync(1);
     });
 }
 

@@ -4,7 +4,7 @@
 //! 1. The heir is cut from the leader until the heir's own lease has run out. It campaigns, in vain: the voter honours the
 //!    leader's lease. The heir's log is complete.
 //! 2. The voter is cut from the leader, and restarts. The heir's next campaign reaches it.
-//! 3. Once the heir leads, it takes a write. Then the old leader is read by its lease.
+//! 3. Once one of the two leads, it takes a write. Then the old leader is read by its lease.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ pub fn play(seed: u64) -> Vec<Broken> {
             stage.cut(cast.leader, cast.voter);
             stage.world.machines[cast.voter].crash(Crash::Process);
             stage.world.machines[cast.voter].start();
-            stage.until_leads(cast.heir, timing.lease() * 5).await?;
+            stage.until_one_leads(&[cast.heir, cast.voter], timing.lease() * 10).await?;
             stage.write_at_last(cast.heir).await?;
             for _ in 0..5 {
                 stage.read(cast.leader, BY_LEASE, Duration::from_secs(2)).await;

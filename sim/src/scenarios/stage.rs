@@ -143,12 +143,12 @@ impl Stage {
         leaders.next().filter(|_| leaders.next().is_none())
     }
 
-    /// Waits until a machine leads.
-    pub(super) async fn until_leads(&self, place: usize, limit: Duration) -> Result<(), String> {
+    /// Waits until one of these machines leads.
+    pub(super) async fn until_one_leads(&self, places: &[usize], limit: Duration) -> Result<(), String> {
         let end = now() + limit;
-        while !self.leads(place) {
+        while !places.iter().any(|place| self.leads(*place)) {
             if now() > end {
-                return Err(format!("machine {place} does not lead within {limit:?}"));
+                return Err(format!("none of the machines {places:?} leads within {limit:?}"));
             }
             tokio::time::sleep(GRAIN).await;
         }
