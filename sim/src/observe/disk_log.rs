@@ -32,6 +32,8 @@ pub struct GroupLog {
     pub snapshot: Option<u64>,
     /// The node itself does not believe this log any more.
     pub suspect: bool,
+    /// The first and the last entry, as far as the frames say.
+    pub range: Option<(u64, u64)>,
 }
 
 impl Held {
@@ -61,22 +63,33 @@ impl GroupLog {
     fn take(&mut self, frame: &Frame, segment: u64) {
         match &frame.said {
             Said::Entry { term, hash, moved, .. } => {
-                let known = self.entries.get(&frame.index).map(|held| held.term);
-                // What is moved and not here was dropped since.
-                if !moved || known == Some(*term) {
+                let held = |(first, last): (u64, u64)| (first..=last).contains(&frame.index);
+                // What is moved and not here any more was dropped since.
+                if !moved {
+                    let first = self.range.map_or(frame.index, |(first, _)| first.min(frame.index));
+                    self.range = Some((first, frame.index));
+                }
+                if !moved || self.range.is_some_and(held) {
                     self.entries.insert(frame.index, Held { term: *term, hash: *hash, segment });
                 }
             }
             Said::Vote(vote) => self.vote = Some(*vote),
             Said::Committed(id) => self.committed = Some(*id),
-            Said::Truncate(Some(keep)) => drop(self.entries.split_off(&(keep + 1))),
-            Said::Truncate(None) => self.entries.clear(),
+            Said::Truncate(keep) => {
+                self.entries =
+                    std::mem::take(&mut self.entries).into_iter().filter(|(at, _)| Some(*at) <= *keep).collect();
+                self.range = self.range.zip(*keep).map(|((first, last), keep)| (first, last.min(keep)));
+                self.range = self.range.filter(|(first, last)| first <= last);
+            }
             Said::Purge(id) => {
                 self.entries = self.entries.split_off(&(id.index + 1));
                 self.purged = Some(*id);
+                self.range = self.range.map(|(first, last)| (first.max(id.index + 1), last));
+                self.range = self.range.filter(|(first, last)| first <= last);
             }
-            Said::HardState { vote, committed, purged, suspect } => {
+            Said::HardState { vote, committed, purged, entries, suspect } => {
                 (self.vote, self.committed, self.purged, self.suspect) = (*vote, *committed, *purged, *suspect);
+                self.range = *entries;
             }
             Said::Segment { .. } | Said::Forget | Said::Mark => {}
         }
@@ -122,6 +135,8 @@ pub struct DiskLog {
     segments: BTreeMap<u64, Segment>,
     groups: BTreeMap<u64, GroupLog>,
     seen: SeenFrames,
+    /// What was durable is damaged: no group is whole for sure, and the node has to find that out itself.
+    damaged: bool,
     nothing: GroupLog,
 }
 
@@ -133,6 +148,7 @@ struct Segment {
     previous: u64,
     previous_valid: u64,
     frames: Vec<Frame>,
+    damaged: bool,
 }
 
 impl DiskLog {
@@ -184,6 +200,7 @@ impl DiskLog {
             }
             let segment = self.segments.get_mut(&id).expect("known, or just put there");
             let from = segment.read_on(bytes, id);
+            self.damaged |= segment.damaged;
             if from < segment.frames.len() {
                 appended.push((id, from));
             }
@@ -195,16 +212,19 @@ impl DiskLog {
             self.segments.remove(id);
         }
         if anew {
-            return self.replay(see);
-        }
-        for group in self.groups.values_mut().filter(|_| !gone.is_empty()) {
-            group.entries.retain(|_, held| !gone.contains(&held.segment));
+            self.replay(see);
+            return self.groups.values_mut().for_each(|group| group.suspect |= self.damaged);
         }
         for (id, from) in appended {
             let segment = &self.segments[&id];
             for frame in &segment.frames[from..] {
                 take(&mut self.groups, &mut self.seen, frame, id, false, see);
             }
+        }
+        self.groups.values_mut().for_each(|group| group.suspect |= self.damaged);
+        // What was still needed of them has been written once more, and was taken above.
+        for group in self.groups.values_mut().filter(|_| !gone.is_empty()) {
+            group.entries.retain(|_, held| !gone.contains(&held.segment));
         }
     }
 
@@ -213,6 +233,7 @@ impl DiskLog {
     fn replay(&mut self, see: See<'_>) {
         // What judges look at while frames are shown to them.
         self.groups.values_mut().for_each(GroupLog::forget_log);
+        self.groups.values_mut().for_each(|group| group.suspect = self.damaged);
         if self.segments.is_empty() {
             // An empty disk is another life, and has no past.
             self.seen = SeenFrames::default();
@@ -229,6 +250,7 @@ impl DiskLog {
             let first = segment.previous != before || before == 0;
             if first {
                 self.groups.values_mut().for_each(GroupLog::forget_log);
+                self.groups.values_mut().for_each(|group| group.suspect = self.damaged);
             }
             let valid = later.filter(|later| later.previous == id).map_or(u64::MAX, |later| later.previous_valid);
             for frame in segment.frames.iter().take_while(|frame| (frame.offset as u64) < valid) {
@@ -277,17 +299,30 @@ impl Segment {
             Some(Said::Segment { previous, previous_valid, salt }) => (previous, previous_valid, salt),
             _ => (0, 0, 0),
         };
-        Self { file, read: 0, salt, previous, previous_valid, frames: Vec::new() }
+        // A name is durable after the beginning of its file.
+        let damaged = salt == 0;
+        Self { file, read: 0, salt, previous, previous_valid, frames: Vec::new(), damaged }
     }
 
     /// Reads on where the last reading ended; the place of the first new frame.
     fn read_on(&mut self, bytes: &[u8], id: u64) -> usize {
         let from = self.frames.len();
-        while let Some(frame) = frames::read(bytes, id, self.read, self.salt) {
+        while self.read < bytes.len() {
+            let next = frames::read(bytes, id, self.read, self.salt).or_else(|| self.after_damage(bytes, id));
+            let Some(frame) = next else { break };
             self.read = frame.end;
             self.frames.push(frame);
         }
         from
+    }
+
+    /// The next sound frame, if it says that what is no sound frame here was durable. If not, it is a torn tail.
+    fn after_damage(&mut self, bytes: &[u8], id: u64) -> Option<Frame> {
+        let mut later = (self.read + 8..bytes.len()).step_by(8);
+        let frame = later.find_map(|offset| frames::read(bytes, id, offset, self.salt))?;
+        let attested = frame.durable.0 == id && frame.durable.1 > self.read as u64;
+        self.damaged |= attested;
+        attested.then_some(frame)
     }
 }
 

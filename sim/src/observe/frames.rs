@@ -64,6 +64,8 @@ pub enum Said {
         committed: Option<LogId>,
         /// The purge point.
         purged: Option<LogId>,
+        /// The first and the last entry that it has.
+        entries: Option<(u64, u64)>,
         /// Whether the group's log is not believed any more.
         suspect: bool,
     },
@@ -103,6 +105,8 @@ pub struct Frame {
     pub index: u64,
     /// What it says.
     pub said: Said,
+    /// All before this place, a segment and an offset, was synced when it was written.
+    pub durable: (u64, u64),
     /// Where it begins in the file.
     pub offset: usize,
     /// Where it ends in the file.
@@ -131,7 +135,8 @@ pub fn read(file: &[u8], segment: u64, offset: usize, salt: u32) -> Option<Frame
     }
     let index = u64_at(header, 64)?;
     let said = said(kind, index, payload)?;
-    Some(Frame { group: u64_at(header, 32)?, sequence: u64_at(header, 40)?, index, said, offset, end })
+    let durable = (u64_at(header, 48)?, u64_at(header, 56)?);
+    Some(Frame { durable, group: u64_at(header, 32)?, sequence: u64_at(header, 40)?, index, said, offset, end })
 }
 
 fn said(kind: u8, index: u64, payload: &[u8]) -> Option<Said> {
@@ -178,6 +183,7 @@ fn hard_state(payload: &[u8]) -> Option<Said> {
         vote: if has(1) { Some(vote(vote_bytes)?) } else { None },
         committed: if has(2) { Some(log_id(committed)?) } else { None },
         purged: if has(4) { Some(log_id(purged)?) } else { None },
+        entries: if has(8) { Some((u64_at(payload, 32)?, u64_at(payload, 40)?)) } else { None },
         suspect: has(16),
     })
 }
