@@ -61,11 +61,8 @@ impl RaftTiming {
     /// 3. A replica that starts again keeps quiet for [`silence_after_start`](Self::silence_after_start).
     /// 4. A leader that hands leadership over gives no lease read from then on: voters let its successor into the lease.
     ///
-    /// openraft keeps 4, and `replica.rs` keeps 3.
+    /// `replica.rs` keeps 3 and, with openraft, 4.
     pub fn lease_read_age_max(&self) -> Duration {
-        if planted!(LeaseWithoutMargin) {
-            return self.lease();
-        }
         let drift_ppm = if planted!(LeaseWithoutMargin) { 0 } else { self.clock_drift_ppm };
         self.lease().saturating_sub(self.lease() * drift_ppm * 2 / 1_000_000)
     }

@@ -233,18 +233,15 @@ impl<D: Disk, M: Machine> Replica<D, M> {
     /// that of its first own entry: before that is committed, it does not know what its predecessor has acknowledged.
     pub async fn confirm(&self, by: ConfirmBy, limit: Duration) -> Result<LogIndex, ErrorBody> {
         self.check_trouble()?;
-        // What this replica thinks of itself is a verdict of some time ago.
-        if self.leads() && (planted!(StrongReadWithoutQuorum) || by == ConfirmBy::Lease && planted!(CachedLeaseVerdict))
-        {
+        if planted!(StrongReadWithoutQuorum) && self.leads() {
             return Ok(self.status().committed);
         }
-        if planted!(StrongReadWithoutQuorum) && self.leads() {
+        // Once it was in its lease, for as long as it believes that it leads.
+        if planted!(CachedLeaseVerdict) && by == ConfirmBy::Lease && self.leads() {
             return Ok(self.status().committed);
         }
         let age_max = match by {
             ConfirmBy::ReadIndex => Duration::ZERO,
-            // Once it was in its lease, for as long as it believes that it leads.
-            ConfirmBy::Lease if planted!(CachedLeaseVerdict) => Duration::from_secs(3_600),
             ConfirmBy::Lease => self.timing.lease_read_age_max(),
         };
         // An acknowledgement that is too old is no refusal: a new one is asked for. Raft waits no longer than the caller.

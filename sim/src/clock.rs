@@ -15,6 +15,8 @@ pub const WALL_BASE_US: i64 = 1_767_225_600_000_000;
 #[derive(Debug)]
 pub struct SimClock {
     boot_offset_ns: u64,
+    /// Rate and calendar as the machine was set up with.
+    own: (i64, i64),
     state: Mutex<State>,
 }
 
@@ -49,7 +51,7 @@ impl SimClock {
     /// A clock that starts now.
     pub fn new(start: Instant, rate_ppm: i64, boot_offset_ns: u64, wall_offset_us: i64) -> Self {
         let state = State { since: start, counted_ns: 0, rate_ppm, stopped: false, wall_offset_us };
-        Self { boot_offset_ns, state: Mutex::new(state) }
+        Self { boot_offset_ns, own: (rate_ppm, wall_offset_us), state: Mutex::new(state) }
     }
 
     /// Its deviation from true time, in millionths.
@@ -81,6 +83,14 @@ impl SimClock {
         let mut state = self.lock();
         state.settle();
         state.stopped = false;
+    }
+
+    /// Rate and calendar are what they were at first, and the clocks run.
+    pub fn heal(&self) {
+        let mut state = self.lock();
+        state.settle();
+        state.stopped = false;
+        (state.rate_ppm, state.wall_offset_us) = self.own;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

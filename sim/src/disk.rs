@@ -110,6 +110,10 @@ enum NameChange {
     Remove {
         path: PathBuf,
     },
+    /// A directory, with all that is left in it.
+    RemoveDir {
+        path: PathBuf,
+    },
 }
 
 /// `path` with the directory `from`, if it lies in it, exchanged for `to`.
@@ -121,7 +125,7 @@ fn moved(path: &Path, from: &Path, to: &Path) -> Option<PathBuf> {
 impl NameChange {
     fn is_in(&self, dir: &Path) -> bool {
         let path = match self {
-            Self::Set { path, .. } | Self::Remove { path } => path,
+            Self::Set { path, .. } | Self::Remove { path } | Self::RemoveDir { path } => path,
             Self::Rename { to, .. } | Self::RenameDir { to, .. } => to,
         };
         path.parent() == Some(dir)
@@ -131,6 +135,7 @@ impl NameChange {
         match self {
             Self::Set { path, file } => drop(names.insert(path.clone(), *file)),
             Self::Remove { path } => drop(names.remove(path)),
+            Self::RemoveDir { path } => names.retain(|name, _| !name.starts_with(path)),
             Self::Rename { from, to, file } => {
                 names.remove(from);
                 names.insert(to.clone(), *file);
@@ -150,6 +155,7 @@ impl NameChange {
         match self {
             Self::Set { path, file } => Self::Set { path: back(path), file },
             Self::Remove { path } => Self::Remove { path: back(path) },
+            Self::RemoveDir { path } => Self::RemoveDir { path: back(path) },
             Self::Rename { from, to, file } => Self::Rename { from: back(from), to: back(to), file },
             Self::RenameDir { from, to } => Self::RenameDir { from: back(from), to: back(to) },
         }
@@ -610,9 +616,13 @@ impl Disk for SimDisk {
         if gone.is_empty() && !device.dirs.contains(&path) {
             return Err(io::Error::new(io::ErrorKind::NotFound, "no such file"));
         }
+        let is_dir = device.dirs.contains(&path);
         device.dirs.retain(|dir| !dir.starts_with(&path));
         for path in gone.drain(..) {
             device.change(NameChange::Remove { path });
+        }
+        if is_dir {
+            device.change(NameChange::RemoveDir { path });
         }
         Ok(())
     }
@@ -626,6 +636,13 @@ impl Disk for SimDisk {
         let (mut rest, mut renames): (Vec<NameChange>, Vec<NameChange>) = (Vec::new(), Vec::new());
         for change in std::mem::take(&mut device.pending) {
             if change.is_in(&dir) {
+                // A directory that is gone for good has nothing in it that could still be removed: another one may get
+                // its name.
+                if let NameChange::RemoveDir { path } = &change {
+                    rest.retain(
+                        |earlier| !matches!(earlier, NameChange::Remove { path: file } if file.starts_with(path)),
+                    );
+                }
                 renames.iter().rev().fold(change, NameChange::without).apply(&mut device.durable_names);
                 continue;
             }
@@ -762,6 +779,32 @@ mod tests {
         assert_eq!(disk.bytes(Path::new("a")), b"onetwothree", "the cache has it all");
         disk.crash(&mut |n| n - 1);
         assert_eq!(disk.bytes(Path::new("a")), b"one\0\0\0three");
+    }
+
+    #[tokio::test]
+    async fn a_directory_whose_removal_is_synced_takes_nothing_from_another_of_its_name() {
+        for seed in 0..64u64 {
+            let disk = SimDisk::new();
+            for round in 0..2 {
+                disk.create_dir(Path::new("top/new")).await.unwrap();
+                for name in ["top/new/a", "top/new/b"] {
+                    disk.create(Path::new(name)).await.unwrap();
+                }
+                disk.sync_dir(Path::new("top/new")).await.unwrap();
+                disk.rename(Path::new("top/new"), Path::new("top/it")).await.unwrap();
+                disk.sync_dir(Path::new("top")).await.unwrap();
+                if round == 0 {
+                    disk.remove(Path::new("top/it")).await.unwrap();
+                    disk.sync_dir(Path::new("top")).await.unwrap();
+                }
+            }
+            let mut bits = seed;
+            disk.crash(&mut |n| {
+                bits = bits.rotate_right(1);
+                (bits >> 63) % n
+            });
+            assert_eq!(disk.paths(), [PathBuf::from("top/it/a"), PathBuf::from("top/it/b")], "choices {seed:b}");
+        }
     }
 
     #[tokio::test]

@@ -110,7 +110,7 @@ impl World {
         for machine in &mut self.machines {
             machine.set_trap(None);
             machine.disk.heal();
-            machine.clock().go_on();
+            machine.clock().heal();
             machine.go_on();
             machine.start_if_down();
         }

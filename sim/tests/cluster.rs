@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use stoa_sim::bugs::worlds::{altering_network, lying_disks};
 use stoa_sim::history::Rule;
 use stoa_sim::plan::{FaultKind, Plan};
 use stoa_sim::run::{Outcome, Planted, run};
@@ -64,15 +65,7 @@ fn judges_that_believe_in_the_oldest_event_see_the_newest_win() {
 
 #[test]
 fn disks_that_lie_about_syncs_lose_acknowledged_rows_and_the_judge_sees_it() {
-    // From the fifth second on: a device that has always lied has no log to start from, which every node sees.
-    fn lie(world: &mut World) {
-        let disks: Vec<_> = world.machines.iter().map(|machine| machine.disk.clone()).collect();
-        stoa_env::task::spawn_unwatched(async move {
-            tokio::time::sleep(Duration::from_secs(5)).await;
-            disks.iter().for_each(|disk| disk.set_lying(true));
-        });
-    }
-    let planted = Planted { world: lie, ..Planted::default() };
+    let planted = Planted { world: lying_disks, ..Planted::default() };
     let lost = (1..=40).find(|seed| {
         let plan = Plan { faults: vec![FaultKind::PowerLossOfAll], ..Plan::calm(*seed, 1, SHORT) };
         let outcome = run(plan, None, &planted).expect("as above");
@@ -86,26 +79,9 @@ fn disks_that_lie_about_syncs_lose_acknowledged_rows_and_the_judge_sees_it() {
 
 #[test]
 fn a_network_that_exchanges_values_is_seen() {
-    fn tamper(world: &mut World) {
-        // Past the checksum: as if a node had answered with another row's text.
-        world.net.set_tamper(Box::new(|from, to, bytes| match from.starts_with('n') && to.starts_with('c') {
-            true => exchange(bytes),
-            false => bytes,
-        }));
-    }
-    let planted = Planted { world: tamper, ..Planted::default() };
+    let planted = Planted { world: altering_network, ..Planted::default() };
     let outcome = run(Plan::calm(5, 1, SHORT), None, &planted).expect("as above");
     assert!(judges(&outcome).contains(&"no half row"), "{:?}", judges(&outcome));
-}
-
-/// The answer with the first "value 1" in it turned into "value 2", and its checksum made to fit.
-fn exchange(bytes: bytes::Bytes) -> bytes::Bytes {
-    use stoa_protocol::frame::{decode_frame, encode_frame};
-    let Ok((header, body)) = decode_frame(&bytes) else { return bytes };
-    let mut body = body.to_vec();
-    let Some(at) = body.windows(7).position(|window| window == b"value 1") else { return bytes };
-    body[at + 6] = b'2';
-    encode_frame(&header, &body)
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stoa_env::{BootTime, Disk, Transport, planted};
+use stoa_env::{BootTime, Disk, Transport};
 use stoa_protocol::message::{ReadAnswer, ReadRequest};
 use stoa_protocol::read::{ConfirmBy, OnStale, ReadLevel, ReadSection, SectionAnswer, SectionResult};
 use stoa_protocol::{ErrorBody, ErrorCode, LogIndex};
@@ -188,9 +188,6 @@ impl<D: Disk, T: Transport> Node<D, T> {
         let reader = hosted.view.reader();
         // Before the rows are read: they may then be newer, never older.
         let reached = hosted.freshness.reached(reader.applied());
-        // As if what a leader sends were all that it has.
-        let followed = || BootTime(hosted.followed.load(std::sync::atomic::Ordering::Relaxed));
-        let reached = if planted!(StalenessByLocalClock) { Some(followed()) } else { reached };
         let result = match reader.read(section) {
             SectionResult::Rows(mut answer) => {
                 answer.age = reached.map(|reached| now.since(reached));

@@ -16,6 +16,8 @@ const BOUNDS_MS: [u64; 5] = [0, 2, 100, 500, 2_000];
 pub(super) struct Levels {
     chance: Chance,
     lease_reads: bool,
+    /// Whether clocks stop in this run: ages are told by clocks that must not, so none is asked for or believed.
+    ageless: bool,
 }
 
 /// Rows that were judged, by level.
@@ -36,7 +38,11 @@ pub struct LevelCounts {
 impl Levels {
     /// The levels of a client, out of a stream of their own.
     pub(super) fn new(plan: &Plan, client: usize) -> Self {
-        Self { chance: Chance::new(plan.seed, &format!("levels {client}")), lease_reads: plan.lease_reads }
+        Self {
+            chance: Chance::new(plan.seed, &format!("levels {client}")),
+            lease_reads: plan.lease_reads,
+            ageless: plan.faults.iter().any(|kind| kind.stops_clocks()),
+        }
     }
 
     /// The level of the next read.
@@ -46,10 +52,18 @@ impl Levels {
         let on_stale = *self.chance.pick(&[OnStale::Serve, OnStale::Refuse]);
         match kind {
             0..=2 => ReadLevel::default(),
+            3..=5 if self.ageless => ReadLevel::default(),
             3..=5 => ReadLevel::Local { max_staleness: Some(max_staleness), on_stale },
             6..=7 if self.lease_reads => ReadLevel::Linearizable { by: ConfirmBy::Lease },
             _ => ReadLevel::Linearizable { by: ConfirmBy::ReadIndex },
         }
+    }
+}
+
+impl Levels {
+    /// The age that an answer told, if it can be held against it.
+    pub(super) fn age(&self, told: Option<Duration>) -> Option<Duration> {
+        told.filter(|_| !self.ageless)
     }
 }
 

@@ -294,7 +294,7 @@ impl Worker {
                 number: number.i64(row),
                 text: text.str(row).map(str::to_owned),
             });
-            let age = answer.age(row, 0);
+            let age = self.levels.age(answer.age(row, 0));
             let stale = status == ValueStatus::Stale;
             self.shared.trace.note(format_args!("saw c{} {key} {seen_row:?} {age:?} {stale}", self.number));
             *rows_read += 1;
