@@ -15,10 +15,11 @@
 //!
 //! What does not fit the window is answered as a partial success, after which openraft sends the rest.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::marker::PhantomData;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError};
@@ -37,7 +38,7 @@ use crate::envelope::{Envelope, RaftAnswer, RaftCall, open_envelope, open_messag
 use crate::log::REPLICATION_BYTES_MAX;
 use crate::peers::Peers;
 use crate::snapshots::SnapshotHandle;
-use crate::types::{Command, Entry, Member, StoaTypes, Vote, encode_snapshot_meta};
+use crate::types::{Command, Entry, LogId, Member, StoaTypes, Vote, encode_snapshot_meta};
 
 /// What openraft is told that a snapshot's parts take; the limits are ours ([`transfer_limit`]).
 pub const SNAPSHOT_CHUNK_LIMIT: Duration = Duration::from_secs(10);
@@ -79,13 +80,50 @@ pub struct GroupNetwork<T, D> {
     partition: PartitionId,
     from: ReplicaId,
     transfers: Arc<AtomicU64>,
+    acknowledged: Arc<Acknowledged>,
     disk: PhantomData<D>,
 }
 
 impl<T: Transport, D: Disk> GroupNetwork<T, D> {
     /// The ways from the replica `from`.
     pub fn new(peers: Peers<T>, partition: PartitionId, from: ReplicaId) -> Self {
-        Self { peers, partition, from, transfers: Arc::default(), disk: PhantomData }
+        Self { peers, partition, from, transfers: Arc::default(), acknowledged: Arc::default(), disk: PhantomData }
+    }
+}
+
+/// What each follower has acknowledged to this leader: by replica, the term and the last index.
+///
+/// A follower whose files were cut or rolled back may lack what it has acknowledged. openraft holds that to be impossible
+/// and halts the leader, which is the one that is well. So such an answer counts as none: the follower takes part in no
+/// quorum, and falls behind for all to see.
+#[derive(Default)]
+struct Acknowledged {
+    upto: Mutex<BTreeMap<ReplicaId, (u64, u64)>>,
+    /// The term in which a follower was last said to lack what it has acknowledged.
+    said: Mutex<BTreeMap<ReplicaId, u64>>,
+}
+
+impl Acknowledged {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ReplicaId, (u64, u64)>> {
+        self.upto.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// In a term, `replica` has all up to an index.
+    fn note(&self, replica: ReplicaId, term: u64, index: u64) {
+        let mut all = self.lock();
+        let known = all.entry(replica).or_default();
+        *known = (term, index).max(*known);
+    }
+
+    /// Whether nothing was said of `replica` in this term yet; from now on it was.
+    fn is_news(&self, replica: ReplicaId, term: u64) -> bool {
+        let mut said = self.said.lock().unwrap_or_else(|e| e.into_inner());
+        said.insert(replica, term) != Some(term)
+    }
+
+    /// Whether it has acknowledged the entry in the same term.
+    fn has(&self, replica: ReplicaId, term: u64, index: u64) -> bool {
+        self.lock().get(&replica).is_some_and(|(of, upto)| *of == term && index <= *upto)
     }
 }
 
@@ -97,6 +135,7 @@ pub struct ReplicaLink<T, D> {
     /// Numbers the transfers of this replica.
     transfers: Arc<AtomicU64>,
     window: Window,
+    acknowledged: Arc<Acknowledged>,
     disk: PhantomData<D>,
 }
 
@@ -142,6 +181,7 @@ impl<T: Transport, D: Disk> RaftNetworkFactory<StoaTypes> for GroupNetwork<T, D>
             node: member.node(),
             transfers: self.transfers.clone(),
             window: Window(WINDOW_BYTES_FIRST),
+            acknowledged: self.acknowledged.clone(),
             disk: PhantomData,
         }
     }
@@ -213,6 +253,43 @@ impl<T: Transport, D: Disk> ReplicaLink<T, D> {
         self.call(Channel::Snapshot, call, transfer_limit(call)).await
     }
 
+    /// Notes what the follower has acknowledged, and refuses an answer that takes it back.
+    fn believe(
+        &self,
+        answer: AppendEntriesResponse<StoaTypes>,
+        term: u64,
+        before: Option<LogId>,
+        last: Option<LogId>,
+    ) -> Result<AppendEntriesResponse<StoaTypes>, NetworkError<StoaTypes>> {
+        let to = self.envelope.to;
+        let acknowledged = match &answer {
+            AppendEntriesResponse::Success => last.or(before),
+            AppendEntriesResponse::PartialSuccess(upto) => *upto,
+            AppendEntriesResponse::Conflict => {
+                let lacking = before.filter(|id| self.acknowledged.has(to, term, id.index));
+                return match lacking {
+                    None => Ok(answer),
+                    Some(id) => {
+                        let why = format!(
+                            "replica {to} on node {} lacks entry {} of partition {}, which it has acknowledged: its files \
+                             were cut or rolled back; replace this replica",
+                            self.node, id.index, self.envelope.partition
+                        );
+                        if self.acknowledged.is_news(to, term) {
+                            tracing::error!("{why}");
+                        }
+                        Err(lost(why))
+                    }
+                };
+            }
+            _ => None,
+        };
+        if let Some(id) = acknowledged {
+            self.acknowledged.note(to, term, id.index);
+        }
+        Ok(answer)
+    }
+
     /// Sends entries, as many as the window lets through.
     async fn append_some(
         &mut self,
@@ -223,11 +300,12 @@ impl<T: Transport, D: Disk> ReplicaLink<T, D> {
         let cut = fitting < rpc.entries.len();
         rpc.entries.truncate(fitting);
         let last = rpc.entries.last().map(|entry| entry.log_id);
+        let (term, before) = (rpc.vote.leader_id.term, rpc.prev_log_id);
         let sent = self.call(Channel::Append, &RaftCall::Append(rpc), append_limit(heartbeat, bytes)).await;
         match sent {
             Ok(RaftAnswer::Append(answer)) => {
                 self.window.grow();
-                match answer {
+                match self.believe(answer, term, before, last)? {
                     AppendEntriesResponse::Success if cut => Ok(AppendEntriesResponse::PartialSuccess(last)),
                     answer => Ok(answer),
                 }
@@ -278,8 +356,9 @@ impl<T: Transport, D: Disk> RaftNetworkV2<StoaTypes> for ReplicaLink<T, D> {
         if !rpc.entries.is_empty() {
             return Ok(self.append_some(rpc, option.hard_ttl()).await?);
         }
+        let (term, before) = (rpc.vote.leader_id.term, rpc.prev_log_id);
         match self.call(Channel::Liveness, &RaftCall::Append(rpc), option.hard_ttl()).await? {
-            RaftAnswer::Append(answer) => Ok(answer),
+            RaftAnswer::Append(answer) => Ok(self.believe(answer, term, before, before)?),
             other => Err(lost(format!("an answer that does not fit: {other:?}")).into()),
         }
     }
