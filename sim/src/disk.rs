@@ -765,6 +765,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_a_failed_sync_gave_up_no_later_one_writes() {
+        let disk = SimDisk::new();
+        let mut file = disk.create(Path::new("a")).await.unwrap();
+        disk.sync_dir(Path::new("")).await.unwrap();
+        file.append(Bytes::from_static(b"one")).await.unwrap();
+        file.sync().await.unwrap();
+        file.append(Bytes::from_static(b"two")).await.unwrap();
+        disk.fail_sync(1);
+        assert!(file.sync().await.is_err());
+        file.append(Bytes::from_static(b"three")).await.unwrap();
+        file.sync().await.unwrap();
+        assert_eq!(disk.bytes(Path::new("a")), b"onetwothree", "the cache has it all");
+        disk.crash(&mut |n| n - 1);
+        assert_eq!(disk.bytes(Path::new("a")), b"one\0\0\0three");
+    }
+
+    #[tokio::test]
     async fn a_directory_whose_removal_is_synced_takes_nothing_from_another_of_its_name() {
         for seed in 0..64u64 {
             let disk = SimDisk::new();
@@ -788,23 +805,6 @@ mod tests {
             });
             assert_eq!(disk.paths(), [PathBuf::from("top/it/a"), PathBuf::from("top/it/b")], "choices {seed:b}");
         }
-    }
-
-    #[tokio::test]
-    async fn what_a_failed_sync_gave_up_no_later_one_writes() {
-        let disk = SimDisk::new();
-        let mut file = disk.create(Path::new("a")).await.unwrap();
-        disk.sync_dir(Path::new("")).await.unwrap();
-        file.append(Bytes::from_static(b"one")).await.unwrap();
-        file.sync().await.unwrap();
-        file.append(Bytes::from_static(b"two")).await.unwrap();
-        disk.fail_sync(1);
-        assert!(file.sync().await.is_err());
-        file.append(Bytes::from_static(b"three")).await.unwrap();
-        file.sync().await.unwrap();
-        assert_eq!(disk.bytes(Path::new("a")), b"onetwothree", "the cache has it all");
-        disk.crash(&mut |n| n - 1);
-        assert_eq!(disk.bytes(Path::new("a")), b"one\0\0\0three");
     }
 
     #[tokio::test]

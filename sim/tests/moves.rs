@@ -67,10 +67,11 @@ fn play<F: Future<Output = ()>>(seed: u64, script: impl FnOnce(Stage) -> F) {
         .start_paused(true)
         .rng_seed(RngSeed::from_bytes(&seed.to_le_bytes()))
         .build()
-        .unwrap();
+        .expect("a runtime without I/O needs nothing");
     runtime.block_on(async {
         let plan = Plan { nodes: 6, ..Plan::calm(seed, 1, SHORT) };
-        let mut world = World::new(plan, Trace::new(now(), None).unwrap(), now());
+        let trace = Trace::new(now(), None).expect("a trace without a file needs nothing");
+        let mut world = World::new(plan, trace, now());
         world.machines.iter_mut().for_each(|machine| machine.start());
         let client = loop {
             match world.client(0).await {
@@ -140,7 +141,7 @@ impl Stage {
 
     fn follower(&self) -> (usize, ReplicaId) {
         let leader = self.leader().expect("the partition is whole");
-        self.hosts().into_iter().find(|host| *host != leader).unwrap()
+        self.hosts().into_iter().find(|host| *host != leader).expect("the partition is whole")
     }
 }
 

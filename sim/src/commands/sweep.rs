@@ -134,7 +134,7 @@ impl Totals {
         };
         let faults: serde_json::Map<String, Value> = TABLE.iter().filter(|entry| entry.drawn).map(fault).collect();
         let bound = |(name, bound, high)| json!({ "name": name, "bound": bound, "high_water": high });
-        let bounds: Vec<Value> = self.high_water.table().into_iter().map(bound).collect();
+        let bounds: Vec<Value> = self.high_water.table().map(bound).collect();
         json!({
             "seeds": self.seeds,
             "failed": self.failed.len(),

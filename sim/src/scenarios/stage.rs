@@ -143,11 +143,6 @@ impl Stage {
         leaders.next().filter(|_| leaders.next().is_none())
     }
 
-    /// Waits until a machine leads.
-    pub(super) async fn until_leads(&self, place: usize, limit: Duration) -> Result<(), String> {
-        self.until_one_leads(&[place], limit).await
-    }
-
     /// Waits until one of these machines leads.
     pub(super) async fn until_one_leads(&self, places: &[usize], limit: Duration) -> Result<(), String> {
         let end = now() + limit;
