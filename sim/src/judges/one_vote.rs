@@ -18,6 +18,10 @@ impl OneVote {
             return None;
         }
         let granted = self.granted.entry((node, group)).or_default();
+        // The first thing that a replica writes down is itself, in term 0: another one has begun.
+        if vote.term == 0 && granted.get(&0).is_some_and(|first| *first != vote.candidate) {
+            granted.clear();
+        }
         let first = *granted.entry(vote.term).or_insert(vote.candidate);
         (first != vote.candidate).then(|| {
             format!(

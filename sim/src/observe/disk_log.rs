@@ -1,10 +1,12 @@
 //! What a disk would still hold of each group's log if power were lost now: frames are read as they become durable, each
 //! once, and taken in their order as docs/storage.md has it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::frames::{self, Frame, LogId, Said, Vote};
+use xxhash_rust::xxh3::xxh3_64;
+
 use crate::disk::SimDisk;
 
 /// An entry that is durable.
@@ -96,31 +98,27 @@ impl GroupLog {
     }
 }
 
-/// Which frames have been seen. A frame that a start of the node copied stands at a new place under its old number; what is
-/// read once more stands where it stood. Numbers begin anew when a group is erased and another replica begins.
+/// Which frames have been seen. What is read once more stands where it stood. A frame that a start of the node copied, one
+/// of an erased replica among them, stands at a new place, and is known by its group, its number and what it says.
 #[derive(Debug, Default)]
 struct SeenFrames {
-    /// Per group, the number of the next frame.
-    next: BTreeMap<u64, u64>,
+    known: BTreeSet<(u64, u64, u64)>,
     /// Segment and offset of the last frame.
     upto: Option<(u64, usize)>,
 }
 
 impl SeenFrames {
-    /// Notes a frame, and says whether it is seen for the first time.
-    fn is_new(&mut self, frame: &Frame, segment: u64) -> bool {
+    /// Notes a frame, and says whether it is seen for the first time. `copied` if it may be a copy.
+    fn is_new(&mut self, frame: &Frame, segment: u64, copied: bool) -> bool {
         let place = Some((segment, frame.offset));
         if place <= self.upto {
             return false;
         }
         self.upto = place;
-        let next = self.next.entry(frame.group).or_default();
-        let new = frame.sequence >= *next;
-        *next = (frame.sequence + 1).max(*next);
-        if frame.said == Said::Forget {
-            self.next.remove(&frame.group);
-        }
-        new
+        let says = xxh3_64(format!("{:?} {}", frame.said, frame.index).as_bytes());
+        let unknown = self.known.insert((frame.group, frame.sequence, says));
+        // Two replicas, one after the other, may be erased at the same number.
+        unknown || frame.said == Said::Forget && !copied
     }
 }
 
@@ -281,7 +279,7 @@ fn take(
         _ => {}
     }
     let group = groups.entry(frame.group).or_default();
-    if seen.is_new(frame, segment) {
+    if seen.is_new(frame, segment, first_segment) {
         see(group, frame);
     }
     if frame.said == Said::Forget {
