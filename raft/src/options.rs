@@ -61,7 +61,9 @@ impl RaftTiming {
     /// 3. A replica that starts again keeps quiet for [`silence_after_start`](Self::silence_after_start).
     /// 4. A leader that hands leadership over gives no lease read from then on: voters let its successor into the lease.
     ///
-    /// `replica.rs` keeps 3 and, with openraft, 4.
+    /// 5. All nodes of a cluster have the same timing: a voter waits out its own lease, not the leader's.
+    ///
+    /// `replica.rs` keeps 3 and, with openraft, 4. Nothing checks 5.
     pub fn lease_read_age_max(&self) -> Duration {
         let drift_ppm = if planted!(LeaseWithoutMargin) { 0 } else { self.clock_drift_ppm };
         self.lease().saturating_sub(self.lease() * drift_ppm * 2 / 1_000_000)

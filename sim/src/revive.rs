@@ -41,6 +41,7 @@ pub(crate) async fn revive(
         world.pass(POLL).await;
     }
     world.compare();
+    in_time(healed, || "all is well, and too late".into())?;
     Ok((writable, now() - healed))
 }
 

@@ -113,7 +113,7 @@ fn a_node_whose_device_does_not_answer_at_its_start_does_not_wait_for_ever() {
         let (wal, _) = open().await.unwrap().unwrap();
         wal.close().await.unwrap();
         disk.set_delay(Duration::from_secs(3_600));
-        let error = open().await.expect("it must end").err().expect("nothing can be read");
+        let Err(error) = open().await.expect("it must end") else { panic!("nothing can be read") };
         assert!(error.to_string().contains("did not answer within 30s"), "{error}");
     });
 }

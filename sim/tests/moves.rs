@@ -102,6 +102,7 @@ impl Stage {
         self.world.compare();
         self.world.judge_ends();
         assert_eq!(self.world.broken, []);
+        assert_eq!(self.world.observer.take_broken(), []);
     }
 
     /// The places of the machines whose node hosts the partition, with the replicas there.

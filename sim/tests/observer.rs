@@ -1,6 +1,8 @@
 //! The judges' reader of logs is not the product's, and says the same: what it takes for durable is what the log finds
 //! after a loss of power that leaves nothing else.
 
+#![allow(clippy::unwrap_used)] // a test ends where something is not as it should be
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +43,7 @@ async fn open(disk: &SimDisk) -> (Wal, stoa_raft::wal::Recovered) {
         max_live_bytes: 1 << 20,
         reserve_bytes: 0,
     };
+    #[allow(clippy::disallowed_methods)] // simulated time itself
     let clock = Arc::new(SimClock::new(tokio::time::Instant::now(), 0, 0, 0));
     let identity = WalIdentity { cluster: 5, node: 6 };
     Wal::open(disk.clone(), "wal".into(), identity, options, clock).await.unwrap()

@@ -26,6 +26,7 @@ pub mod small_disk;
 pub mod wait;
 pub mod zones;
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use stoa::local_cluster::{LocalCluster, LocalClusterOptions};
@@ -41,4 +42,13 @@ pub async fn start(name: &str, program: &str, partitions: u64) -> anyhow::Result
 /// A file of the repository.
 pub fn repository(path: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(path)
+}
+
+/// Says why a test does nothing here, past the test harness, which would keep what a passing test prints to itself.
+///
+/// # Errors
+/// If standard error cannot be written to.
+pub fn skip(why: &str) -> anyhow::Result<()> {
+    let name = std::thread::current().name().unwrap_or("a test").to_owned();
+    Ok(writeln!(std::io::stderr(), "skipped, {name}: {why}")?)
 }

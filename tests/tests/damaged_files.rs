@@ -201,7 +201,7 @@ async fn start(
         let passing: Vec<_> = status.replicas.iter().filter(|replica| replica.trouble == "catching up").collect();
         // Who has lost the end of its log, which looks like a crash in the middle of writing, cannot know. Its leader can,
         // and feeds it no more: it does not come to serve. A leader says so once in its term.
-        ensure!(passing.is_empty() || !lacks(cluster)?.is_empty(), "{passing:?}");
+        ensure!(passing.is_empty() || !lacks(cluster, &said_before)?.is_empty(), "{passing:?}");
         Ok(Some(status))
     })
     .await?;
@@ -213,7 +213,7 @@ async fn start(
     };
     let trouble = trouble(&status);
     if !trouble.is_empty() {
-        return Ok(Outcome::Refused(format!("{}\n{said}{}", trouble.join("\n"), lacks(cluster)?)));
+        return Ok(Outcome::Refused(format!("{}\n{said}{}", trouble.join("\n"), lacks(cluster, &said_before)?)));
     }
     ensure!(equal_digests(client).await? == *before, "it serves something else than it had: {said}");
     Ok(Outcome::Whole)
@@ -228,9 +228,9 @@ fn said_since(cluster: &LocalCluster, before: &[(u64, usize)]) -> anyhow::Result
     Ok(said)
 }
 
-/// What leaders have said of replicas that lack what they have acknowledged.
-fn lacks(cluster: &LocalCluster) -> anyhow::Result<String> {
-    let said = said_since(cluster, &cluster.nodes().into_iter().map(|node| (node, 0)).collect::<Vec<_>>())?;
+/// What leaders have said since then of replicas that lack what they have acknowledged.
+fn lacks(cluster: &LocalCluster, before: &[(u64, usize)]) -> anyhow::Result<String> {
+    let said = said_since(cluster, before)?;
     Ok(said.lines().filter(|line| line.contains(LACKS)).collect::<Vec<_>>().join("\n"))
 }
 

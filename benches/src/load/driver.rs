@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::task::JoinSet;
+use stoa_env::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::recorder::{Outcome, Recorder, Summary};

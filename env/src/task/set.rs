@@ -32,6 +32,11 @@ impl<T: Send + 'static> JoinSet<T> {
         self.0.join_next().await
     }
 
+    /// As [`JoinSet::join_next`], if one has ended already.
+    pub fn try_join_next(&mut self) -> Option<Result<T, JoinError>> {
+        self.0.try_join_next()
+    }
+
     /// How many have not been joined.
     pub fn len(&self) -> usize {
         self.0.len()

@@ -17,6 +17,6 @@ pub fn judge(node: u64, group: u64, term: u64, durable: &GroupLog, committed: &C
         .find(|(index, entry)| durable.entries.get(index).map(|held| (held.term, held.hash)) != Some(**entry));
     lacking.map(|(index, (of, _))| {
         let has = durable.entries.get(index).map(|held| held.term);
-        format!("node {node} leads group {group} in term {term} without entry {index} of term {of}, which was committed; it has {has:?} there")
+        format!("node {node} leads group {group} in term {term} without entry {index} of term {of}, which was committed; it has {has:?} there, and of its log {}", durable.extent())
     })
 }

@@ -31,6 +31,11 @@ impl OneVote {
         })
     }
 
+    /// Which replica the node has in this group, by what it wrote down first.
+    pub fn replica(&self, node: u64, group: u64) -> Option<u64> {
+        self.granted.get(&(node, group))?.get(&0).copied()
+    }
+
     /// The node begins in this group as another replica.
     pub fn forget(&mut self, node: u64, group: u64) {
         self.granted.remove(&(node, group));

@@ -57,6 +57,15 @@ impl GroupLog {
         self.snapshot.is_some_and(|end| end >= index)
     }
 
+    /// What there is of it, in words.
+    pub fn extent(&self) -> String {
+        let ends = self.entries.first_key_value().zip(self.entries.last_key_value());
+        let ends = ends.map(|((first, _), (last, held))| {
+            format!("{} entries, {first} to {last} in segment {}", self.entries.len(), held.segment)
+        });
+        format!("{ends:?}, range {:?}, purged {:?}, snapshot {:?}", self.range, self.purged, self.snapshot)
+    }
+
     /// Snapshots lie elsewhere, and stay.
     fn forget_log(&mut self) {
         *self = Self { snapshot: self.snapshot, ..Self::default() };

@@ -82,8 +82,6 @@ struct Judges {
     progress: Progress,
     root_states: RootStates,
     high_water: HighWater,
-    /// On which node each replica of a group lives, as it was last seen.
-    homes: BTreeMap<(u64, u64), u64>,
     /// Up to where groups of the node that is looked at were purged since the last look. One that was erased in the same
     /// sync has no snapshot any more, and needs none.
     purges: BTreeMap<u64, u64>,
@@ -112,7 +110,6 @@ impl Judges {
                     self.report("one voting majority", broken);
                     let broken = self.replica_ids.judge_members(group, members);
                     self.report("a replica id is one replica", broken);
-                    self.homes.extend(members.nodes.iter().map(|(replica, node)| ((group, *replica), *node)));
                 }
             }
             Said::Vote(vote) => self.vote(node, group, *vote, before),
@@ -142,8 +139,8 @@ impl Judges {
         }
         let broken = self.election_safety.judge(node, group, vote.term, vote.candidate);
         self.report("one leader a term", broken);
-        // What it was elected with was written before.
-        if self.homes.get(&(group, vote.candidate)) == Some(&node) {
+        // What it was elected with was written before. A replica may also hear of an earlier one of this node that led.
+        if self.one_vote.replica(node, group) == Some(vote.candidate) {
             let broken = leader_completeness::judge(node, group, vote.term, before, &self.committed);
             self.report("a leader has what was committed", broken);
         }
@@ -292,7 +289,6 @@ impl Observer {
 impl Judges {
     fn standing(&mut self, node: u64, life: u64, incarnation: u64, standing: &Standing) {
         let (group, replica) = (standing.partition.0, standing.replica.0);
-        self.homes.insert((group, replica), node);
         let broken = self.replica_ids.judge(group, replica, node, incarnation);
         self.report("a replica id is one replica", broken);
         let broken = self.progress.judge(node, life, standing);

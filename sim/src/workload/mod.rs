@@ -12,6 +12,8 @@ use stoa_client::{BatchResult, GroupWriter, ReadLevel, ReadOptions, Rows, ValueS
 use stoa_protocol::position::PartitionPosition;
 use stoa_protocol::{PartitionSetId, Position, Value};
 
+use tokio::time::Instant;
+
 use crate::chance::Chance;
 use crate::clock::WALL_BASE_US;
 use crate::history::{Demand, History, Seen, SeenRow, text_of};
@@ -19,7 +21,7 @@ use crate::judges::{Broken, judge_read, newest_wins};
 use crate::net::SimTransport;
 use crate::plan::Plan;
 use crate::trace::Trace;
-use crate::world::SimClient;
+use crate::world::{SimClient, now};
 pub use levels::LevelCounts;
 use levels::Levels;
 
@@ -48,8 +50,10 @@ entities: [item]
 features: [{group: shop/row@1, feature: number}, {group: shop/row@1, feature: text}]
 ";
 const NAME: &str = "shop/row@1";
-/// Event times lie in the last seconds before the start of the run, in no order.
-const EVENT_SPAN_US: u64 = 10_000_000;
+/// Event times lie within so much before the present, in no order: most writes of a key win, and some come too late.
+const EVENT_SPAN_US: u64 = 2_000_000;
+/// One write in so many is of an event that happened long before.
+const OLD_EVENTS: u64 = 10;
 const CALL_LIMIT: Duration = Duration::from_secs(2);
 const ROWS_OF_WRITE_MAX: u64 = 3;
 const ROWS_OF_READ_MAX: u64 = 10;
@@ -61,6 +65,7 @@ pub struct Shared {
     trace: Trace,
     /// Whether nothing strikes, so that nothing may be missing either.
     calm: bool,
+    start: Instant,
 }
 
 struct Inner {
@@ -98,7 +103,7 @@ impl Shared {
             unavailable: 0,
             levels: LevelCounts::default(),
         };
-        Self { inner: Arc::new(Mutex::new(inner)), trace, calm: plan.faults.is_empty() }
+        Self { inner: Arc::new(Mutex::new(inner)), trace, calm: plan.faults.is_empty(), start: now() }
     }
 
     /// As in a run in which something strikes: nobody promises that every read is answered.
@@ -187,7 +192,11 @@ impl Worker {
     pub async fn write_keys(&mut self, keys: &[i64]) -> bool {
         let (mut rows, mut numbers) = (Vec::new(), Vec::new());
         for &key in keys {
-            let event_time = WALL_BASE_US - self.chance.below(EVENT_SPAN_US) as i64;
+            let before = match self.chance.below(OLD_EVENTS) {
+                0 => self.chance.below(20 * EVENT_SPAN_US),
+                _ => self.chance.below(EVENT_SPAN_US),
+            };
+            let event_time = WALL_BASE_US + (now() - self.shared.start).as_micros() as i64 - before as i64;
             let delete = self.chance.hits(100_000);
             let number = self.shared.lock().history.send(self.number, key, event_time, delete);
             let values = (!delete).then(|| vec![Value::Int(number as i64), Value::String(text_of(number))]);
