@@ -68,7 +68,7 @@ pub const BUGS: &[PlantedBug] = &[
         needs "syncs that fail", |plan| short(plan, &[FailedSync])),
     line!(TruncateMiddle, "raft/src/wal/recovery.rs", LINEARIZABLE, "damage in the middle of the log is cut like a torn tail",
         scenario scenarios::rot_in_the_middle),
-    line!(BelieveUnsyncedTail, "raft/src/wal/writer.rs", DURABLE_FIRST,
+    line!(BelieveUnsyncedTail, "raft/src/wal/writer.rs", DURABLE_QUORUM,
         "what was written and not synced before a crash is believed, and not synced",
         needs "crashes", |plan| short(plan, &[CrashProcess])),
     PlantedBug {
