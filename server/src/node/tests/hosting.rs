@@ -111,7 +111,7 @@ async fn a_replica_moves_within_its_zone_and_the_old_one_is_erased_for_good() {
     cluster.settle().await;
     // Whoever holds the old one gets nothing from it.
     until("it has ended", || old.replica.trouble().is_some()).await;
-    assert_eq!(old.replica.propose(Default::default(), NODE_CALL_LIMIT).await.unwrap_err().code, ErrorCode::Halted);
+    assert_eq!(old.replica.propose(Default::default(), NODE_CALL_LIMIT).await.unwrap_err().code, ErrorCode::ReplicaOut);
     let node = cluster.node(1);
     until("what it left is erased", || {
         let recovered = node.recovered.lock().unwrap();
