@@ -46,7 +46,8 @@ pub(crate) struct GroupBudget {
 }
 
 /// The place of one proposal; dropping it gives it back.
-pub(crate) struct Place(#[allow(dead_code)] [(OwnedSemaphorePermit, Hold); 3]); // held, never read
+// Held, never read. The count falls before the permit is back, so that no other thread counts itself in beside this one.
+pub(crate) struct Place(#[allow(dead_code)] [(Hold, OwnedSemaphorePermit); 3]);
 
 impl GroupBudget {
     pub(crate) fn new(partition: PartitionId, node: NodeBudget, bounds: &Bounds) -> Self {
@@ -78,7 +79,7 @@ impl GroupBudget {
                 let message = format!("{what} are about as many as may wait for their commit; pause and send it again");
                 return Err(ErrorBody { retry_after_ms: PAUSE_MS, ..ErrorBody::new(ErrorCode::Overloaded, message) });
             };
-            permits.push((permit, gauge.hold(wanted as u64)));
+            permits.push((gauge.hold(wanted as u64), permit));
         }
         Ok(Place(permits.try_into().expect("one permit was pushed for each of three bounds")))
     }

@@ -48,7 +48,7 @@ struct Calls {
 }
 
 /// The place of a call that is here.
-struct Call(#[allow(dead_code)] (OwnedSemaphorePermit, Hold)); // held, never read
+struct Call(#[allow(dead_code)] (Hold, OwnedSemaphorePermit)); // held, never read; the count falls before the permit is back
 
 impl Calls {
     fn new(bounds: &Bounds) -> Self {
@@ -59,7 +59,7 @@ impl Calls {
     fn enter(&self) -> Result<Call, String> {
         let refused = |_| format!("{CALLS_MAX} calls of snapshot transfers are here already; send it again");
         let permit = self.places.clone().try_acquire_owned().map_err(refused)?;
-        Ok(Call((permit, self.gauge.hold(1))))
+        Ok(Call((self.gauge.hold(1), permit)))
     }
 }
 
