@@ -14,7 +14,7 @@ use stoa_sim::run::{Outcome, Planted, run};
 use stoa_sim::workload::LevelCounts;
 
 use super::options::Overrides;
-use super::report::{summary, tell_broken};
+use super::report::{replay, summary, tell_broken};
 
 /// Of one kind of fault.
 #[derive(Debug, Clone, Copy, Default)]
@@ -71,6 +71,7 @@ pub fn sweep(seeds: Range<u64>, form: Form) -> std::io::Result<bool> {
             }
             Form::Json => outcome.broken.iter().take(1).for_each(|broken| {
                 eprintln!("seed {seed} BROKEN, {}: {}", broken.judge, broken.what);
+                eprintln!("{}", replay(seed, &Overrides::default()));
             }),
         }
     }
