@@ -154,6 +154,8 @@ struct Segment {
     salt: u32,
     previous: u64,
     previous_valid: u64,
+    /// How many of its first bytes are attested as durable: by its name, by any frame in it, or by the next segment.
+    attested: u64,
     frames: Vec<Frame>,
     damaged: bool,
 }
@@ -191,13 +193,12 @@ impl DiskLog {
     }
 
     fn read_segments<'a>(&mut self, files: impl Iterator<Item = (&'a Path, u64, &'a [u8])>, see: See<'_>) {
-        let mut there = Vec::new();
-        let mut appended: Vec<(u64, usize)> = Vec::new();
+        let files: Vec<(u64, u64, &[u8])> =
+            files.filter_map(|(path, file, bytes)| Some((segment_id(path)?, file, bytes))).collect();
+        let there: Vec<u64> = files.iter().map(|(id, ..)| *id).collect();
         let mut anew = false;
         let mut last = self.segments.last_key_value().map(|(id, _)| *id);
-        for (path, file, bytes) in files {
-            let Some(id) = segment_id(path) else { continue };
-            there.push(id);
+        for &(id, file, bytes) in &files {
             let known = self.segments.get(&id);
             if known.is_none_or(|known| known.file != file || known.read > bytes.len()) {
                 let segment = Segment::begin(file, bytes, id);
@@ -205,8 +206,13 @@ impl DiskLog {
                 self.segments.insert(id, segment);
                 last = last.max(Some(id));
             }
+        }
+        let continued = self.segments.values().map(|segment| (segment.previous, segment.previous_valid));
+        let sealed: BTreeMap<u64, u64> = continued.collect();
+        let mut appended: Vec<(u64, usize)> = Vec::new();
+        for &(id, _, bytes) in &files {
             let segment = self.segments.get_mut(&id).expect("known, or just put there");
-            let from = segment.read_on(bytes, id);
+            let from = segment.read_on(bytes, id, sealed.get(&id).copied().unwrap_or(0));
             self.damaged |= segment.damaged;
             if from < segment.frames.len() {
                 appended.push((id, from));
@@ -302,34 +308,46 @@ fn take(
 impl Segment {
     fn begin(file: u64, bytes: &[u8], id: u64) -> Self {
         let begun = frames::read(bytes, id, 0, 0).map(|frame| frame.said);
-        let (previous, previous_valid, salt) = match begun {
-            Some(Said::Segment { previous, previous_valid, salt }) => (previous, previous_valid, salt),
-            _ => (0, 0, 0),
+        let (previous, previous_valid, attested, salt) = match begun {
+            Some(Said::Segment { previous, previous_valid, preamble, salt }) => (previous, previous_valid, preamble, salt),
+            _ => (0, 0, 0, 0),
         };
         // A name is durable after the beginning of its file.
         let damaged = salt == 0;
-        Self { file, read: 0, salt, previous, previous_valid, frames: Vec::new(), damaged }
+        Self { file, read: 0, salt, previous, previous_valid, attested, frames: Vec::new(), damaged }
     }
 
-    /// Reads on where the last reading ended; the place of the first new frame.
-    fn read_on(&mut self, bytes: &[u8], id: u64) -> usize {
+    /// Reads on where the last reading ended; the place of the first new frame. `sealed` is how much of it the next
+    /// segment says to be durable.
+    fn read_on(&mut self, bytes: &[u8], id: u64, sealed: u64) -> usize {
         let from = self.frames.len();
+        self.attested = self.attested.max(sealed);
         while self.read < bytes.len() {
             let next = frames::read(bytes, id, self.read, self.salt).or_else(|| self.after_damage(bytes, id));
             let Some(frame) = next else { break };
             self.read = frame.end;
             self.frames.push(frame);
         }
+        self.damaged |= (self.read as u64) < self.attested;
         from
     }
 
-    /// The next sound frame, if it says that what is no sound frame here was durable. If not, it is a torn tail.
+    /// The next sound frame, if what is no sound frame here is attested as durable. If not, it is a torn tail. Whatever
+    /// stands behind the damage may attest it, and not only what comes next: that may have been written with it.
     fn after_damage(&mut self, bytes: &[u8], id: u64) -> Option<Frame> {
-        let mut later = (self.read + 8..bytes.len()).step_by(8);
-        let frame = later.find_map(|offset| frames::read(bytes, id, offset, self.salt))?;
-        let attested = frame.durable.0 == id && frame.durable.1 > self.read as u64;
-        self.damaged |= attested;
-        attested.then_some(frame)
+        let (mut at, mut next) = (self.read + 8, None);
+        while at < bytes.len() {
+            let Some(frame) = frames::read(bytes, id, at, self.salt) else {
+                at += 8;
+                continue;
+            };
+            at = frame.end;
+            if frame.durable.0 == id {
+                self.attested = self.attested.max(frame.durable.1);
+            }
+            next.get_or_insert(frame);
+        }
+        next.filter(|_| self.attested > self.read as u64)
     }
 }
 

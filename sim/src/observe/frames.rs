@@ -53,6 +53,8 @@ pub enum Said {
         previous: u64,
         /// How much of that is valid.
         previous_valid: u64,
+        /// How many of its own first bytes were durable before it had its name.
+        preamble: u64,
         /// Begins the checksums of the other frames' headers.
         salt: u32,
     },
@@ -147,6 +149,7 @@ fn said(kind: u8, index: u64, payload: &[u8]) -> Option<Said> {
             Said::Segment {
                 previous: u64_at(payload, 32)?,
                 previous_valid: u64_at(payload, 40)?,
+                preamble: u64_at(payload, 48)?,
                 salt: hasher.finalize(),
             }
         }
