@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::lost_disk::{may_damage, rebuild};
 use super::{FaultKind, Step};
 use crate::chance::Chance;
+use crate::judges::{Broken, rot_found};
 use crate::machine::Crash;
 use crate::world::World;
 
@@ -117,6 +118,10 @@ fn found_and_mended(at: usize, lasts: Duration) -> Vec<Step> {
     let look = move |world: &mut World| {
         let well =
             world.machines[at].node().is_some_and(|node| node.status().replicas.iter().all(|r| r.trouble.is_empty()));
+        let id = world.machines[at].id();
+        if let Some(what) = rot_found::judge(id, well, world.observer.is_damaged(id)) {
+            world.broken.push(Broken { judge: "rot in a log is found", what });
+        }
         if !well {
             rebuild(world, at);
         }

@@ -22,6 +22,7 @@ pub mod progress;
 pub mod purged;
 pub mod replica_ids;
 pub mod root_state;
+pub mod rot_found;
 pub mod staleness;
 pub mod voter_sets;
 

@@ -171,6 +171,11 @@ impl DiskLog {
         self.groups.iter().map(|(id, group)| (*id, group))
     }
 
+    /// Whether what was durable is damaged, in a segment that still counts.
+    pub fn is_damaged(&self) -> bool {
+        self.damaged
+    }
+
     /// Reads what has become durable since the last time.
     pub fn refresh(&mut self, disk: &SimDisk, see: See<'_>) {
         disk.durable(|durable| {
@@ -213,7 +218,6 @@ impl DiskLog {
         for &(id, _, bytes) in &files {
             let segment = self.segments.get_mut(&id).expect("known, or just put there");
             let from = segment.read_on(bytes, id, sealed.get(&id).copied().unwrap_or(0));
-            self.damaged |= segment.damaged;
             if from < segment.frames.len() {
                 appended.push((id, from));
             }
@@ -225,11 +229,11 @@ impl DiskLog {
             self.segments.remove(id);
         }
         if anew {
-            self.replay(see);
-            return self.groups.values_mut().for_each(|group| group.suspect |= self.damaged);
+            return self.replay(see);
         }
         for (id, from) in appended {
             let segment = &self.segments[&id];
+            self.damaged |= segment.damaged;
             for frame in &segment.frames[from..] {
                 take(&mut self.groups, &mut self.seen, frame, id, false, see);
             }
@@ -253,7 +257,7 @@ impl DiskLog {
             return;
         }
         let ids: Vec<u64> = self.segments.keys().copied().collect();
-        let mut before = 0;
+        let (mut before, mut chain) = (0, Vec::new());
         for (place, &id) in ids.iter().enumerate() {
             let later = ids.get(place + 1).map(|next| &self.segments[next]);
             if later.is_some_and(|later| later.previous < id) {
@@ -262,15 +266,19 @@ impl DiskLog {
             let segment = &self.segments[&id];
             let first = segment.previous != before || before == 0;
             if first {
+                chain.clear();
                 self.groups.values_mut().for_each(GroupLog::forget_log);
                 self.groups.values_mut().for_each(|group| group.suspect = self.damaged);
             }
+            chain.push(id);
             let valid = later.filter(|later| later.previous == id).map_or(u64::MAX, |later| later.previous_valid);
             for frame in segment.frames.iter().take_while(|frame| (frame.offset as u64) < valid) {
                 take(&mut self.groups, &mut self.seen, frame, id, first, see);
             }
             before = id;
         }
+        self.damaged |= chain.iter().any(|id| self.segments[id].damaged);
+        self.groups.values_mut().for_each(|group| group.suspect |= self.damaged);
     }
 }
 

@@ -185,6 +185,13 @@ impl Observer {
         }
     }
 
+    /// Whether the log on the disk of node `node` is damaged where it was durable.
+    pub fn is_damaged(&self, node: u64) -> bool {
+        let mut inner = self.lock();
+        inner.refresh_one(node);
+        inner.nodes.get(&node).is_some_and(|eye| eye.log.is_damaged())
+    }
+
     /// Looks at all machines.
     pub fn look(&self, machines: &[Machine]) {
         let mut inner = self.lock();
