@@ -1,5 +1,9 @@
 //! Acknowledged is durable on a quorum: at the moment at which a node acknowledges a write to a client, the entry would be
 //! left by a loss of power of all machines at once on a majority of the voters' disks, in a log or in a snapshot.
+//!
+//! In a joint configuration that is majorities of both halves. Once the joint configuration itself is durable on both,
+//! nobody is elected without a majority of the newer half, and a leader counts that half alone from the moment at which it
+//! has appended the final configuration (Ongaro, Consensus: Bridging Theory and Practice, section 4.3).
 
 use std::collections::BTreeMap;
 
@@ -7,37 +11,81 @@ use super::one_majority::is_quorum;
 use crate::observe::disk_log::GroupLog;
 use crate::observe::frames::Members;
 
-/// The term of entry `index` of `group`, which is acknowledged, or what is wrong. No term where it is in snapshots alone. `disks` are what is durable on each node; `members` are the memberships that
-/// count: the last one before the entry, and those after it.
-pub fn judge<'a>(
+/// The term of entry `index` of `group`, which is acknowledged, or what is wrong. No term where it is in snapshots alone.
+/// `disks` are what is durable on each node; `members` are the memberships that count, each with its index: the last one
+/// up to the entry, and those after it.
+pub fn judge(
     group: u64,
     index: u64,
     disks: &BTreeMap<u64, &GroupLog>,
-    members: impl Iterator<Item = &'a Members> + Clone,
+    members: &[(u64, Members)],
 ) -> Result<Option<u64>, String> {
-    let mut terms: Vec<Option<u64>> = disks.values().map(|disk| disk.term_at(index)).collect();
-    terms.push(None);
-    terms.sort_unstable();
-    terms.dedup();
-    let holders = |term: Option<u64>| -> Vec<u64> {
-        let has = |disk: &&GroupLog| (term.is_some() && disk.term_at(index) == term) || disk.is_covered(index);
-        disks.iter().filter(|(_, disk)| has(disk)).map(|(node, _)| *node).collect()
-    };
-    let kept = terms.iter().rev().find(|term| {
-        let nodes = holders(**term);
-        members.clone().any(|members| {
-            is_quorum(members, &|replica| members.nodes.iter().any(|(id, node)| *id == replica && nodes.contains(node)))
+    let decides = |term| {
+        members.iter().any(|(at, members)| {
+            let on_newer_half = || {
+                let newer =
+                    Members { configs: members.configs.iter().rev().take(1).cloned().collect(), ..members.clone() };
+                holds(disks, index, term, &newer)
+            };
+            let is_final = |at| terms(disks, at).any(|term| holds(disks, at, term, members));
+            holds(disks, index, term, members) || members.configs.len() > 1 && is_final(*at) && on_newer_half()
         })
-    });
-    kept.copied().ok_or_else(|| {
+    };
+    terms(disks, index).find(|term| decides(*term)).ok_or_else(|| {
         let held: Vec<_> = disks
             .iter()
             .map(|(node, disk)| format!("node {node}: term {:?}, snapshot to {:?}", disk.term_at(index), disk.snapshot))
             .collect();
-        let members: Vec<_> = members.collect();
         format!(
             "group {group}: entry {index} is acknowledged, and on the disks is {}; members {members:?}",
             held.join("; ")
         )
     })
+}
+
+/// The terms that entry `index` has on disks, the highest first, and in the end none, for what snapshots alone have.
+fn terms(disks: &BTreeMap<u64, &GroupLog>, index: u64) -> impl Iterator<Item = Option<u64>> + use<> {
+    let mut terms: Vec<Option<u64>> = disks.values().map(|disk| disk.term_at(index)).collect();
+    terms.push(None);
+    terms.sort_unstable_by(|a, b| b.cmp(a));
+    terms.dedup();
+    terms.into_iter()
+}
+
+/// Whether entry `index` of this term is on a majority of each configuration.
+fn holds(disks: &BTreeMap<u64, &GroupLog>, index: u64, term: Option<u64>, members: &Members) -> bool {
+    let has = |node: &u64| {
+        let disk = disks.get(node);
+        disk.is_some_and(|disk| (term.is_some() && disk.term_at(index) == term) || disk.is_covered(index))
+    };
+    is_quorum(members, &|replica| members.nodes.iter().any(|(id, node)| *id == replica && has(node)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::disk_log::Held;
+
+    fn log(upto: u64) -> GroupLog {
+        GroupLog { entries: (1..=upto).map(|index| (index, Held::new(1, index))).collect(), ..GroupLog::default() }
+    }
+
+    fn verdict(upto: [u64; 4], configs: &[&[u64]]) -> bool {
+        let logs = upto.map(log);
+        let disks = (1..).zip(&logs).collect();
+        let configs = configs.iter().map(|config| config.to_vec()).collect();
+        let members = Members { configs, nodes: (1..=4).map(|id| (id, id)).collect() };
+        judge(7, 9, &disks, &[(5, members)]).is_ok()
+    }
+
+    #[test]
+    fn a_majority_of_both_halves_or_of_the_newer_one_once_the_joint_configuration_is_durable() {
+        assert!(verdict([9, 9, 0, 0], &[&[1, 2, 3]]));
+        assert!(!verdict([9, 8, 8, 9], &[&[1, 2, 3]]));
+        let joint: &[&[u64]] = &[&[1, 2, 3], &[1, 2, 4]];
+        assert!(verdict([9, 9, 0, 0], joint));
+        assert!(verdict([9, 5, 0, 9], joint));
+        assert!(!verdict([9, 4, 0, 9], joint), "the joint configuration is on one disk of the older half");
+        assert!(!verdict([9, 5, 9, 5], joint), "the older half does not decide alone");
+    }
 }

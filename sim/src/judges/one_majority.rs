@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::observe::disk_log::GroupLog;
 use crate::observe::frames::Members;
 
 /// Whether the replicas that `counts` picks are a majority of every configuration.
@@ -19,7 +20,18 @@ pub fn judge_leaders(group: u64, leaders: &[(u64, u64, Duration)], lease: Durati
     Some(format!("group {group}: a quorum follows {first:?}, and one follows {second:?} (replica, node, age)"))
 }
 
-/// The memberships seen so far, by group and index.
+/// A membership stands at `index` of a log that is `before` up to there.
+pub fn judge_next(group: u64, index: u64, members: &Members, before: &GroupLog) -> Option<String> {
+    let (_, last) = before.members.range(..index).next_back()?;
+    disjoint(last, members).map(|majority| {
+        format!(
+            "group {group}: {majority:?} are a majority of {:?}, and none is needed for one of {:?}, which follows at {index}",
+            last.configs, members.configs
+        )
+    })
+}
+
+/// All memberships that any log has had, by group and index. What is purged is in no log after a start.
 #[derive(Debug, Default)]
 pub struct Memberships {
     seen: BTreeMap<u64, BTreeMap<u64, Members>>,
@@ -27,23 +39,26 @@ pub struct Memberships {
 
 impl Memberships {
     /// A membership stands at `index` of a log of `group`.
-    pub fn judge(&mut self, group: u64, index: u64, members: &Members) -> Option<String> {
-        let seen = self.seen.entry(group).or_default();
-        if seen.insert(index, members.clone()).as_ref() == Some(members) {
-            return None;
-        }
-        let (_, before) = seen.range(..index).next_back()?;
-        disjoint(before, members).map(|majority| {
-            format!("group {group}: {majority:?} are a majority of {:?}, and none is needed for one of {:?}, which follows at {index}", before.configs, members.configs)
-        })
+    pub fn note(&mut self, group: u64, index: u64, members: &Members) {
+        self.seen.entry(group).or_default().insert(index, members.clone());
     }
 
-    /// The memberships that may decide about entry `index`: the last one before or at it, and the later ones.
-    pub fn deciding(&self, group: u64, index: u64) -> impl Iterator<Item = &Members> + Clone {
-        let seen = self.seen.get(&group);
-        let last = seen.and_then(|seen| seen.range(..=index).next_back());
-        let later = seen.into_iter().flat_map(move |seen| seen.range(index + 1..));
-        last.into_iter().chain(later).map(|(_, members)| members)
+    /// The memberships that may decide about entry `index`: by the logs that there are the last one before or at it, and
+    /// the later ones; and the last one that there has been.
+    pub fn deciding<'a>(
+        &'a self,
+        group: u64,
+        index: u64,
+        logs: impl Iterator<Item = &'a GroupLog>,
+    ) -> Vec<(u64, Members)> {
+        let mut all: Vec<(u64, &Members)> = logs.flat_map(|log| log.members.iter().map(|(at, m)| (*at, m))).collect();
+        let last = all.iter().map(|(at, _)| *at).filter(|at| *at <= index).max();
+        all.retain(|(at, _)| *at > index || Some(*at) == last);
+        let seen = self.seen.get(&group).and_then(|seen| seen.range(..=index).next_back());
+        all.extend(seen.map(|(at, members)| (*at, members)));
+        all.sort_by_key(|(at, _)| *at);
+        all.dedup();
+        all.into_iter().map(|(at, members)| (at, members.clone())).collect()
     }
 }
 
@@ -68,16 +83,28 @@ mod tests {
         Members { configs: configs.iter().map(|config| config.to_vec()).collect(), nodes: Vec::new() }
     }
 
+    fn log(members: &[(u64, &[&[u64]])]) -> GroupLog {
+        let members = members.iter().map(|(at, configs)| (*at, self::members(configs))).collect();
+        GroupLog { members, ..GroupLog::default() }
+    }
+
     #[test]
     fn memberships_that_could_decide_apart_are_seen() {
-        let mut seen = Memberships::default();
-        assert_eq!(seen.judge(1, 0, &members(&[&[1, 2, 3]])), None);
-        assert_eq!(seen.judge(1, 5, &members(&[&[1, 2, 3], &[1, 2, 4]])), None, "a joint one");
-        assert_eq!(seen.judge(1, 6, &members(&[&[1, 2, 4]])), None);
-        assert_eq!(seen.judge(1, 9, &members(&[&[1, 2, 4, 5]])), None, "one more at once");
-        assert!(seen.judge(1, 12, &members(&[&[1, 6, 7]])).is_some(), "two exchanged at once");
-        assert_eq!(seen.deciding(1, 5).count(), 4);
-        assert_eq!(seen.deciding(1, 4).count(), 5);
+        let next = |before: &[(u64, &[&[u64]])], configs: &[&[u64]]| judge_next(1, 9, &members(configs), &log(before));
+        assert_eq!(next(&[], &[&[1, 2, 3]]), None);
+        assert_eq!(next(&[(0, &[&[1, 2, 3]])], &[&[1, 2, 3], &[1, 2, 4]]), None, "a joint one");
+        assert_eq!(next(&[(0, &[&[1, 2, 3]]), (5, &[&[1, 2, 3], &[1, 2, 4]])], &[&[1, 2, 4]]), None);
+        assert_eq!(next(&[(6, &[&[1, 2, 4]])], &[&[1, 2, 4, 5]]), None, "one more at once");
+        assert!(next(&[(6, &[&[1, 2, 4, 5]])], &[&[1, 6, 7]]).is_some(), "two exchanged at once");
+    }
+
+    #[test]
+    fn the_last_membership_before_an_entry_and_all_later_ones_decide_about_it() {
+        let logs = [log(&[(0, &[&[1, 2, 3]]), (5, &[&[1, 2, 4]])]), log(&[(0, &[&[1, 2, 3]]), (8, &[&[1, 5, 4]])])];
+        let mut all = Memberships::default();
+        all.note(1, 3, &members(&[&[1, 2, 9]]));
+        let at = |index| all.deciding(1, index, logs.iter()).into_iter().map(|(at, _)| at).collect::<Vec<_>>();
+        assert_eq!((at(4), at(5), at(9)), (vec![0, 3, 5, 8], vec![3, 5, 8], vec![3, 8]));
     }
 
     #[test]

@@ -3,5 +3,6 @@
 
 /// Node `node` has started on its disk; `well` if it says that no replica is in trouble.
 pub fn judge(node: u64, well: bool, damaged: bool) -> Option<String> {
-    (well && damaged).then(|| format!("node {node}: its log is damaged where it was durable, and all of its replicas are well"))
+    (well && damaged)
+        .then(|| format!("node {node}: its log is damaged where it was durable, and all of its replicas are well"))
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::frames::{self, Frame, LogId, Said, Vote};
+use super::frames::{self, Frame, LogId, Members, Said, Vote};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::disk::SimDisk;
@@ -24,6 +24,8 @@ pub struct Held {
 pub struct GroupLog {
     /// The entries.
     pub entries: BTreeMap<u64, Held>,
+    /// The memberships among them, and those that were among them and are purged.
+    pub members: BTreeMap<u64, Members>,
     /// The vote.
     pub vote: Option<Vote>,
     /// The commit position.
@@ -73,7 +75,7 @@ impl GroupLog {
 
     fn take(&mut self, frame: &Frame, segment: u64) {
         match &frame.said {
-            Said::Entry { term, hash, moved, .. } => {
+            Said::Entry { term, hash, moved, members } => {
                 let held = |(first, last): (u64, u64)| (first..=last).contains(&frame.index);
                 // What is moved and not here any more was dropped since.
                 if !moved {
@@ -81,6 +83,10 @@ impl GroupLog {
                     self.range = Some((first, frame.index));
                 }
                 if !moved || self.range.is_some_and(held) {
+                    match members {
+                        Some(members) => drop(self.members.insert(frame.index, members.as_ref().clone())),
+                        None => drop(self.members.remove(&frame.index)),
+                    }
                     self.entries.insert(frame.index, Held { term: *term, hash: *hash, segment });
                 }
             }
@@ -89,10 +95,15 @@ impl GroupLog {
             Said::Truncate(keep) => {
                 self.entries =
                     std::mem::take(&mut self.entries).into_iter().filter(|(at, _)| Some(*at) <= *keep).collect();
+                self.members.retain(|at, _| Some(*at) <= *keep);
                 self.range = self.range.zip(*keep).map(|((first, last), keep)| (first, last.min(keep)));
                 self.range = self.range.filter(|(first, last)| first <= last);
             }
             Said::Purge(id) => {
+                // A snapshot of another replica takes the place of what is not here, memberships among it.
+                if self.term_at(id.index) != Some(id.term) {
+                    self.members.clear();
+                }
                 self.entries = self.entries.split_off(&(id.index + 1));
                 self.purged = Some(*id);
                 self.range = self.range.map(|(first, last)| (first.max(id.index + 1), last));
@@ -317,7 +328,9 @@ impl Segment {
     fn begin(file: u64, bytes: &[u8], id: u64) -> Self {
         let begun = frames::read(bytes, id, 0, 0).map(|frame| frame.said);
         let (previous, previous_valid, attested, salt) = match begun {
-            Some(Said::Segment { previous, previous_valid, preamble, salt }) => (previous, previous_valid, preamble, salt),
+            Some(Said::Segment { previous, previous_valid, preamble, salt }) => {
+                (previous, previous_valid, preamble, salt)
+            }
             _ => (0, 0, 0, 0),
         };
         // A name is durable after the beginning of its file.

@@ -106,7 +106,8 @@ impl Judges {
                 let broken = self.log_matching.judge(node, group, (frame.index, *term), *hash, previous);
                 self.report("logs match", broken);
                 if let Some(members) = members {
-                    let broken = self.memberships.judge(group, frame.index, members);
+                    let broken = one_majority::judge_next(group, frame.index, members, before);
+                    self.memberships.note(group, frame.index, members);
                     self.report("one voting majority", broken);
                     let broken = self.replica_ids.judge_members(group, members);
                     self.report("a replica id is one replica", broken);
@@ -327,7 +328,8 @@ impl Inner {
         self.judged.acknowledged += 1;
         let Self { nodes, judges, .. } = self;
         let disks: BTreeMap<u64, &GroupLog> = nodes.iter().map(|(node, eye)| (*node, eye.log.group(group))).collect();
-        match durable_quorum::judge(group, index, &disks, judges.memberships.deciding(group, index)) {
+        let members = judges.memberships.deciding(group, index, disks.values().copied());
+        match durable_quorum::judge(group, index, &disks, &members) {
             Err(what) => judges.report("acknowledged is durable on a quorum", Some(what)),
             // Who has it knows now what is committed; who has another one there has not heard of it yet.
             Ok(Some(term)) => {
