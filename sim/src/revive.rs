@@ -25,7 +25,7 @@ pub(crate) async fn revive(
     let keys: Vec<i64> = (0..world.plan.keys).collect();
     // All keys lie in all partitions together; a call fails if one of them takes no write, or gives no row.
     while !prober.write_keys(&keys).await {
-        in_time(healed, || "not every partition takes writes".into())?;
+        in_time(healed, || format!("not every partition takes writes: {}", world.leadership()))?;
         world.pass(POLL).await;
     }
     let writable = now() - healed;

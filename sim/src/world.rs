@@ -238,6 +238,25 @@ impl World {
         None
     }
 
+    /// Where all replicas stand, in words.
+    pub fn leadership(&self) -> String {
+        let mut said = Vec::new();
+        for node in self.machines.iter().filter_map(Machine::node) {
+            let of = |standing, members, trouble: Option<_>| {
+                format!("node {}: {standing:?} {members:?} {}", node.info().id, trouble.unwrap_or_default())
+            };
+            let partitions = node.all_hosted();
+            said.extend(partitions.iter().map(|h| of(h.replica.standing(), h.replica.members(), h.replica.trouble())));
+            let status = node.status();
+            let out = status.replicas.iter().filter(|replica| !replica.trouble.is_empty());
+            said.extend(
+                out.map(|replica| format!("node {}, group {}: {}", node.info().id, replica.partition, replica.trouble)),
+            );
+            said.extend(node.root_replica().map(|root| of(root.standing(), root.members(), root.trouble())));
+        }
+        said.join("; ")
+    }
+
     /// The group that nobody leads, if there is one; a group that two lead is a judge's matter.
     pub fn leaderless(&self) -> Option<String> {
         let (mut groups, mut led) = (BTreeSet::new(), BTreeSet::new());

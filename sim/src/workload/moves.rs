@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use stoa_client::AdminError;
+use stoa_protocol::map::PartitionInfo;
 use stoa_protocol::message::{AbortMove, MoveInfo, PlacementAnswer, ReplaceNode, ReplaceReplica};
 use stoa_protocol::{ClusterMap, ErrorCode, NodeId};
 
@@ -141,11 +142,10 @@ impl Operator {
         }
         // Two at once: of one partition at the most one is taken, unless both ask for the same.
         let mut second = self.some_replacement(&map).unwrap_or(first);
-        if self.chance.hits(500_000) {
-            second.partition = first.partition;
-            let replicas = map.partition(first.partition).map(|info| info.replicas.clone()).unwrap_or_default();
-            let other = *self.chance.pick(&replicas);
-            (second.replica, second.to) = (other.id, other.node);
+        if self.chance.hits(500_000)
+            && let Some(partition) = map.partition(first.partition)
+        {
+            second = self.replacement_in(&map, partition).unwrap_or(first);
         }
         self.trace.note(format_args!("and at once {second:?}"));
         let (one, two) = tokio::join!(
@@ -168,6 +168,10 @@ impl Operator {
     fn some_replacement(&self, map: &ClusterMap) -> Option<ReplaceReplica> {
         let partitions: Vec<_> = map.sets.iter().flat_map(|set| &set.partitions).collect();
         let partition = (!partitions.is_empty()).then(|| *self.chance.pick(&partitions))?;
+        self.replacement_in(map, partition)
+    }
+
+    fn replacement_in(&self, map: &ClusterMap, partition: &PartitionInfo) -> Option<ReplaceReplica> {
         let replica = *self.chance.pick(&partition.replicas);
         let zone = &map.node(replica.node)?.zone;
         let in_place = self.moves == Moves::InPlaceToo;
