@@ -28,6 +28,7 @@ use crate::panics;
 use crate::plan::Plan;
 use crate::revive::revive;
 use crate::trace::Trace;
+use crate::workload::lives::work_in_lives;
 use crate::workload::moves::{MoveCounts, Operator};
 use crate::workload::{CATALOG, Counts, Shared, Worker};
 use crate::world::{SimClient, World, now};
@@ -155,7 +156,17 @@ async fn phases(world: &mut World, shared: &Shared, outcome: &mut Outcome) -> Re
     let mut workers: Vec<JoinHandle<()>> = Vec::new();
     for (number, client) in clients.iter().enumerate() {
         let worker = open(world, number, client, shared).await?;
-        workers.push(spawn_unwatched(worker.work(stop.clone())));
+        workers.push(match world.plan.work.mortal {
+            true => spawn_unwatched(work_in_lives(
+                world.door(),
+                number,
+                worker,
+                shared.clone(),
+                world.plan.clone(),
+                stop.clone(),
+            )),
+            false => spawn_unwatched(worker.work(stop.clone())),
+        });
     }
     let operator = Operator::new(
         world.client(world.plan.clients).await.map_err(|e| e.to_string())?,
