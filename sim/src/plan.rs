@@ -26,6 +26,10 @@ pub struct Work {
     pub partial_per_million: u64,
     /// Whether clients end in the middle of their work, and others come in their place.
     pub mortal: bool,
+    /// Whether the catalog is changed.
+    pub definitions: bool,
+    /// Whether there are bulk loads.
+    pub loads: bool,
 }
 
 impl Work {
@@ -34,19 +38,49 @@ impl Work {
         Self {
             partial_per_million: *Chance::new(seed, "partial rows").pick(&[0, 300_000, 600_000, 900_000]),
             mortal: Chance::new(seed, "mortal clients").hits(400_000),
+            definitions: Chance::new(seed, "catalog changes").hits(400_000),
+            loads: Chance::new(seed, "bulk loads").hits(400_000),
         }
     }
 
+    /// The kinds that are named, with commas between; "none" names none. Half of the writes are partial then.
+    ///
+    /// # Errors
+    /// If there is no kind of that name.
+    pub fn named(names: &str) -> Result<Self, String> {
+        let mut work = Self::default();
+        for name in names.split(',') {
+            match name {
+                "none" => {}
+                "partial" => work.partial_per_million = 500_000,
+                "mortal" => work.mortal = true,
+                "catalog" => work.definitions = true,
+                "loads" => work.loads = true,
+                _ => return Err(format!("there is no work named {name:?}: partial, mortal, catalog, loads or none")),
+            }
+        }
+        Ok(work)
+    }
+
     /// Each kind by name, and whether it is in the plan.
-    pub fn kinds(&self) -> [(&'static str, bool); 2] {
-        [("partial rows", self.partial_per_million > 0), ("mortal clients", self.mortal)]
+    pub fn kinds(&self) -> [(&'static str, bool); 4] {
+        [
+            ("partial rows", self.partial_per_million > 0),
+            ("mortal clients", self.mortal),
+            ("catalog changes", self.definitions),
+            ("bulk loads", self.loads),
+        ]
     }
 }
 
 impl fmt::Display for Work {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { partial_per_million, mortal } = self;
-        write!(f, "partial rows {} %, mortal clients {mortal}", partial_per_million / 10_000)
+        let Self { partial_per_million, mortal, definitions, loads } = self;
+        let percent = partial_per_million / 10_000;
+        write!(
+            f,
+            "partial rows {percent} %, mortal clients {mortal}, catalog changes {definitions}, bulk loads {loads}"
+        )
     }
 }
 

@@ -3,6 +3,7 @@
 //! they stand ([`crate::observe`]).
 
 pub mod bounds;
+pub mod catalog_grows;
 pub mod committed;
 pub mod digests;
 pub mod durable_quorum;

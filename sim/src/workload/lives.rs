@@ -18,7 +18,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// acknowledged its heir does not know, and its reads need not show.
 pub(super) const LIFE_STRIDE: usize = 1_000;
 
-/// Works as client `number` until told to stop, in one life after the other; the first is that of `worker`.
+/// Works as client `number` until told to stop, in one life after the other; the first is that of `worker`. The last
+/// one, if one lives.
 pub async fn work_in_lives(
     door: Door,
     number: usize,
@@ -26,7 +27,7 @@ pub async fn work_in_lives(
     shared: Shared,
     plan: Plan,
     stop: Arc<AtomicBool>,
-) {
+) -> Option<Worker> {
     let chance = Chance::new(plan.seed, &format!("lives of {number}"));
     let mut id = number;
     let mut worker = Some((None, worker));
@@ -43,11 +44,13 @@ pub async fn work_in_lives(
             continue;
         };
         // Dropping the future is its death: nothing of it runs after.
-        if tokio::time::timeout(chance.between(LIFE.0, LIFE.1), living.work(stop.clone())).await.is_ok() {
-            return;
+        let life = chance.between(LIFE.0, LIFE.1);
+        if let Ok(worker) = tokio::time::timeout(life, living.work(stop.clone())).await {
+            return Some(worker);
         }
         drop(client);
         shared.note_death(id);
         id += LIFE_STRIDE;
     }
+    None
 }

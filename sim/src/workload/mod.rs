@@ -1,9 +1,11 @@
 //! What clients do: writes with event times out of order, deletes, and multi-gets, over the client crate as it is
 //! shipped. Everything is noted in the history, and every row that is read is judged at once.
 
+pub mod definer;
 mod extra;
 mod levels;
 pub mod lives;
+pub mod loader;
 pub mod moves;
 mod partial;
 
@@ -11,9 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use stoa_client::{BatchResult, ReadLevel, ReadOptions, Rows, ValueStatus, View, WriteRow, WriterOptions};
+use stoa_client::{BatchResult, ReadLevel, ReadOptions, Rows, ValueStatus, View, WriteError, WriteRow, WriterOptions};
 use stoa_protocol::position::PartitionPosition;
-use stoa_protocol::{PartitionSetId, Position};
+use stoa_protocol::{ErrorClass, ErrorCode, PartitionSetId, Position};
 
 use tokio::time::Instant;
 
@@ -143,7 +145,7 @@ impl Shared {
         let inner = self.lock();
         let Inner { history, rows_read, reads, unavailable, levels, extra, .. } = &*inner;
         Counts {
-            acknowledged: history.acknowledged(),
+            acknowledged: history.acknowledged() - extra.loaded_rows,
             reads: *reads,
             rows_read: *rows_read,
             unavailable: *unavailable,
@@ -197,8 +199,8 @@ impl Worker {
         Ok(Self { number, shared, chance, keys: plan.keys, pace: plan.pace, view, writer, partial, set, own, levels })
     }
 
-    /// Works until it is told to stop.
-    pub async fn work(mut self, stop: Arc<AtomicBool>) {
+    /// Works until it is told to stop, and is then as it was: with the group and the view that it opened at first.
+    pub async fn work(mut self, stop: Arc<AtomicBool>) -> Self {
         while !stop.load(Ordering::Relaxed) {
             match self.chance.below(10) {
                 0..=2 => self.write().await,
@@ -207,6 +209,12 @@ impl Worker {
             }
             tokio::time::sleep(self.chance.between(Duration::ZERO, self.pace)).await;
         }
+        self
+    }
+
+    /// Its name in a trace.
+    pub fn name(&self) -> String {
+        format!("c{}", self.number)
     }
 
     fn some_keys(&self, max: u64) -> Vec<i64> {
@@ -293,6 +301,10 @@ impl Worker {
             Err(error) => {
                 let open = error.may_have_happened();
                 self.shared.trace.note(format_args!("failed c{} {rows:?} open {open} {error}", self.number));
+                if error.class() == ErrorClass::Reject && !is_of_the_future(error) {
+                    let what = format!("a batch that fits was refused: {error}");
+                    broken.push(Broken { judge: "what fits is taken", what });
+                }
                 if !open {
                     rows.iter().for_each(|&number| history.fail(number));
                 }
@@ -361,4 +373,10 @@ impl Worker {
         }
         whole
     }
+}
+
+/// Whether a leader whose calendar is behind took a batch for one of the future, as it may.
+fn is_of_the_future(error: &WriteError) -> bool {
+    let WriteError::Rejected(last) = error else { return false };
+    last.refusal().is_some_and(|refusal| refusal.code == ErrorCode::EventInFuture)
 }
