@@ -35,6 +35,8 @@ pub enum Bug {
     OlderEventWins,
     /// A row is published before all of its values are written.
     TornRow,
+    /// An update takes the features away that it does not name.
+    ForgetAbsent,
     /// A read that asks for a position is answered before the position is applied.
     IgnorePosition,
     /// A strong read is served without asking a quorum.

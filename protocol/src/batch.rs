@@ -142,9 +142,11 @@ impl RowBatch {
 
     /// Checks that the batch can be applied to a group of this definition: schema version, features, types, canonical
     /// keys, values, event times not after `event_time_max` (microseconds). Apply does not check again.
+    ///
+    /// A batch of an earlier schema version fits: a version of a group only grows, by features after its last.
     pub fn check(&self, group: &FeatureGroup, event_time_max: i64) -> Result<(), ErrorBody> {
         let fail = |code, message: String| Err(ErrorBody::new(code, message));
-        if self.schema_version != group.schema_version || self.group != group.id {
+        if self.schema_version > group.schema_version || self.group != group.id {
             let message = format!(
                 "the batch is for group {} schema {}, and {} is group {} schema {}",
                 self.group,
@@ -575,9 +577,13 @@ mod tests {
     #[test]
     fn a_batch_that_does_not_fit_its_group_is_refused_with_the_reason() {
         let batch = sample();
-        let mut other = group();
-        other.schema_version = 2;
-        assert_eq!(batch.check(&other, 1_000).unwrap_err().code, ErrorCode::SchemaMismatch);
+        let mut grown = group();
+        grown.schema_version = 2;
+        assert_eq!(batch.check(&grown, 1_000), Ok(()), "what was laid out before features were appended fits");
+        let mut builder = RowBatchBuilder::new(&grown, &[0]);
+        builder.delete(&key(1), 0, 0);
+        let newer = builder.finish().unwrap();
+        assert_eq!(newer.check(&group(), 1_000).unwrap_err().code, ErrorCode::SchemaMismatch);
         let mut other = group();
         other.features[1].ty = FeatureType::Binary;
         assert_eq!(batch.check(&other, 1_000).unwrap_err().code, ErrorCode::SchemaMismatch);

@@ -18,6 +18,7 @@ pub mod observe;
 pub mod panics;
 pub mod plan;
 pub mod revive;
+pub mod rows;
 pub mod run;
 pub mod scenarios;
 pub mod trace;

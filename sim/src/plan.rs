@@ -19,6 +19,71 @@ pub enum Moves {
     InPlaceToo,
 }
 
+/// What clients do besides whole rows and reads. Each is drawn from a stream of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Work {
+    /// How many writes in a million give some features of a row alone.
+    pub partial_per_million: u64,
+    /// Whether clients end in the middle of their work, and others come in their place.
+    pub mortal: bool,
+    /// Whether the catalog is changed.
+    pub definitions: bool,
+    /// Whether there are bulk loads.
+    pub loads: bool,
+}
+
+impl Work {
+    /// That of a seed.
+    pub fn draw(seed: u64) -> Self {
+        Self {
+            partial_per_million: *Chance::new(seed, "partial rows").pick(&[0, 300_000, 600_000, 900_000]),
+            mortal: Chance::new(seed, "mortal clients").hits(400_000),
+            definitions: Chance::new(seed, "catalog changes").hits(400_000),
+            loads: Chance::new(seed, "bulk loads").hits(400_000),
+        }
+    }
+
+    /// The kinds that are named, with commas between; "none" names none. Half of the writes are partial then.
+    ///
+    /// # Errors
+    /// If there is no kind of that name.
+    pub fn named(names: &str) -> Result<Self, String> {
+        let mut work = Self::default();
+        for name in names.split(',') {
+            match name {
+                "none" => {}
+                "partial" => work.partial_per_million = 500_000,
+                "mortal" => work.mortal = true,
+                "catalog" => work.definitions = true,
+                "loads" => work.loads = true,
+                _ => return Err(format!("there is no work named {name:?}: partial, mortal, catalog, loads or none")),
+            }
+        }
+        Ok(work)
+    }
+
+    /// Each kind by name, and whether it is in the plan.
+    pub fn kinds(&self) -> [(&'static str, bool); 4] {
+        [
+            ("partial rows", self.partial_per_million > 0),
+            ("mortal clients", self.mortal),
+            ("catalog changes", self.definitions),
+            ("bulk loads", self.loads),
+        ]
+    }
+}
+
+impl fmt::Display for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { partial_per_million, mortal, definitions, loads } = self;
+        let percent = partial_per_million / 10_000;
+        write!(
+            f,
+            "partial rows {percent} %, mortal clients {mortal}, catalog changes {definitions}, bulk loads {loads}"
+        )
+    }
+}
+
 /// What clients must have done before a run counts as one: idle time proves nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Least {
@@ -62,6 +127,8 @@ pub struct Plan {
     pub lease_reads: bool,
     /// What an operator does.
     pub moves: Moves,
+    /// What clients do besides.
+    pub work: Work,
     /// The timing of replication.
     pub timing: RaftTiming,
 }
@@ -89,6 +156,7 @@ impl Plan {
             faults,
             moves,
             fault_pause: None,
+            work: Work::draw(seed),
             timing: RaftTiming::default(),
         }
     }
@@ -143,7 +211,7 @@ impl fmt::Display for Plan {
         write!(
             f,
             "seed {}: {} nodes, {} partitions, {} clients, {} keys, {:?} of work at a pace of {:?}, reserve {}, \
-             lease reads {}, moves {:?}, faults (up to {} at once, each with its longest pause) [",
+             lease reads {}, moves {:?}, {}, faults (up to {} at once, each with its longest pause) [",
             self.seed,
             self.nodes,
             self.partitions,
@@ -154,6 +222,7 @@ impl fmt::Display for Plan {
             self.reserve,
             self.lease_reads,
             self.moves,
+            self.work,
             self.overlap,
         )?;
         for (place, kind) in self.faults.iter().enumerate() {

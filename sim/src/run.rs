@@ -26,14 +26,19 @@ use crate::net::NetCounts;
 use crate::observe::Judged;
 use crate::panics;
 use crate::plan::Plan;
-use crate::revive::revive;
+use crate::revive::{LIVENESS_LIMIT, revive};
 use crate::trace::Trace;
+use crate::workload::definer::Definer;
+use crate::workload::lives::work_in_lives;
+use crate::workload::loader::Loader;
 use crate::workload::moves::{MoveCounts, Operator};
 use crate::workload::{CATALOG, Counts, Shared, Worker};
 use crate::world::{SimClient, World, now};
 
 /// Within this time a cluster without faults is formed and knows its catalog.
 pub(crate) const FORM_LIMIT: Duration = Duration::from_secs(30);
+/// Keys that are asked for at once in the audit.
+const AUDIT_ROWS: usize = 256;
 pub(crate) const POLL: Duration = Duration::from_millis(50);
 
 /// What came of a run.
@@ -152,11 +157,16 @@ async fn phases(world: &mut World, shared: &Shared, outcome: &mut Outcome) -> Re
     clients[0].apply(definitions, FORM_LIMIT).await.map_err(|e| format!("the catalog was not taken: {e}"))?;
 
     let stop = Arc::new(AtomicBool::new(false));
-    let mut workers: Vec<JoinHandle<()>> = Vec::new();
+    let mut workers: Vec<JoinHandle<Option<Worker>>> = Vec::new();
     for (number, client) in clients.iter().enumerate() {
         let worker = open(world, number, client, shared).await?;
-        workers.push(spawn_unwatched(worker.work(stop.clone())));
+        let (stop, plan) = (stop.clone(), world.plan.clone());
+        workers.push(match world.plan.work.mortal {
+            true => spawn_unwatched(work_in_lives(world.door(), number, worker, shared.clone(), plan, stop)),
+            false => spawn_unwatched(async move { Some(worker.work(stop).await) }),
+        });
     }
+    let others = Others::begin(world, shared, &stop).await?;
     let operator = Operator::new(
         world.client(world.plan.clients).await.map_err(|e| e.to_string())?,
         &world.plan,
@@ -174,15 +184,99 @@ async fn phases(world: &mut World, shared: &Shared, outcome: &mut Outcome) -> Re
     world.heal();
     let healed = now();
     stop.store(true, Ordering::Relaxed);
+    let mut veterans = Vec::new();
     for worker in workers {
-        worker.await.map_err(|error| format!("a client panicked: {error}"))?;
+        veterans.extend(worker.await.map_err(|error| format!("a client panicked: {error}"))?);
     }
+    let (definer, loader) = others.end().await?;
     outcome.alive = Some(revive(world, shared, &clients, healed).await?);
     for (number, client) in clients.iter().enumerate() {
         world.observer.client_bounds(number, &client.bounds());
     }
     operator.abort();
-    audit(world, shared, &clients).await
+    let mut keys: Vec<i64> = (0..world.plan.keys).collect();
+    serve_veterans(world, veterans, &keys).await?;
+    if let Some(mut definer) = definer {
+        definer.finish(LIVENESS_LIMIT).await?;
+        for (number, client) in clients.iter().enumerate() {
+            definer.use_appended(client, number).await?;
+        }
+        settle(world).await?;
+        for machine in &world.machines {
+            let what = machine.node().and_then(|node| definer.judge(machine.id(), &node.state()));
+            world.broken.extend(what.map(|what| Broken { judge: "the catalog is what was defined", what }));
+        }
+    }
+    if let Some(mut loader) = loader {
+        loader.finish(LIVENESS_LIMIT).await?;
+        keys.extend(loader.keys());
+    }
+    settle(world).await?;
+    audit(world, shared, &clients, &keys).await
+}
+
+/// Who works beside the clients, if the plan has them.
+struct Others {
+    definer: Option<JoinHandle<Definer>>,
+    loader: Option<JoinHandle<Loader>>,
+}
+
+impl Others {
+    async fn begin(world: &mut World, shared: &Shared, stop: &Arc<AtomicBool>) -> Result<Self, String> {
+        let (work, first) = (world.plan.work, world.plan.clients + 1);
+        let definer = match work.definitions {
+            true => Some(Definer::new(connect(world, first).await?, shared.clone(), world.plan.seed)),
+            false => None,
+        };
+        let loader = match work.loads {
+            true => Some(Loader::new(connect(world, first + 1).await?, shared.clone(), &world.plan)),
+            false => None,
+        };
+        Ok(Self {
+            definer: definer.map(|definer| spawn_unwatched(definer.work(stop.clone()))),
+            loader: loader.map(|loader| spawn_unwatched(loader.work(stop.clone()))),
+        })
+    }
+
+    /// Waits for them, once they are told to stop.
+    async fn end(self) -> Result<(Option<Definer>, Option<Loader>), String> {
+        let definer = match self.definer {
+            Some(definer) => Some(definer.await.map_err(|error| format!("the definer panicked: {error}"))?),
+            None => None,
+        };
+        let loader = match self.loader {
+            Some(loader) => Some(loader.await.map_err(|error| format!("the loader panicked: {error}"))?),
+            None => None,
+        };
+        Ok((definer, loader))
+    }
+}
+
+/// Groups and views that were opened at the beginning serve, whatever the catalog has become since.
+async fn serve_veterans(world: &mut World, veterans: Vec<Worker>, keys: &[i64]) -> Result<(), String> {
+    let end = now() + LIVENESS_LIMIT;
+    for mut worker in veterans {
+        while !(worker.write_keys(keys).await && worker.read_keys(keys, Demand::Any).await) {
+            if now() > end {
+                return Err(format!("{} cannot write or read by what it opened long ago", worker.name()));
+            }
+            world.pass(POLL).await;
+        }
+    }
+    Ok(())
+}
+
+/// Waits until all replicas are equal again.
+async fn settle(world: &mut World) -> Result<(), String> {
+    let end = now() + LIVENESS_LIMIT;
+    while let Some(why) = world.unequal() {
+        if now() > end {
+            return Err(format!("replicas are not equal after the last writes: {why}"));
+        }
+        world.pass(POLL).await;
+    }
+    world.compare();
+    Ok(())
 }
 
 pub(crate) async fn connect(world: &mut World, number: usize) -> Result<SimClient, String> {
@@ -215,12 +309,13 @@ pub(crate) async fn open(
 }
 
 /// Every key from every zone. All replicas are equal now, so whichever answers must have everything.
-async fn audit(world: &World, shared: &Shared, clients: &[SimClient]) -> Result<(), String> {
-    let keys: Vec<i64> = (0..world.plan.keys).collect();
+async fn audit(world: &World, shared: &Shared, clients: &[SimClient], keys: &[i64]) -> Result<(), String> {
     for (number, client) in clients.iter().enumerate().take(crate::world::ZONES.len()) {
         let mut auditor = Worker::open(world.plan.clients + 1 + number, client, shared, &world.plan).await?;
-        if !auditor.read_keys(&keys, Demand::All).await {
-            return Err(format!("the client of zone {number} cannot read every key at the end"));
+        for some in keys.chunks(AUDIT_ROWS) {
+            if !auditor.read_keys(some, Demand::All).await {
+                return Err(format!("the client of zone {number} cannot read every key at the end"));
+            }
         }
     }
     Ok(())

@@ -144,14 +144,13 @@ impl World {
 
     /// A client of number `number`, in a zone in turn.
     pub async fn client(&self, number: usize) -> Result<SimClient, stoa_client::ConnectError> {
-        let zone = ZONES[number % ZONES.len()];
-        let identity = PeerIdentity::Client("app".into());
-        let transport = self.net.transport(&format!("c{number}"), zone, identity);
+        self.door().client(number, 0).await
+    }
+
+    /// Where clients come in.
+    pub fn door(&self) -> Door {
         let seeds = self.machines.iter().map(Machine::addr).collect();
-        let caller = Caller { project: "shop".into(), principal: String::new() };
-        let clock: Arc<dyn Clock> = Arc::new(SimClock::new(self.start, 0, number as u64, 0));
-        let entropy = Arc::new(Chance::new(self.plan.seed, &format!("client {number}")));
-        Client::with(transport, seeds, zone, caller, clock, entropy).await
+        Door { net: self.net.clone(), seeds, seed: self.plan.seed, start: self.start }
     }
 
     /// Lets time pass, and compares replicas meanwhile.
@@ -379,5 +378,28 @@ fn options(plan: &Plan, id: u64) -> NodeOptions {
         },
         snapshot_log_bytes: 32 << 10,
         partition_bytes_max: 1 << 30,
+    }
+}
+
+/// Where clients come in: what one needs to connect to the cluster.
+#[derive(Clone)]
+pub struct Door {
+    net: Net,
+    seeds: Vec<SocketAddr>,
+    seed: u64,
+    start: Instant,
+}
+
+impl Door {
+    /// A client of number `number`, in a zone in turn, in one of its lives; 0 is the first.
+    pub async fn client(&self, number: usize, life: usize) -> Result<SimClient, stoa_client::ConnectError> {
+        let zone = ZONES[number % ZONES.len()];
+        let identity = PeerIdentity::Client("app".into());
+        let transport = self.net.transport(&format!("c{number}"), zone, identity);
+        let caller = Caller { project: "shop".into(), principal: String::new() };
+        let clock: Arc<dyn Clock> = Arc::new(SimClock::new(self.start, 0, number as u64, 0));
+        let purpose = if life == 0 { format!("client {number}") } else { format!("client {number} life {life}") };
+        let entropy = Arc::new(Chance::new(self.seed, &purpose));
+        Client::with(transport, self.seeds.clone(), zone, caller, clock, entropy).await
     }
 }

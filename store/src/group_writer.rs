@@ -117,7 +117,7 @@ impl GroupWriter {
             standing = tombstone.is_none();
         }
         let delete = batch.op(row) == RowOp::Delete;
-        if standing && !delete {
+        if standing && !delete && !planted!(ForgetAbsent) {
             self.new.copy_from(&self.old);
         } else {
             self.new.clear(plan);

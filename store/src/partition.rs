@@ -284,7 +284,8 @@ impl Partition {
 /// times) the leader has checked alone.
 fn fits(batch: &RowBatch, group: &FeatureGroup, keys: &[stoa_protocol::KeyType]) -> Result<(), ErrorBody> {
     let mismatch = |message| Err(ErrorBody::new(ErrorCode::SchemaMismatch, message));
-    if batch.schema_version() != group.schema_version {
+    // Features keep place, name and type for ever, so a batch of an earlier schema fits a later one.
+    if batch.schema_version() > group.schema_version {
         return mismatch(format!(
             "the batch is of schema {}, and {} is at schema {}",
             batch.schema_version(),

@@ -72,7 +72,7 @@ enum Op {
     Write { group: u64, stamp_by: i64, step: Option<(u128, u64)>, features: Vec<u16>, rows: Vec<(Row, u64)> },
     Append(u64, FeatureType),
     Contradict(u64),
-    OldSchema(u64),
+    NewerSchema(u64),
     Snapshot,
 }
 
@@ -127,7 +127,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         }),
         1 => (1..3u64, 0..7usize).prop_map(|(group, ty)| Op::Append(group, types()[ty])),
         1 => (1..3u64).prop_map(Op::Contradict),
-        1 => (1..3u64).prop_map(Op::OldSchema),
+        1 => (1..3u64).prop_map(Op::NewerSchema),
         1 => Just(Op::Snapshot),
     ]
 }
@@ -187,7 +187,7 @@ impl Bench {
                 let outcome = self.apply(&Command::Define(other));
                 assert!(matches!(outcome, Outcome::Refused(e) if e.code == ErrorCode::Conflict));
             }
-            Op::OldSchema(id) => {
+            Op::NewerSchema(id) => {
                 let mut newer = self.definitions[&id].clone();
                 newer.schema_version += 1;
                 let batch = batch(&newer, &[], &[]);
@@ -215,7 +215,10 @@ impl Bench {
         }
         let stamp_us = self.model.time_us.max(0) + stamp_by;
         let step = step.map(|(session, sequence)| SessionStep { session, sequence });
-        let batch = batch(&definition, &features, &filled);
+        // A writer that was opened before features were appended lays batches out by the schema it knows.
+        let first = group(id);
+        let knows_first = stamp_by % 2 == 1 && features.iter().all(|f| usize::from(*f) < first.features.len());
+        let batch = batch(if knows_first { &first } else { &definition }, &features, &filled);
         let bytes = batch.bytes().to_vec();
         let outcome = self.apply(&Command::Write { stamp_us, step, batch });
         self.model.time_us = stamp_us;

@@ -19,14 +19,21 @@ pub(super) const WAITING_BATCHES_MAX: usize = 2;
 const BATCH_DEADLINE: Duration = Duration::from_secs(30);
 
 /// The first batch of a partition that was not acknowledged.
-pub(super) struct LaneFailure {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaneFailure {
+    /// The partition.
     pub partition: PartitionId,
+    /// The batch's number there.
     pub sequence: u64,
+    /// Why.
     pub error: String,
 }
 
-/// The writers of all partitions.
-pub(super) struct Lanes<T: Transport> {
+/// The writers of all partitions: what a load does once its file is cut into batches.
+///
+/// It knows no file. Batches of a session are sent in the order of their numbers, and whoever sends them all again, under
+/// the same session, goes on where the session had come to.
+pub struct Lanes<T: Transport> {
     client: Client<T>,
     session: u128,
     told: Arc<Told>,
@@ -51,6 +58,7 @@ struct Sums {
 }
 
 impl<T: Transport> Lanes<T> {
+    /// Writers of a session; none works before its partition's first batch comes. `total` rows are told to `progress`.
     pub fn new(client: Client<T>, session: u128, progress: Arc<dyn Progress>, total: Option<u64>) -> Self {
         let told = Arc::new(Told { sums: Mutex::default(), progress, total });
         Self { client, session, told, lanes: BTreeMap::new(), tasks: Vec::new() }

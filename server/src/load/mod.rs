@@ -29,6 +29,7 @@ mod text;
 pub use batcher::{Batcher, ReadyBatch};
 pub use error::LoadError;
 pub use identity::{LoadIdentity, load_session_id};
+pub use lanes::{LaneFailure, Lanes};
 pub use options::{LoadOptions, UnknownColumns};
 pub use row::{BadRow, Chunk, LoadRow, ROW_BYTES_MAX};
 pub use run::{

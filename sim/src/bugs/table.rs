@@ -7,9 +7,10 @@ use stoa_planted::Bug;
 use super::worlds::{altering_network, lying_disks, replaying_network};
 use super::{PlantedBug, Switch, Way};
 use crate::plan::FaultKind::{self, CrashProcess, CutZone, FailedSync, Hold, Loss, PowerLossOfAll, Spikes};
-use crate::plan::{Least, Moves, Plan};
+use crate::plan::{Least, Moves, Plan, Work};
 use crate::scenarios;
 
+const ABSENT: &str = "absent features keep their values";
 const DIGESTS: &str = "equal digests at equal positions";
 const DURABLE_FIRST: &str = "a promise is durable first";
 const DURABLE_QUORUM: &str = "acknowledged is durable on a quorum";
@@ -92,6 +93,11 @@ pub const BUGS: &[PlantedBug] = &[
         needs "nothing", |plan| short(plan, &[])),
     line!(TornRow, "store/src/group_writer.rs", HALF_ROW, "an update writes the first of its values alone",
         needs "nothing", |plan| short(plan, &[])),
+    line!(ForgetAbsent, "store/src/group_writer.rs", ABSENT, "an update takes the features away that it does not name",
+    needs "partial rows", |plan| {
+        short(plan, &[]);
+        plan.work.partial_per_million = 300_000;
+    }),
     line!(IgnorePosition, "store/src/reader.rs", OWN_WRITES,
         "a read that asks for a position is answered before the position is applied",
         needs "followers that lag", |plan| short(plan, &[Loss, Hold])),
@@ -149,6 +155,7 @@ fn short(plan: &mut Plan, faults: &[FaultKind]) {
     plan.faults = faults.to_vec();
     plan.overlap = 1;
     plan.moves = Moves::None;
+    plan.work = Work::default();
     plan.fault_pause = Some(Duration::from_millis(800));
 }
 

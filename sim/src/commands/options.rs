@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use stoa_sim::plan::{FaultKind, Moves, Plan};
+use stoa_sim::plan::{FaultKind, Moves, Plan, Work};
 
 /// Parts of a plan that are not those of its seed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
@@ -26,6 +26,9 @@ pub struct Overrides {
     /// No operator moves replicas.
     #[arg(long)]
     pub no_moves: bool,
+    /// What clients do besides whole rows and reads: partial, mortal, catalog, loads, with commas between; "none" for none.
+    #[arg(long)]
+    pub work: Option<String>,
 }
 
 impl Overrides {
@@ -46,6 +49,9 @@ impl Overrides {
         if self.no_moves {
             plan.moves = Moves::None;
         }
+        if let Some(names) = &self.work {
+            plan.work = Work::named(names).map_err(std::io::Error::other)?;
+        }
         Ok(plan)
     }
 
@@ -58,7 +64,7 @@ impl Overrides {
 
     /// The options as they are written.
     pub fn words(&self) -> String {
-        let Self { faults, chaos_s, clients, partitions, overlap, no_moves } = self;
+        let Self { faults, chaos_s, clients, partitions, overlap, no_moves, work } = self;
         let mut words = String::new();
         let mut push = |name: &str, value: Option<String>| {
             if let Some(value) = value {
@@ -70,6 +76,7 @@ impl Overrides {
         push("clients", clients.map(|n| n.to_string()));
         push("partitions", partitions.map(|n| n.to_string()));
         push("overlap", overlap.map(|n| n.to_string()));
+        push("work", work.clone());
         words.push_str(if *no_moves { " --no-moves" } else { "" });
         words
     }

@@ -12,7 +12,7 @@ pub fn summary(outcome: &Outcome) -> String {
         None => "never healed".into(),
     };
     format!(
-        "{:?} simulated; {} rows acknowledged, {} reads of {} rows ({}), {} unavailable; {} messages, {} lost, {} cut, {} doubled; {compared} \
+        "{:?} simulated; {} rows acknowledged, {} reads of {} rows ({}), {} unavailable; {}; {} messages, {} lost, {} cut, {} doubled; {compared} \
          comparisons of replicas; {judged:?}; {:?}; faults {strikes:?}; {alive}; trace {} lines, hash {:032x}",
         outcome.simulated,
         counts.acknowledged,
@@ -20,6 +20,7 @@ pub fn summary(outcome: &Outcome) -> String {
         counts.rows_read,
         counts.levels,
         counts.unavailable,
+        counts.extra,
         net.sent,
         net.lost,
         net.cut,

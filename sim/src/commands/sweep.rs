@@ -11,7 +11,7 @@ use stoa_sim::faults::TABLE;
 use stoa_sim::judges::bounds::HighWater;
 use stoa_sim::plan::{FaultKind, LEAST, Plan};
 use stoa_sim::run::{Outcome, Planted, run};
-use stoa_sim::workload::LevelCounts;
+use stoa_sim::workload::{ExtraCounts, LevelCounts};
 
 use super::options::Overrides;
 use super::report::{replay, summary, tell_broken};
@@ -36,6 +36,9 @@ struct Totals {
     rows: u64,
     unavailable: u64,
     levels: LevelCounts,
+    extra: ExtraCounts,
+    /// In how many runs each kind of work besides was drawn, and in how many it was done.
+    works: BTreeMap<&'static str, (u64, u64)>,
     longest: Duration,
     longest_seed: u64,
     faults: BTreeMap<FaultKind, Struck>,
@@ -102,6 +105,12 @@ impl Totals {
         self.rows += counts.rows_read;
         self.unavailable += counts.unavailable;
         self.levels += counts.levels;
+        self.extra += counts.extra;
+        for (name, drawn) in outcome.plan.work.kinds() {
+            let (runs_drawn, runs_done) = self.works.entry(name).or_default();
+            *runs_drawn += u64::from(drawn);
+            *runs_done += u64::from(drawn && counts.extra.did(name));
+        }
         self.high_water.merge(&outcome.high_water);
         if let Some((_, equal)) = outcome.alive.filter(|(_, equal)| *equal > self.longest) {
             (self.longest, self.longest_seed) = (equal, seed);
@@ -134,6 +143,10 @@ impl Totals {
             (format!("{:?}", entry.kind), told)
         };
         let faults: serde_json::Map<String, Value> = TABLE.iter().filter(|entry| entry.drawn).map(fault).collect();
+        let work = |(name, &(drawn, runs)): (&&str, &(u64, u64))| {
+            ((*name).to_owned(), json!({ "drawn": drawn, "runs": runs }))
+        };
+        let works: serde_json::Map<String, Value> = self.works.iter().map(work).collect();
         let bound = |(name, bound, high)| json!({ "name": name, "bound": bound, "high_water": high });
         let bounds: Vec<Value> = self.high_water.table().map(bound).collect();
         json!({
@@ -147,6 +160,7 @@ impl Totals {
             "reads": self.reads,
             "rows_read": self.rows,
             "unavailable": self.unavailable,
+            "work": works,
             "longest_recovery_s": self.longest.as_secs_f64(),
             "longest_recovery_seed": self.longest_seed,
             "idle_seeds": self.idle,
@@ -178,6 +192,10 @@ impl fmt::Display for Totals {
             self.longest,
             self.longest_seed,
         )?;
+        writeln!(f, "  work besides: {}", self.extra)?;
+        for (name, (drawn, runs)) in &self.works {
+            writeln!(f, "    {name}: drawn in {drawn} runs, done in {runs}")?;
+        }
         writeln!(f, "  {:<18} {:<12} {:>6} {:>6} {:>8}", "fault", "numbers", "drawn", "struck", "times")?;
         for entry in TABLE.iter().filter(|entry| entry.drawn) {
             let Struck { drawn, runs, times } = self.faults.get(&entry.kind).copied().unwrap_or_default();

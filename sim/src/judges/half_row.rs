@@ -1,13 +1,16 @@
-//! No half row: all values of a row are of one write.
+//! No half row: of every write that a row shows anything of, it shows all values, or newer ones.
 
-use crate::history::{History, Seen, text_of};
+use crate::history::{History, Seen};
+use crate::rows::FEATURES;
 
-/// Both values are there and belong together.
-pub fn judge(_: &History, seen: &Seen) -> Option<String> {
+/// Every value is one that may stand if the writes of which the row shows something were applied, and nothing else is
+/// known.
+pub fn judge(history: &History, seen: &Seen) -> Option<String> {
     let row = seen.row.as_ref()?;
-    let whole = match (row.number, &row.text) {
-        (Some(number), Some(text)) => *text == text_of(number as u64),
-        _ => false,
-    };
-    (!whole).then(|| format!("key {}: number {:?} with text {:?}", seen.key, row.number, row.text))
+    let top = history.top(seen.key, row)?;
+    let shown = history.shown_in(seen.key, row);
+    let sure = |write: &crate::history::Write| shown.iter().any(|shown| shown.event == write.event);
+    let torn = (0..FEATURES.len())
+        .find(|feature| !history.may_stand(seen.key, *feature, top.event, sure).contains(&row.values[*feature]))?;
+    Some(format!("key {}: {} of {row:?} does not go with {shown:?}", seen.key, FEATURES[torn]))
 }

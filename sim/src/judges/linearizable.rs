@@ -32,15 +32,16 @@ mod tests {
     use stoa_protocol::read::ConfirmBy;
 
     use super::*;
-    use crate::history::{Demand, Rule, SeenRow, text_of};
+    use crate::history::{Demand, Rule, SeenRow, Took};
+    use crate::rows::{Features, What, whole_row};
+
+    const WHOLE: What = What::Update(Features::ALL);
 
     /// A strong read of key 1, sent at a moment, that shows a write or nothing.
     fn strong(history: &History, sent: u64, number: Option<u64>) -> Seen {
-        let row = number.and_then(|number| history.write(number)).map(|write| SeenRow {
-            event_time: write.event.0,
-            number: Some(write.event.1 as i64),
-            text: Some(text_of(write.event.1)),
-        });
+        let row = number
+            .and_then(|number| history.write(number))
+            .map(|write| SeenRow { event_time: write.event.0, values: whole_row(write.number()) });
         let level = ReadLevel::Linearizable { by: ConfirmBy::ReadIndex };
         Seen { client: 1, key: 1, sent, demand: Demand::Any, level, age: None, stale: false, row }
     }
@@ -48,15 +49,15 @@ mod tests {
     #[test]
     fn what_was_acknowledged_before_the_read_is_shown_whatever_came_later() {
         let mut history = History::new(Rule::Newest);
-        let old = history.send(0, 1, 10, false);
-        history.settle(old, true);
-        let new = history.send(0, 1, 20, false);
+        let old = history.send(0, 1, 10, WHOLE);
+        history.acknowledge(old, Took::Applied);
+        let new = history.send(0, 1, 20, WHOLE);
         let sent = history.tick();
         for number in [old, new] {
             assert_eq!(judge(&history, &strong(&history, sent, Some(number))), None, "the new one may be seen, or not");
         }
         assert!(judge(&history, &strong(&history, sent, None)).is_some(), "the old one is not there");
-        history.settle(new, true);
+        history.acknowledge(new, Took::Applied);
         assert_eq!(judge(&history, &strong(&history, sent, Some(old))), None, "it was sent before the acknowledgement");
         let later = history.tick();
         assert!(judge(&history, &strong(&history, later, Some(old))).is_some());
@@ -67,7 +68,7 @@ mod tests {
     #[test]
     fn what_a_strong_read_has_shown_every_later_one_shows() {
         let mut history = History::new(Rule::Newest);
-        let [first, second] = [10, 20].map(|time| history.send(0, 1, time, false));
+        let [first, second] = [10, 20].map(|time| history.send(0, 1, time, WHOLE));
         let beside = history.tick();
         let seen = strong(&history, beside, Some(second));
         assert_eq!(judge(&history, &seen), None, "nobody has acknowledged it, and it may be seen");
@@ -81,10 +82,10 @@ mod tests {
     #[test]
     fn a_missing_row_that_only_a_delete_explains_is_that_delete_from_then_on() {
         let mut history = History::new(Rule::Newest);
-        let row = history.send(0, 1, 10, false);
-        history.settle(row, true);
-        let [early, late] = [20, 30].map(|time| history.send(0, 1, time, true));
-        let between = history.send(0, 1, 25, false);
+        let row = history.send(0, 1, 10, WHOLE);
+        history.acknowledge(row, Took::Applied);
+        let [early, late] = [20, 30].map(|time| history.send(0, 1, time, What::Delete));
+        let between = history.send(0, 1, 25, WHOLE);
         let sent = history.tick();
         let none = strong(&history, sent, None);
         assert_eq!(judge(&history, &none), None);
@@ -92,7 +93,7 @@ mod tests {
         let after = history.tick();
         assert!(judge(&history, &strong(&history, after, Some(row))).is_some(), "one of the deletes stands");
         assert_eq!(judge(&history, &strong(&history, after, Some(between))), None, "the early one may");
-        history.settle(early, false);
+        history.fail(early);
         let none = strong(&history, after, None);
         history.note_strong(&none);
         let last = history.tick();

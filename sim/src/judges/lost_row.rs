@@ -16,9 +16,9 @@ pub fn judge(history: &History, seen: &Seen) -> Option<String> {
 pub(super) fn missing(history: &History, seen: &Seen, winner: &Write) -> Option<String> {
     let may_stand = |event: Event| event == winner.event || history.beats(event, winner.event);
     let stands = match &seen.row {
-        Some(row) => row.number.and_then(|n| history.write(n as u64)).is_some_and(|write| may_stand(write.event)),
+        Some(row) => history.top(seen.key, row).is_some_and(|write| may_stand(write.event)),
         // No row: a delete that stands. One that failed does not.
-        None => history.of(seen.key).any(|w| w.delete && w.known != Known::Failed && may_stand(w.event)),
+        None => history.of(seen.key).any(|w| w.deletes() && w.known != Known::Failed && may_stand(w.event)),
     };
     (!stands).then(|| format!("key {}: read {:?}, and acknowledged was {winner:?}", seen.key, seen.row))
 }

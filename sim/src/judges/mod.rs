@@ -3,6 +3,7 @@
 //! they stand ([`crate::observe`]).
 
 pub mod bounds;
+pub mod catalog_grows;
 pub mod committed;
 pub mod digests;
 pub mod durable_quorum;
@@ -18,6 +19,7 @@ pub mod newest_wins;
 pub mod one_majority;
 pub mod one_vote;
 pub mod own_writes;
+pub mod partial_rows;
 pub mod progress;
 pub mod purged;
 pub mod replica_ids;
@@ -41,8 +43,9 @@ pub struct Broken {
 pub type ReadJudge = fn(&History, &Seen) -> Option<String>;
 
 /// The judges of reads, by name.
-pub const READ_JUDGES: [(&str, ReadJudge); 7] = [
+pub const READ_JUDGES: [(&str, ReadJudge); 8] = [
     ("no half row", half_row::judge),
+    ("absent features keep their values", partial_rows::judge),
     ("no invented value", invented::judge),
     ("no acknowledged row lost", lost_row::judge),
     ("own writes are read", own_writes::judge),

@@ -2,7 +2,7 @@
 //! sent, and applied only if no newer one had been acknowledged before it was sent; what stands in the end is not older
 //! than what was reported applied.
 
-use crate::history::{Demand, History, Known, Seen};
+use crate::history::{Demand, History, Known, Seen, Took};
 
 /// Judges what a write's answer says of a row.
 pub fn judge_answer(history: &History, number: u64, said_older: bool) -> Option<String> {
@@ -22,12 +22,17 @@ pub fn judge_answer(history: &History, number: u64, said_older: bool) -> Option<
     }
 }
 
-/// Judges the audit: the row that stands is not beaten by an acknowledged write of its key.
+/// Judges what is read: nothing of a write that was called older is shown, and in the audit the event that stands is not
+/// beaten by an acknowledged one of its key.
 pub fn judge_read(history: &History, seen: &Seen) -> Option<String> {
+    let row = seen.row.as_ref()?;
+    if let Some(older) = history.shown_in(seen.key, row).into_iter().find(|write| write.took == Took::Older) {
+        return Some(format!("key {}: {older:?} was called older, and {row:?} shows it", seen.key));
+    }
     if seen.demand != Demand::All {
         return None;
     }
-    let standing = history.write(seen.row.as_ref()?.number? as u64)?;
+    let standing = history.top(seen.key, row)?;
     let winner = history.winner(seen.key, seen.sent, |_| true)?;
     history
         .beats(winner.event, standing.event)

@@ -44,7 +44,10 @@ fn with_drift(claimed: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::{Demand, Rule};
+    use crate::history::{Demand, Rule, Took};
+    use crate::rows::{Features, What};
+
+    const WHOLE: What = What::Update(Features::ALL);
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -59,8 +62,8 @@ mod tests {
     #[tokio::test(flavor = "current_thread", start_paused = true)]
     async fn what_was_acknowledged_longer_ago_than_claimed_or_allowed_is_shown() {
         let mut history = History::new(Rule::Newest);
-        let number = history.send(0, 1, 10, false);
-        history.settle(number, true);
+        let number = history.send(0, 1, 10, WHOLE);
+        history.acknowledge(number, Took::Applied);
         tokio::time::sleep(MS * 100).await;
         let sent = history.tick();
         let broken = |level, age| judge(&history, &nothing(sent, level, age, false)).is_some();

@@ -21,6 +21,7 @@ use stoa_raft::{Promise, RaftAnswer, RaftCall, RaftTiming, Standing, open_envelo
 use crate::disk::SimDisk;
 use crate::judges::Broken;
 use crate::judges::bounds::HighWater;
+use crate::judges::catalog_grows::Catalogs;
 use crate::judges::committed::Committed;
 use crate::judges::election_safety::ElectionSafety;
 use crate::judges::log_matching::LogMatching;
@@ -81,6 +82,7 @@ struct Judges {
     replica_ids: ReplicaIds,
     progress: Progress,
     root_states: RootStates,
+    catalogs: Catalogs,
     high_water: HighWater,
     /// Up to where groups of the node that is looked at were purged since the last look. One that was erased in the same
     /// sync has no snapshot any more, and needs none.
@@ -204,6 +206,8 @@ impl Observer {
             let judges = &mut inner.judges;
             let broken = judges.root_states.judge(id, &node.state());
             judges.report("equal root states at equal versions", broken);
+            let broken = judges.catalogs.judge(id, machine.life(), &node.state());
+            judges.report("what a node has of the catalog only grows", broken);
             let broken = judges.high_water.judge(&format!("node {id}"), &node.bounds());
             judges.report("what is bounded stays in its bounds", broken);
             let incarnation = node.info().incarnation;

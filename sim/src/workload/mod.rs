@@ -1,29 +1,37 @@
 //! What clients do: writes with event times out of order, deletes, and multi-gets, over the client crate as it is
 //! shipped. Everything is noted in the history, and every row that is read is judged at once.
 
+pub mod definer;
+mod extra;
 mod levels;
+pub mod lives;
+pub mod loader;
 pub mod moves;
+mod partial;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use stoa_client::{BatchResult, GroupWriter, ReadLevel, ReadOptions, Rows, ValueStatus, View, WriteRow, WriterOptions};
+use stoa_client::{BatchResult, ReadLevel, ReadOptions, Rows, ValueStatus, View, WriteError, WriteRow, WriterOptions};
 use stoa_protocol::position::PartitionPosition;
-use stoa_protocol::{PartitionSetId, Position, Value};
+use stoa_protocol::{ErrorClass, ErrorCode, PartitionSetId, Position};
 
 use tokio::time::Instant;
 
 use crate::chance::Chance;
 use crate::clock::WALL_BASE_US;
-use crate::history::{Demand, History, Seen, SeenRow, text_of};
+use crate::history::{Demand, History, Seen, SeenRow, Took, Write};
 use crate::judges::{Broken, judge_read, newest_wins};
 use crate::net::SimTransport;
 use crate::plan::Plan;
+use crate::rows::{FEATURES, What, value_of};
 use crate::trace::Trace;
 use crate::world::{SimClient, now};
+pub use extra::ExtraCounts;
 pub use levels::LevelCounts;
 use levels::Levels;
+use partial::{FeatureWriter, Partial};
 
 /// The catalog of a run.
 pub const CATALOG: &str = "
@@ -40,14 +48,26 @@ name: row
 version: 1
 entity: item
 event_time: event_time
-features: [{name: number, type: Int64}, {name: text, type: String}]
+features:
+  - {name: number, type: Int64}
+  - {name: text, type: String}
+  - {name: real, type: Float64}
+  - {name: flag, type: Bool}
+  - {name: items, type: Array<Int64>}
+  - {name: vector, type: 'FixedArray<Float32, 4>'}
 ---
 kind: feature_view
 project: shop
 name: row
 version: 1
 entities: [item]
-features: [{group: shop/row@1, feature: number}, {group: shop/row@1, feature: text}]
+features:
+  - {group: shop/row@1, feature: number}
+  - {group: shop/row@1, feature: text}
+  - {group: shop/row@1, feature: real}
+  - {group: shop/row@1, feature: flag}
+  - {group: shop/row@1, feature: items}
+  - {group: shop/row@1, feature: vector}
 ";
 const NAME: &str = "shop/row@1";
 /// Event times lie within so much before the present, in no order: most writes of a key win, and some come too late.
@@ -75,6 +95,7 @@ struct Inner {
     reads: u64,
     unavailable: u64,
     levels: LevelCounts,
+    extra: ExtraCounts,
 }
 
 /// What clients have done.
@@ -90,6 +111,8 @@ pub struct Counts {
     pub unavailable: u64,
     /// Rows that were judged, by level.
     pub levels: LevelCounts,
+    /// What was done besides.
+    pub extra: ExtraCounts,
 }
 
 impl Shared {
@@ -102,6 +125,7 @@ impl Shared {
             reads: 0,
             unavailable: 0,
             levels: LevelCounts::default(),
+            extra: ExtraCounts::default(),
         };
         Self { inner: Arc::new(Mutex::new(inner)), trace, calm: plan.faults.is_empty(), start: now() }
     }
@@ -119,14 +143,24 @@ impl Shared {
     /// What was done so far.
     pub fn counts(&self) -> Counts {
         let inner = self.lock();
-        let Inner { history, rows_read, reads, unavailable, levels, .. } = &*inner;
+        let Inner { history, rows_read, reads, unavailable, levels, extra, .. } = &*inner;
         Counts {
-            acknowledged: history.acknowledged(),
+            acknowledged: history.acknowledged() - extra.loaded_rows,
             reads: *reads,
             rows_read: *rows_read,
             unavailable: *unavailable,
             levels: *levels,
+            extra: *extra,
         }
+    }
+
+    /// A client has ended in the middle of its work.
+    fn note_death(&self, client: usize) {
+        let mut inner = self.lock();
+        let orphaned = inner.history.open_of(client);
+        self.trace.note(format_args!("death c{client}, {orphaned} rows under way"));
+        inner.extra.deaths += 1;
+        inner.extra.orphaned += orphaned;
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -142,7 +176,8 @@ pub struct Worker {
     keys: i64,
     pace: Duration,
     view: View<SimTransport>,
-    writer: GroupWriter<SimTransport>,
+    writer: FeatureWriter,
+    partial: Partial,
     set: PartitionSetId,
     /// What this client has had acknowledged.
     own: Position,
@@ -158,13 +193,14 @@ impl Worker {
         let session = number.is_multiple_of(2).then(|| u128::from(chance.bits()) + 1);
         let options = WriterOptions { deadline: CALL_LIMIT, session, ..WriterOptions::default() };
         let set = group.definition().set;
-        let writer = group.writer(&["number", "text"], options).map_err(|e| e.to_string())?;
+        let writer = FeatureWriter::open(&group, (0..FEATURES.len()).collect(), options)?;
+        let partial = Partial::open(&group, plan, number, options)?;
         let (shared, own, levels) = (shared.clone(), Position::new(), Levels::new(plan, number));
-        Ok(Self { number, shared, chance, keys: plan.keys, pace: plan.pace, view, writer, set, own, levels })
+        Ok(Self { number, shared, chance, keys: plan.keys, pace: plan.pace, view, writer, partial, set, own, levels })
     }
 
-    /// Works until it is told to stop.
-    pub async fn work(mut self, stop: Arc<AtomicBool>) {
+    /// Works until it is told to stop, and is then as it was: with the group and the view that it opened at first.
+    pub async fn work(mut self, stop: Arc<AtomicBool>) -> Self {
         while !stop.load(Ordering::Relaxed) {
             match self.chance.below(10) {
                 0..=2 => self.write().await,
@@ -173,6 +209,12 @@ impl Worker {
             }
             tokio::time::sleep(self.chance.between(Duration::ZERO, self.pace)).await;
         }
+        self
+    }
+
+    /// Its name in a trace.
+    pub fn name(&self) -> String {
+        format!("c{}", self.number)
     }
 
     fn some_keys(&self, max: u64) -> Vec<i64> {
@@ -188,8 +230,9 @@ impl Worker {
         self.write_keys(&keys).await;
     }
 
-    /// Writes a new row of each key; whether all were acknowledged.
+    /// Writes a new row of each key, or some features of each; whether all were acknowledged.
     pub async fn write_keys(&mut self, keys: &[i64]) -> bool {
+        let FeatureWriter { features, order, writer } = self.partial.draw().unwrap_or(&self.writer);
         let (mut rows, mut numbers) = (Vec::new(), Vec::new());
         for &key in keys {
             let before = match self.chance.below(OLD_EVENTS) {
@@ -198,13 +241,14 @@ impl Worker {
             };
             let event_time = WALL_BASE_US + (now() - self.shared.start).as_micros() as i64 - before as i64;
             let delete = self.chance.hits(100_000);
-            let number = self.shared.lock().history.send(self.number, key, event_time, delete);
-            let values = (!delete).then(|| vec![Value::Int(number as i64), Value::String(text_of(number))]);
+            let what = if delete { What::Delete } else { What::Update(*features) };
+            let number = self.shared.lock().history.send(self.number, key, event_time, what);
+            let values = (!delete).then(|| order.iter().map(|feature| value_of(number, *feature)).collect());
             rows.push(WriteRow { key: vec![key.into()], event_time, sequence: number, values });
             numbers.push(number);
         }
-        self.shared.trace.note(format_args!("write c{} {keys:?} {numbers:?}", self.number));
-        let results = match self.writer.write_rows(&rows).await {
+        self.shared.trace.note(format_args!("write c{} {keys:?} {numbers:?} {order:?}", self.number));
+        let results = match writer.write_rows(&rows).await {
             Ok(results) => results,
             Err(error) => {
                 let what = format!("rows that fit were refused: {error}");
@@ -212,6 +256,12 @@ impl Worker {
                 return false;
             }
         };
+        let mut told: Vec<u32> = results.iter().flat_map(|result| result.rows.clone()).collect();
+        told.sort_unstable();
+        if !told.into_iter().eq(0..rows.len() as u32) {
+            let what = format!("{} rows were written, and told was {results:?}", rows.len());
+            self.shared.lock().broken.push(Broken { judge: "every row's outcome is told once", what });
+        }
         // Every one of them, also after one that failed: what is not settled is judged by nobody.
         let taken = results.iter().filter(|result| self.settle(result, &numbers)).count();
         taken == results.len()
@@ -219,14 +269,20 @@ impl Worker {
 
     fn settle(&mut self, result: &BatchResult, numbers: &[u64]) -> bool {
         let mut inner = self.shared.lock();
-        let Inner { history, broken, .. } = &mut *inner;
+        let Inner { history, broken, extra, .. } = &mut *inner;
         let rows: Vec<u64> = result.rows.iter().map(|&row| numbers[row as usize]).collect();
         match &result.result {
             Ok(answer) => {
                 self.shared.trace.note(format_args!("wrote c{} {rows:?} at {}", self.number, answer.index));
                 for (place, &number) in rows.iter().enumerate() {
-                    history.settle(number, true);
                     let older = answer.older.contains(&(place as u32));
+                    let took = match older {
+                        _ if answer.repeated => Took::Untold,
+                        true => Took::Older,
+                        false => Took::Applied,
+                    };
+                    history.acknowledge(number, took);
+                    extra.partial_rows += u64::from(history.write(number).is_some_and(Write::is_partial));
                     if answer.repeated {
                         continue;
                     }
@@ -245,8 +301,12 @@ impl Worker {
             Err(error) => {
                 let open = error.may_have_happened();
                 self.shared.trace.note(format_args!("failed c{} {rows:?} open {open} {error}", self.number));
+                if error.class() == ErrorClass::Reject && !is_of_the_future(error) {
+                    let what = format!("a batch that fits was refused: {error}");
+                    broken.push(Broken { judge: "what fits is taken", what });
+                }
                 if !open {
-                    rows.iter().for_each(|&number| history.settle(number, false));
+                    rows.iter().for_each(|&number| history.fail(number));
                 }
                 false
             }
@@ -280,15 +340,13 @@ impl Worker {
                 return false;
             }
         };
-        let (Some(number), Some(text)) = (answer.column("number"), answer.column("text")) else {
-            unreachable!("the view has both columns")
-        };
+        let columns = FEATURES.map(|name| answer.column(name).expect("the view has them all"));
         let mut inner = self.shared.lock();
-        let Inner { history, broken, rows_read, reads, unavailable, levels } = &mut *inner;
+        let Inner { history, broken, rows_read, reads, unavailable, levels, .. } = &mut *inner;
         *reads += 1;
         let mut whole = true;
         for (row, &key) in keys.iter().enumerate() {
-            let status = number.status(row);
+            let status = columns[0].status(row);
             if status == ValueStatus::Unavailable {
                 whole = false;
                 *unavailable += 1;
@@ -300,8 +358,7 @@ impl Worker {
             }
             let seen_row = answer.event_time(row, 0).map(|event_time| SeenRow {
                 event_time,
-                number: number.i64(row),
-                text: text.str(row).map(str::to_owned),
+                values: columns.iter().map(|column| column.to_value(row)).collect(),
             });
             let age = self.levels.age(answer.age(row, 0));
             let stale = status == ValueStatus::Stale;
@@ -316,4 +373,10 @@ impl Worker {
         }
         whole
     }
+}
+
+/// Whether a leader whose calendar is behind took a batch for one of the future, as it may.
+fn is_of_the_future(error: &WriteError) -> bool {
+    let WriteError::Rejected(last) = error else { return false };
+    last.refusal().is_some_and(|refusal| refusal.code == ErrorCode::EventInFuture)
 }
