@@ -28,6 +28,7 @@ pub fn minimise(seed: u64, given: Overrides) -> std::io::Result<bool> {
     search.shorter()?;
     for change in [
         (|best| Overrides { no_moves: true, ..best }) as fn(Overrides) -> Overrides,
+        |best| Overrides { work: Some("none".into()), ..best },
         |best| Overrides { overlap: Some(1), ..best },
         |best| Overrides { partitions: Some(1), ..best },
         |best| Overrides { clients: Some(1), ..best },
