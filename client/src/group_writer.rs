@@ -279,8 +279,10 @@ impl<T: Transport> GroupWriter<T> {
             let result =
                 self.group.client.write(partition, batch, &WriteOptions { deadline, step, on_lost_answer }).await;
             match result {
-                Ok(answer) if place.on_applied(answer.repeated) => return Ok(answer),
-                Ok(_) => {}
+                Ok(answer) => {
+                    place.on_applied();
+                    return Ok(answer);
+                }
                 Err(error) if error.may_have_happened() => return Err(error),
                 // Another batch has the number: this one was not applied under it, and the next number is free.
                 Err(error) if has_code(&error, ErrorCode::SessionConflict) && place.on_taken() => {}
@@ -315,7 +317,7 @@ impl<T: Transport> GroupWriter<T> {
             place.on_given_up();
             return Err(refused);
         }
-        if !place.on_applied(true) {
+        if !place.on_used() {
             // The number was contested, so it may be another batch that was applied. The next one is nobody else's, and
             // this one is refused.
             return Err(refused);

@@ -7,11 +7,11 @@
 //! 2. A batch whose outcome is open keeps its number, over failures and dropped calls, until an answer says that it was
 //!    applied, or it is refused for good and a quorum says that it was not.
 //! 3. Even then a copy of it may still be on its way, as may a batch of a writer that had the session before. The number
-//!    is *contested*: the next batch takes it, and if a partition says that another batch has it (`SessionConflict`), or
-//!    that it is "repeated", takes the one after it as well. If that answer was to a copy of its own, it is applied twice,
-//!    which its event times make harmless. It is never lost.
+//!    is *contested*: the next batch takes it, and if a partition says that another batch has it (`SessionConflict`), takes
+//!    the one after it as well.
 //!
-//! Partitions compare the contents of batches under one number, so a mistake here is refused, and not acknowledged.
+//! Partitions compare the contents of batches under one number: "repeated" is said of these very rows, and a mistake here
+//! is refused, and not acknowledged.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -50,11 +50,16 @@ impl SessionPlace {
         self.open = Some(batch.clone());
     }
 
-    /// The next number is used up; false if another batch may have used it, so that this one is to be sent again.
-    #[must_use]
-    pub fn on_applied(&mut self, repeated: bool) -> bool {
-        let by_another = self.contested && repeated;
+    /// The batch was applied under the next number: this time, or when it was sent before.
+    pub fn on_applied(&mut self) {
         *self = Self { last: self.last + 1, open: None, contested: false };
+    }
+
+    /// The next number is used up; false if another batch may have used it.
+    #[must_use]
+    pub fn on_used(&mut self) -> bool {
+        let by_another = self.contested;
+        self.on_applied();
         !by_another
     }
 
@@ -103,14 +108,14 @@ mod tests {
     fn only_a_contested_number_is_doubted() {
         let mut place = SessionPlace::new(4);
         assert_eq!(place.next(), 5);
-        assert!(!place.on_applied(true), "a predecessor's batch may have had it");
+        assert!(!place.on_used(), "a predecessor's batch may have it");
         assert_eq!(place.next(), 6);
-        assert!(place.on_applied(true), "nobody else had this one");
+        assert!(place.on_used(), "nobody else had this one");
         assert!(!place.on_taken(), "an uncontested number that is taken means a second writer");
         place.on_given_up();
         assert!(place.on_taken() && !place.on_taken());
-        assert!(place.on_applied(false));
-        assert!(place.on_applied(true));
+        place.on_applied();
+        place.on_applied();
         assert_eq!(place.next(), 10);
     }
 }

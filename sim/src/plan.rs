@@ -111,7 +111,7 @@ pub struct Plan {
     pub keys: i64,
     /// How long clients work while faults strike.
     pub chaos: Duration,
-    /// What clients must have done at the least; until then faults go on, up to three times as long as planned.
+    /// What clients must have done at the least; until then faults go on, up to four times as long as planned.
     pub least: Least,
     /// A client's pause between two calls, at the most.
     pub pace: Duration,

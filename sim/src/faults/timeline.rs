@@ -29,7 +29,7 @@ struct Line {
 
 /// A run whose clients have not done enough goes on for so long at a time, and for so many times its planned time in all.
 const LONGER: Duration = Duration::from_secs(5);
-const LONGEST: u32 = 3;
+const LONGEST: u32 = 4;
 
 /// Lets the plan's time pass with the plan's faults in it, and more of it until clients have done `enough`. At the end some of their marks may be left: the caller heals.
 pub async fn strike(world: &mut World, enough: &dyn Fn() -> bool) -> Strikes {

@@ -75,6 +75,12 @@ const EVENT_SPAN_US: u64 = 2_000_000;
 /// One write in so many is of an event that happened long before.
 const OLD_EVENTS: u64 = 10;
 const CALL_LIMIT: Duration = Duration::from_secs(2);
+/// Where something strikes, clients differ in how long they wait for a read, and for a write, in milliseconds: few wait
+/// for as long as an election takes.
+const READ_PATIENCE_MS: [u64; 6] = [50, 50, 150, 150, 500, 2_000];
+const WRITE_PATIENCE_MS: [u64; 3] = [400, 1_000, 2_000];
+/// By so much clients are faster once the planned time is over, and they have not done enough.
+const HURRY: u32 = 4;
 const ROWS_OF_WRITE_MAX: u64 = 3;
 const ROWS_OF_READ_MAX: u64 = 10;
 
@@ -175,6 +181,8 @@ pub struct Worker {
     chance: Chance,
     keys: i64,
     pace: Duration,
+    /// From when on it hurries.
+    late: Instant,
     view: View<SimTransport>,
     writer: FeatureWriter,
     partial: Partial,
@@ -191,12 +199,17 @@ impl Worker {
         let group = client.group(NAME).await.map_err(|e| e.to_string())?;
         let view = client.view(NAME).await.map_err(|e| e.to_string())?;
         let session = number.is_multiple_of(2).then(|| u128::from(chance.bits()) + 1);
-        let options = WriterOptions { deadline: CALL_LIMIT, session, ..WriterOptions::default() };
+        let at_work = number < plan.clients && !shared.calm;
+        let patience =
+            Duration::from_millis(*Chance::new(plan.seed, &format!("patience {number}")).pick(&WRITE_PATIENCE_MS));
+        let deadline = if at_work { patience } else { CALL_LIMIT };
+        let options = WriterOptions { deadline, session, ..WriterOptions::default() };
         let set = group.definition().set;
         let writer = FeatureWriter::open(&group, (0..FEATURES.len()).collect(), options)?;
         let partial = Partial::open(&group, plan, number, options)?;
         let (shared, own, levels) = (shared.clone(), Position::new(), Levels::new(plan, number));
-        Ok(Self { number, shared, chance, keys: plan.keys, pace: plan.pace, view, writer, partial, set, own, levels })
+        let (keys, pace, late) = (plan.keys, plan.pace, shared.start + plan.chaos);
+        Ok(Self { number, shared, chance, keys, pace, late, view, writer, partial, set, own, levels })
     }
 
     /// Works until it is told to stop, and is then as it was: with the group and the view that it opened at first.
@@ -207,7 +220,8 @@ impl Worker {
                 3..=7 => self.read(Demand::Any).await,
                 _ => self.read(Demand::OwnWrites).await,
             }
-            tokio::time::sleep(self.chance.between(Duration::ZERO, self.pace)).await;
+            let pace = if now() > self.late { self.pace / HURRY } else { self.pace };
+            tokio::time::sleep(self.chance.between(Duration::ZERO, pace)).await;
         }
         self
     }
@@ -321,7 +335,9 @@ impl Worker {
     /// Reads keys and judges what came; whether all of them were answered.
     pub async fn read_keys(&mut self, keys: &[i64], demand: Demand) -> bool {
         let level = if demand == Demand::All { ReadLevel::default() } else { self.levels.draw() };
-        self.read_at(keys, demand, level, CALL_LIMIT).await
+        let hasty = demand != Demand::All && !self.shared.calm;
+        let patience = if hasty { Duration::from_millis(*self.chance.pick(&READ_PATIENCE_MS)) } else { CALL_LIMIT };
+        self.read_at(keys, demand, level, patience).await
     }
 
     /// As [`read_keys`](Self::read_keys), at this level and with this time.
