@@ -180,6 +180,10 @@ async fn phases(world: &mut World, shared: &Shared, outcome: &mut Outcome) -> Re
         counts.acknowledged >= least.acknowledged && counts.reads >= least.reads
     };
     outcome.strikes = strike(world, &enough).await;
+    if !enough() {
+        let what = format!("{least:?} were asked for, and this was done: {:?}", shared.counts());
+        world.broken.push(Broken { judge: "clients get work done", what });
+    }
 
     world.heal();
     let healed = now();

@@ -30,8 +30,11 @@ struct Line {
 /// A run whose clients have not done enough goes on for so long at a time, and for so many times its planned time in all.
 const LONGER: Duration = Duration::from_secs(5);
 const LONGEST: u32 = 4;
+/// Then nothing strikes any more, and clients have so long to do what is left.
+const REST: Duration = Duration::from_secs(60);
 
-/// Lets the plan's time pass with the plan's faults in it, and more of it until clients have done `enough`. At the end some of their marks may be left: the caller heals.
+/// Lets the plan's time pass with the plan's faults in it, and more of it until clients have done `enough`; if that takes
+/// too long, some time without new faults. At the end some of their marks may be left: the caller heals.
 pub async fn strike(world: &mut World, enough: &dyn Fn() -> bool) -> Strikes {
     let latest = now() + world.plan.chaos * LONGEST;
     let mut end = now() + world.plan.chaos;
@@ -45,7 +48,7 @@ pub async fn strike(world: &mut World, enough: &dyn Fn() -> bool) -> Strikes {
         let next = lines.iter().map(|line| line.at).min().filter(|at| *at < end).unwrap_or(end);
         world.pass(next.saturating_duration_since(now())).await;
         if next == end {
-            if enough() || end >= latest {
+            if enough() || end >= latest + REST {
                 break;
             }
             end += LONGER;
@@ -54,7 +57,7 @@ pub async fn strike(world: &mut World, enough: &dyn Fn() -> bool) -> Strikes {
         let active = lines.iter().filter(|line| !line.steps.is_empty()).count();
         let line = lines.iter_mut().find(|line| line.at == next).expect("it was found above");
         match line.steps.is_empty() {
-            true if active < world.plan.overlap => line.begin(world, &mut strikes),
+            true if active < world.plan.overlap && now() < latest => line.begin(world, &mut strikes),
             true => line.rest(),
             false => line.step(world, &mut strikes),
         }
