@@ -27,6 +27,8 @@ pub enum Bug {
     VoteAfterRestart,
     /// One of the entries to apply is skipped.
     SkipEntry,
+    /// Two entries are applied in the wrong order.
+    ApplyOutOfOrder,
     /// A snapshot leaves out its last rows.
     SnapshotWithoutTail,
     /// The log is purged beyond the snapshot.
@@ -45,12 +47,16 @@ pub enum Bug {
     CachedLeaseVerdict,
     /// The lease has no margin for drift.
     LeaseWithoutMargin,
+    /// The lease counts from when an acknowledgement came, not from when it was asked for.
+    LeaseFromReceiveTime,
     /// A read's age is computed from the local clock alone.
     StalenessByLocalClock,
     /// Two replicas of a group lie in one zone.
     TwoReplicasInOneZone,
     /// A new replica gets the number of one that is gone.
     ReuseReplicaId,
+    /// A data directory that is an old image of itself is believed.
+    BelieveOldDisk,
     /// A write whose outcome nobody knows is told to have failed.
     UnknownIsFailed,
 }

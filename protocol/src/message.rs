@@ -51,6 +51,9 @@ pub enum Kind {
     Hello = 36,
     /// Node to node: how far a move has come, for the root group: [`MoveReport`], empty body back.
     Move = 37,
+    /// Node to node: how far the asker's log reaches, and how far it was seen to reach: [`WitnessRequest`],
+    /// [`WitnessAnswer`].
+    Witness = 38,
 }
 
 impl Kind {
@@ -59,7 +62,7 @@ impl Kind {
         use Kind::*;
         [
             Ping, Map, View, Group, Read, Write, Session, Apply, Status, Digest, Placement, Raft, Join, Watch, Barrier,
-            Hello, Move,
+            Hello, Move, Witness,
         ]
         .into_iter()
         .find(|kind| *kind as u16 == number)
@@ -441,6 +444,40 @@ pub struct HelloAnswer {
     pub formed: Vec<ReplicaInfo>,
 }
 crate::wire_struct!(HelloAnswer { node, formed: list });
+
+/// How far the log of a data directory reaches on its disk. It only rises, and with each promise that the node gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct LogHeight {
+    /// The number of the newest segment.
+    pub segment: u64,
+    /// Bytes of it.
+    pub offset: u64,
+}
+crate::wire_struct!(LogHeight { segment, offset });
+
+impl std::fmt::Display for LogHeight {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.segment, self.offset)
+    }
+}
+
+/// A node tells another how far its log reaches on its disk, and asks how far the other has seen it reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WitnessRequest {
+    /// The data directory of the node that asks.
+    pub incarnation: u64,
+    /// How far its log reaches, durably.
+    pub height: LogHeight,
+}
+crate::wire_struct!(WitnessRequest { incarnation, height });
+
+/// The greatest height that the answering node has heard of for this data directory, this one among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WitnessAnswer {
+    /// The height.
+    pub seen: LogHeight,
+}
+crate::wire_struct!(WitnessAnswer { seen });
 
 /// Asks for the root group's state if it is newer than the version known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

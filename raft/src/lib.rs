@@ -29,6 +29,7 @@ mod state_machine;
 mod storage_suite;
 mod transfer;
 mod types;
+mod vouched;
 pub mod wal;
 
 pub use budget::{NodeBudget, PROPOSALS_MAX};
@@ -45,3 +46,4 @@ pub use replica::{Replica, ReplicaEnvironment};
 pub use runtime::NodeContext;
 pub use standing::{LogPlace, Standing};
 pub use types::Reply;
+pub use vouched::Vouched;

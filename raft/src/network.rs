@@ -39,6 +39,7 @@ use crate::log::REPLICATION_BYTES_MAX;
 use crate::peers::Peers;
 use crate::snapshots::SnapshotHandle;
 use crate::types::{Command, Entry, LogId, Member, StoaTypes, Vote, encode_snapshot_meta};
+use crate::vouched::Vouched;
 
 /// What openraft is told that a snapshot's parts take; the limits are ours ([`transfer_limit`]).
 pub const SNAPSHOT_CHUNK_LIMIT: Duration = Duration::from_secs(10);
@@ -63,6 +64,9 @@ const TRANSFER_CALL_LIMIT: Duration = Duration::from_secs(1);
 /// The pause before entries are sent again to a node whose log has no room.
 const NO_ROOM_PAUSE: Duration = Duration::from_millis(20);
 
+/// The pause before a node is spoken to again that has not vouched for this one.
+const VOUCHED_PAUSE: Duration = Duration::from_millis(20);
+
 /// The slowest link that replication is made for, in bytes a second: it moves the largest row batch in 2 s.
 pub const APPEND_RATE_MIN: usize = 1 << 20;
 
@@ -77,6 +81,7 @@ const _: () = assert!(WINDOW_BYTES_MIN <= WINDOW_BYTES_FIRST && WINDOW_BYTES_FIR
 /// Makes the ways to the other replicas of one group.
 pub struct GroupNetwork<T, D> {
     peers: Peers<T>,
+    vouched: Vouched,
     partition: PartitionId,
     from: ReplicaId,
     transfers: Arc<AtomicU64>,
@@ -86,8 +91,9 @@ pub struct GroupNetwork<T, D> {
 
 impl<T: Transport, D: Disk> GroupNetwork<T, D> {
     /// The ways from the replica `from`.
-    pub fn new(peers: Peers<T>, partition: PartitionId, from: ReplicaId) -> Self {
-        Self { peers, partition, from, transfers: Arc::default(), acknowledged: Arc::default(), disk: PhantomData }
+    pub fn new(peers: Peers<T>, vouched: Vouched, partition: PartitionId, from: ReplicaId) -> Self {
+        let (transfers, acknowledged) = Default::default();
+        Self { peers, vouched, partition, from, transfers, acknowledged, disk: PhantomData }
     }
 }
 
@@ -130,6 +136,7 @@ impl Acknowledged {
 /// The way to one replica.
 pub struct ReplicaLink<T, D> {
     peers: Peers<T>,
+    vouched: Vouched,
     envelope: Envelope,
     node: NodeId,
     /// Numbers the transfers of this replica.
@@ -177,6 +184,7 @@ impl<T: Transport, D: Disk> RaftNetworkFactory<StoaTypes> for GroupNetwork<T, D>
     async fn new_client(&mut self, target: u64, member: &Member) -> Self::Network {
         ReplicaLink {
             peers: self.peers.clone(),
+            vouched: self.vouched.clone(),
             envelope: Envelope { partition: self.partition, to: ReplicaId(target), from: self.from },
             node: member.node(),
             transfers: self.transfers.clone(),
@@ -198,6 +206,11 @@ impl<T: Transport, D: Disk> ReplicaLink<T, D> {
         call: &RaftCall,
         limit: Duration,
     ) -> Result<RaftAnswer, NetworkError<StoaTypes>> {
+        if !self.vouched.by(self.node) {
+            // Raft would ask again at once.
+            tokio::time::sleep(VOUCHED_PAUSE.min(limit)).await;
+            return Err(lost(format!("node {} has not vouched for this data directory yet", self.node)));
+        }
         let body = seal(&self.envelope, call);
         let answer = self.peers.call(self.node, channel, Kind::Raft, &body, limit).await.map_err(lost)?;
         let (envelope, message) = open_envelope(&answer).map_err(lost)?;

@@ -37,6 +37,7 @@ use crate::snapshots::SnapshotStore;
 use crate::state_machine::StateMachine;
 use crate::transfer::{Announcement, Incoming};
 use crate::types::{Command, Entry, Member, Reply, StoaTypes, decode_snapshot_meta};
+use crate::vouched::Vouched;
 use crate::wal::{RecoveredGroup, Wal, WalError, WalErrorClass};
 
 /// What an entry adds to its command, and the log to each entry of a batch.
@@ -52,6 +53,8 @@ pub struct ReplicaEnvironment<D, T> {
     pub wal: Wal,
     /// The way to other nodes.
     pub peers: Peers<T>,
+    /// Which of them vouch for this data directory: Raft speaks to no other.
+    pub vouched: Vouched,
     /// Clock and chance.
     pub context: NodeContext,
     /// Timing.
@@ -95,7 +98,7 @@ impl<D: Disk, M: Machine> Replica<D, M> {
         check_seam(&env.disk, snapshots.dir(), partition, id, &mut log, covered).await?;
         let untouched = log.is_untouched(id) && newest.is_none();
         let machine = StateMachine::open(machine, snapshots.clone(), newest).await?;
-        let network = GroupNetwork::<T, D>::new(env.peers.clone(), partition, id);
+        let network = GroupNetwork::<T, D>::new(env.peers.clone(), env.vouched.clone(), partition, id);
         let config = env.timing.openraft_config(partition).validate().map_err(std::io::Error::other)?;
         let now = env.context.clock.boot();
         let silence =
@@ -242,6 +245,10 @@ impl<D: Disk, M: Machine> Replica<D, M> {
         }
         let age_max = match by {
             ConfirmBy::ReadIndex => Duration::ZERO,
+            // As if the lease counted from when the answer came, which is up to a heartbeat after it was asked for.
+            ConfirmBy::Lease if planted!(LeaseFromReceiveTime) => {
+                self.timing.lease_read_age_max() + self.timing.heartbeat
+            }
             ConfirmBy::Lease => self.timing.lease_read_age_max(),
         };
         // An acknowledgement that is too old is no refusal: a new one is asked for. Raft waits no longer than the caller.

@@ -65,18 +65,26 @@ impl<D: Disk, M: Machine> RaftStateMachine<StoaTypes> for StateMachine<D, M> {
         Ok((self.applied, self.membership.clone()))
     }
 
-    async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
+    async fn apply<S>(&mut self, entries: S) -> Result<(), io::Error>
     where
         S: Stream<Item = Result<EntryResponder<StoaTypes>, io::Error>> + Unpin + Send,
     {
+        let mut entries = std::pin::pin!(entries.peekable());
         while let Some(item) = entries.next().await {
-            let (entry, responder) = item?;
+            let (mut entry, responder) = item?;
             let index = LogIndex(entry.log_id.index);
             assert!(
                 self.applied.as_ref().is_none_or(|applied| applied.index < index.0),
                 "entry {index} comes after {:?} was applied",
                 self.applied
             );
+            // Followers alone, so that replicas come to differ.
+            if planted!(ApplyOutOfOrder)
+                && responder.is_none()
+                && let Some(Ok((next, None))) = entries.as_mut().peek_mut().await
+            {
+                std::mem::swap(&mut entry.payload, &mut next.payload);
+            }
             let outcome = match entry.payload {
                 // Followers alone, so that replicas come to differ.
                 EntryPayload::Normal(_) if planted!(SkipEntry) && responder.is_none() && index.0 % 16 == 5 => {

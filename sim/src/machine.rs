@@ -278,6 +278,11 @@ impl Machine {
         self.damage = Some(Damage { what, incarnation });
     }
 
+    /// What its disk has is what its node left there, after all.
+    pub fn clear_damage(&mut self) {
+        self.damage = None;
+    }
+
     /// By how much its clock may deviate, in millionths.
     pub fn drift_ppm_max(&self) -> i64 {
         drift_ppm_max(&self.options)

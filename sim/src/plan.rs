@@ -143,7 +143,7 @@ impl Plan {
         faults.retain(|kind| !(kind.damages() && moves == Moves::InPlaceToo));
         Self {
             seed,
-            nodes: *chance.pick(&[3, 3, 4, 6]),
+            nodes: more_nodes(seed).unwrap_or(*chance.pick(&[3, 3, 4, 6])),
             partitions: 1 + chance.below(4) as u32,
             clients: 3 + chance.below(3) as usize,
             keys: 20 + chance.below(80) as i64,
@@ -184,6 +184,12 @@ impl Plan {
             Duration::from_secs(*chance.pick(&PAUSES_S))
         })
     }
+}
+
+/// One run in twelve has more nodes, and zones that are not even: each node more costs its time.
+fn more_nodes(seed: u64) -> Option<u64> {
+    let chance = Chance::new(seed, "more nodes");
+    (chance.below(12) == 0).then(|| *chance.pick(&[5, 7, 8, 9]))
 }
 
 /// The longest pauses between two strikes of a kind that a run may have, in seconds.

@@ -90,6 +90,7 @@ async fn a_node_with_a_damaged_file_has_what_it_had_or_names_the_file() -> anyho
     for (what, file, damage) in cases(&dir)? {
         std::fs::remove_dir_all(&dir)?;
         copy(&kept, &dir)?;
+        forget_sightings(&mut cluster, &client).await?;
         damage.strike(&dir.join(&file))?;
         let name = match damage {
             // What is missing in a log shows at another place of it, or only to the leader.
@@ -116,10 +117,39 @@ async fn a_node_with_a_damaged_file_has_what_it_had_or_names_the_file() -> anyho
 
     std::fs::remove_dir_all(&dir)?;
     copy(&kept, &dir)?;
+    let old = start(&mut cluster, &client, &before).await?;
+    let said = "is an old copy of itself";
+    ensure!(matches!(&old, Outcome::Refused(why) if why.contains(said)), "an old copy is taken: {old:?}");
+    cluster.kill(&[NODE]).await?;
+
+    std::fs::remove_dir_all(&dir)?;
+    copy(&kept, &dir)?;
+    forget_sightings(&mut cluster, &client).await?;
     match start(&mut cluster, &client, &before).await? {
         Outcome::Refused(said) => bail!("the whole files do not hold what they held: {said}"),
         Outcome::Whole | Outcome::Behind => Ok(()),
     }
+}
+
+/// The same copy of the data directory is started many times here, and the others remember how far its log has reached since,
+/// in memory and in a file. They start anew without that.
+async fn forget_sightings(cluster: &mut LocalCluster, client: &Client<QuicTransport>) -> anyhow::Result<()> {
+    let others: Vec<u64> = cluster.nodes().into_iter().filter(|node| *node != NODE).collect();
+    cluster.kill(&others).await?;
+    for node in &others {
+        match std::fs::remove_file(cluster.data_dir(*node).join("witness")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => cluster.start_node(*node)?,
+        }
+    }
+    until("the others in health", async || {
+        for node in &others {
+            let trouble = trouble(&client.status(NodeId(*node), STATUS_LIMIT).await?);
+            ensure!(trouble.is_empty(), "node {node}: {trouble:?}");
+        }
+        Ok(())
+    })
+    .await
 }
 
 /// Writes all items again and again, until there are snapshots, and several segments after them; how often.

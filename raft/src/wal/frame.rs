@@ -3,6 +3,8 @@
 //! The header says where it stands (segment, offset). A frame found elsewhere, by a misdirected write or on a recycled
 //! block, is damage, however well its checksum fits.
 
+use stoa_protocol::message::LogHeight;
+
 use super::options::PAYLOAD_BYTES_MAX;
 
 /// Bytes of a frame header.
@@ -20,6 +22,13 @@ const _: () = assert!(PAYLOAD_BYTES_MAX <= u32::MAX as usize);
 pub(super) struct Position {
     pub segment: u64,
     pub offset: u64,
+}
+
+impl Position {
+    /// The same, for those outside the log.
+    pub(super) fn height(self) -> LogHeight {
+        LogHeight { segment: self.segment, offset: self.offset }
+    }
 }
 
 /// What a frame says.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use stoa_env::{Bounded, Clock, Disk};
 use stoa_protocol::limits::FRAME_BYTES_MAX;
+use stoa_protocol::message::LogHeight;
 use tokio::sync::oneshot;
 
 use super::frame::frame_bytes;
@@ -56,6 +57,7 @@ pub struct Wal {
 
 struct Handle {
     queue: Arc<Queue>,
+    found: LogHeight,
 }
 
 impl Drop for Handle {
@@ -92,6 +94,7 @@ impl Wal {
         }
         let loaded = recovery::load(&disk, &dir, identity).await?;
         let recovered = recovered(&loaded);
+        let found = loaded.found.height();
         let next = loaded.groups.iter().map(|(id, group)| {
             let last = group.state.entries.map(|(_, last)| last);
             let last = last.max(group.state.purged.as_ref().map(|(upto, _)| *upto));
@@ -101,7 +104,7 @@ impl Wal {
         let queue = Arc::new(queue);
         let writer = Writer::start(disk, dir, identity, options, clock, queue.clone(), loaded).await?;
         stoa_env::spawn("wal writer", writer.run());
-        Ok((Wal { handle: Arc::new(Handle { queue }) }, recovered))
+        Ok((Wal { handle: Arc::new(Handle { queue, found }) }, recovered))
     }
 
     /// Whether entries would be admitted now.
@@ -196,6 +199,18 @@ impl Wal {
     /// Figures of the log.
     pub fn stats(&self) -> WalStats {
         self.handle.queue.stats()
+    }
+
+    /// How far the log reaches durably: all that was acknowledged lies below. It rises with all that is acknowledged, and
+    /// with each start.
+    pub fn height(&self) -> LogHeight {
+        self.stats().height
+    }
+
+    /// How far the log reached when it was opened, by what was found of it. If nothing was taken away from it since, that is
+    /// at least as far as [`Wal::height`] said at any time before.
+    pub fn found_height(&self) -> LogHeight {
+        self.handle.found
     }
 
     /// What the log bounds, and the most of each that there was since it was opened.

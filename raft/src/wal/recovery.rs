@@ -19,6 +19,8 @@ use super::{Suspicion, WalError, WalIdentity};
 pub(super) struct Loaded {
     pub groups: BTreeMap<u64, GroupReplay>,
     pub unattributed: Option<Suspicion>,
+    /// Up to where sound bytes were found.
+    pub found: Position,
     /// The id of the segment to be written now.
     pub next_segment: u64,
     /// Where the new segment continues: all before is valid.
@@ -126,6 +128,7 @@ struct Walk {
     stale: Vec<u64>,
     /// The last segment, if it is written again whole.
     replaced: Option<u64>,
+    found: Position,
     continues: Position,
     base: BTreeMap<u64, HardState>,
     copied: Vec<Copied>,
@@ -141,6 +144,7 @@ impl Walk {
             superseded: Vec::new(),
             stale: Vec::new(),
             replaced: None,
+            found: Position { segment: 0, offset: 0 },
             continues: Position { segment: 0, offset: 0 },
             base: BTreeMap::new(),
             copied: Vec::new(),
@@ -168,6 +172,7 @@ impl Walk {
         let items = frame::scan(&file.bytes, file.id, self.salt);
         let durable = attested(file, &items);
         let end = tail_end(&items, durable, file.bytes.len());
+        self.found = Position { segment: file.id, offset: end };
         let whole = file.header.is_some()
             && durable <= file.bytes.len() as u64
             && !items.iter().any(|item| item.offset() < durable && matches!(item, Item::Damage { .. }));
@@ -260,6 +265,7 @@ impl Walk {
         Loaded {
             groups: self.replay.groups,
             unattributed: self.replay.unattributed,
+            found: self.found,
             next_segment: self.next_segment,
             continues: self.continues,
             base: self.base,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use stoa_protocol::message::LogHeight;
+
 /// Figures of the log since it was opened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WalStats {
@@ -31,4 +33,6 @@ pub struct WalStats {
     pub segments_cleaned: u64,
     /// Whether the device is full and entries are refused.
     pub full: bool,
+    /// How far the log reaches durably.
+    pub height: LogHeight,
 }

@@ -403,7 +403,10 @@ impl<D: Disk> Writer<D> {
         let took = self.clock.boot().since(began);
         self.durable = self.at;
         let frames = std::mem::take(&mut self.frames);
+        // Before anybody is answered: nobody may count on more than the log says it has.
+        let height = self.durable.height();
         self.queue.update_stats(|stats| {
+            stats.height = height;
             stats.syncs += 1;
             stats.frames_synced += frames;
             stats.sync_worst = stats.sync_worst.max(took);
@@ -480,7 +483,9 @@ impl<D: Disk> Writer<D> {
             .map(|segment| self.needing(segment).map(|(group, _)| group).take(PINNING_MAX).collect())
             .unwrap_or_default();
         let live = self.live_bytes();
+        let height = self.durable.height();
         self.queue.update_stats(|stats| {
+            stats.height = height;
             stats.live_bytes = live;
             stats.live_bytes_worst = stats.live_bytes_worst.max(live);
             stats.segments = self.segments.len() as u64;

@@ -10,6 +10,7 @@
 //! - [`hosting`]: replicas are started, and their groups formed; replaced ones are stopped and erased.
 //! - [`failures`]: replicas that do not start, and why.
 //! - [`moves`]: replicas give their place to others.
+//! - [`witness`]: nodes remember how far each other's logs reached, so that none comes back as an old image of itself.
 //! - [`upkeep`]: replicas are taught their schema, brought up to date, and their logs cut.
 //! - [`requests`]: frames in, frames out; [`reads`] and [`writes`] do the work.
 //! - [`rounds`]: leaders are asked what is committed; [`freshness`]: how old what a replica serves may be.
@@ -28,6 +29,7 @@ pub mod requests;
 mod rounds;
 mod strangers;
 mod upkeep;
+mod witness;
 pub mod writes;
 
 #[cfg(test)]
@@ -43,11 +45,12 @@ use std::time::Duration;
 
 use stoa_env::{BootTime, Bounded, Bounds, Channel, Clock, Disk, Entropy, TaskGroup, Transport};
 use stoa_protocol::map::NodeInfo;
+use stoa_protocol::message::LogHeight;
 use stoa_protocol::{ClusterId, MapVersion, NodeId, PartitionId, ROOT_PARTITION};
 use stoa_raft::root::{RootMachine, RootState};
 use stoa_raft::wal::{RecoveredGroup, Wal, WalIdentity, WalOptions};
 use stoa_raft::{
-    NodeBudget, NodeContext, PartitionMachine, PartitionView, Peers, RaftTiming, Replica, ReplicaEnvironment,
+    NodeBudget, NodeContext, PartitionMachine, PartitionView, Peers, RaftTiming, Replica, ReplicaEnvironment, Vouched,
 };
 use tokio::sync::watch;
 
@@ -57,6 +60,7 @@ use freshness::Freshness;
 use identity::{Identity, IdentityError};
 use rounds::Rounds;
 use strangers::Neighbours;
+use witness::Witness;
 
 /// What a node is told at its start.
 #[derive(Debug, Clone)]
@@ -143,6 +147,22 @@ pub enum NodeError {
          that was; bring the file `identity` back, or empty the directory and give the node a new number"
     )]
     IdentityGone,
+    /// The data directory is an old image of itself.
+    #[error(
+        "this data directory of node {node} is an old copy of itself: its log reached {found} when it was opened, and node \
+         {by} has seen it reach {seen}; what it has promised since is forgotten, so it must not come back as itself; bring \
+         the newest copy back, or empty the directory and have the node built anew in it: stoa replica replace --node {node}"
+    )]
+    OldDisk {
+        /// The node.
+        node: NodeId,
+        /// Who has seen more of it.
+        by: NodeId,
+        /// How far its log has reached.
+        seen: LogHeight,
+        /// How far it reaches.
+        found: LogHeight,
+    },
     /// No other root node is of the same cluster as this one, as far as they answer.
     #[error(
         "no other root node that answers is of the same cluster as this one: {each}; all nodes must have certificates of one authority \
@@ -201,6 +221,7 @@ pub struct Node<D: Disk, T: Transport> {
     /// Why no group may start that the log does not know, if so.
     lost: Option<String>,
     pub(crate) neighbours: Neighbours,
+    pub(crate) witness: Witness,
     pub(crate) fatal: watch::Sender<Option<String>>,
     tasks: TaskGroup,
 }
@@ -233,6 +254,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
             identity.write(&disk).await?;
         }
         let damage = Damage::find(&disk, &recovered).await?;
+        let witness = Witness::load(&disk).await?;
         let cached = follow::load_state(&disk, options.cluster).await?;
         cached.map.nodes.iter().for_each(|node| peers.learn(node.id, node.addr));
         let env = ReplicaEnvironment {
@@ -240,6 +262,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
             snapshot_dir: PathBuf::from("snapshots"),
             wal,
             peers,
+            vouched: Vouched::default(),
             context: NodeContext { clock, entropy, bounds: Bounds::default() },
             timing: options.timing,
             budget: NodeBudget::default(),
@@ -263,9 +286,12 @@ impl<D: Disk, T: Transport> Node<D, T> {
             partitions: RwLock::default(),
             rounds: Rounds::default(),
             neighbours: Neighbours::default(),
+            witness,
             fatal: watch::Sender::new(None),
             tasks: TaskGroup::new(),
         });
+        node.spawn_vital("tell witnesses", witness::tell(Arc::downgrade(&node)));
+        node.spawn_vital("write down sightings", witness::write_down(Arc::downgrade(&node)));
         node.spawn_vital("watch the log", watch_log(Arc::downgrade(&node), node.env.wal.clone()));
         if node.options.root.iter().any(|member| member.node == node.info.id) {
             node.start_root().await;

@@ -12,9 +12,9 @@ use stoa_protocol::limits::FRAME_BYTES_MAX;
 use stoa_protocol::message::{
     ANSWER, ApplyRequest, BarrierRequest, Caller, DigestRequest, Empty, GroupRequest, HelloRequest, JoinRequest,
     KIND_ERROR, Kind, MoveReport, NodeStatus, PlacementRequest, ReadRequest, SessionRequest, ViewRequest, WatchRequest,
-    WriteRequest, decode_request,
+    WitnessRequest, WriteRequest, decode_request,
 };
-use stoa_protocol::{ClusterId, ErrorBody, ErrorCode, MapVersion, ROOT_PARTITION};
+use stoa_protocol::{ClusterId, ErrorBody, ErrorCode, MapVersion, NodeId, ROOT_PARTITION};
 use stoa_raft::root::RootCommand;
 use stoa_raft::root::catalog::{find_group, find_view};
 use stoa_raft::root::command::Definitions;
@@ -86,7 +86,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
         }
         let limit = Duration::from_micros(header.remaining_us);
         match kind {
-            Kind::Raft | Kind::Join | Kind::Watch | Kind::Barrier | Kind::Hello | Kind::Move => {
+            Kind::Raft | Kind::Join | Kind::Watch | Kind::Barrier | Kind::Hello | Kind::Move | Kind::Witness => {
                 let PeerIdentity::Node(id) = from else {
                     return Err(ErrorBody::new(
                         ErrorCode::Forbidden,
@@ -144,6 +144,10 @@ impl<D: Disk, T: Transport> Node<D, T> {
                 let (_, report) = decode_request::<MoveReport>(&body)?;
                 self.take_report(&report).await.map(|bytes| bytes.to_vec())
             }
+            Kind::Witness => {
+                let (_, request) = decode_request::<WitnessRequest>(&body)?;
+                Ok(self.bear_witness(NodeId(from), &request).to_bytes())
+            }
             _ => {
                 let (_, request) = decode_request::<HelloRequest>(&body)?;
                 self.hello(&request).map(|answer| answer.to_bytes())
@@ -159,6 +163,9 @@ impl<D: Disk, T: Transport> Node<D, T> {
             tracing::debug!(from, partition = envelope.partition.0, why, "a Raft message was refused");
             Ok(seal(&back, &RaftAnswer::Refused(why)))
         };
+        if !self.is_vouched_by(NodeId(from)) {
+            return refused(format!("node {from} has not vouched for the data directory of node {} yet", self.info.id));
+        }
         // A message for another life of this replica must change nothing here.
         let answer = if envelope.partition == ROOT_PARTITION {
             match self.root_replica() {
@@ -258,7 +265,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
                     }
                 }
             }
-            Kind::Raft | Kind::Join | Kind::Watch | Kind::Barrier | Kind::Hello | Kind::Move => {
+            Kind::Raft | Kind::Join | Kind::Watch | Kind::Barrier | Kind::Hello | Kind::Move | Kind::Witness => {
                 unreachable!("answered before, with the proof that a node asks")
             }
         }

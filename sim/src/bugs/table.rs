@@ -6,7 +6,7 @@ use stoa_planted::Bug;
 
 use super::worlds::{altering_network, lying_disks, replaying_network};
 use super::{PlantedBug, Switch, Way};
-use crate::plan::FaultKind::{self, CrashProcess, CutZone, FailedSync, Hold, Loss, PowerLossOfAll, Spikes};
+use crate::plan::FaultKind::{self, CrashProcess, CutZone, FailedSync, Hold, Loss, OldDisk, PowerLossOfAll, Spikes};
 use crate::plan::{Least, Moves, Plan, Work};
 use crate::scenarios;
 
@@ -19,6 +19,7 @@ const INVENTED: &str = "no invented value";
 const LINEARIZABLE: &str = "strong reads are linearizable";
 const LOST_ROW: &str = "no acknowledged row lost";
 const NEWEST: &str = "the newest event time wins";
+const OLD_DISK: &str = "an old disk answers for nothing";
 const OWN_WRITES: &str = "own writes are read";
 const PURGED: &str = "what is purged is in a snapshot";
 const REPLICA_ID: &str = "a replica id is one replica";
@@ -89,6 +90,8 @@ pub const BUGS: &[PlantedBug] = &[
         needs "crashes", |plan| short(plan, &[CrashProcess])),
     line!(PurgePastSnapshot, "raft/src/log.rs", PURGED, "the log is purged beyond its snapshot",
         needs "nothing", |plan| short(plan, &[])),
+    line!(ApplyOutOfOrder, "raft/src/state_machine.rs", DIGESTS, "followers apply two entries in the wrong order",
+        needs "followers that lag", |plan| short(plan, &[Hold])),
     line!(OlderEventWins, "store/src/group_writer.rs", NEWEST, "an event overwrites a newer one",
         needs "nothing", |plan| short(plan, &[])),
     line!(TornRow, "store/src/group_writer.rs", HALF_ROW, "an update writes the first of its values alone",
@@ -108,6 +111,9 @@ pub const BUGS: &[PlantedBug] = &[
         scenario scenarios::held_leader),
     line!(LeaseWithoutMargin, "raft/src/options.rs", LINEARIZABLE, "a lease read takes no account of drift",
         scenario scenarios::clocks_apart),
+    line!(LeaseFromReceiveTime, "raft/src/replica.rs", LINEARIZABLE,
+        "a lease counts from when the acknowledgement came, not from when it was asked for",
+        scenario scenarios::late_answers),
     line!(StalenessByLocalClock, "server/src/node/rounds.rs", STALENESS,
         "an age counts from when the leader's answer came, not from when it was asked",
         needs "messages that are late", |plan| short(plan, &[Spikes])),
@@ -125,6 +131,9 @@ pub const BUGS: &[PlantedBug] = &[
         plan.moves = Moves::Between;
         plan.chaos = Duration::from_secs(25);
     }),
+    line!(BelieveOldDisk, "server/src/node/witness.rs", OLD_DISK,
+        "a data directory that is an old image of itself is believed",
+        needs "old images of disks", |plan| short(plan, &[OldDisk])),
     PlantedBug {
         name: "LyingDisks",
         what: "devices answer syncs and do nothing",

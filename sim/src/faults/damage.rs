@@ -3,7 +3,9 @@
 //! the first was replaced may lose rows, and nobody could blame it. What the node cannot use is given up: the machine gets
 //! an empty disk, and an operator has its replicas built anew.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::lost_disk::{may_damage, rebuild};
@@ -15,6 +17,8 @@ use crate::world::World;
 
 /// An operator's look at a machine after it has started.
 const LOOK_AFTER: Duration = Duration::from_secs(2);
+/// Within this time others have heard how far a log has come.
+const HEARD_AFTER: Duration = Duration::from_secs(1);
 const SECTOR: usize = 512;
 /// Bytes at the end of a segment that later frames may not have attested as durable yet. Damage there looks like a torn
 /// tail, which is not the fault that is meant.
@@ -76,13 +80,30 @@ pub fn misdirected_write(world: &mut World, _: FaultKind, chance: &Chance, lasts
 
 pub fn old_disk(world: &mut World, _: FaultKind, chance: &Chance, lasts: Duration) -> Option<Vec<Step>> {
     let at = may_damage(world, chance)?;
+    let incarnation = world.machines[at].node()?.info().incarnation;
     let image = world.machines[at].disk.copy();
+    world.machines[at].excuse("is an old copy of itself");
+    let had = Rc::new(Cell::new(None));
+    let seen = had.clone();
+    let note = move |world: &mut World| seen.set(log_end(&world.machines[at].disk));
     let back = move |world: &mut World| {
         world.machines[at].crash(Crash::Process);
+        let old = log_end(&image) < had.take();
         world.machines[at].disk.become_copy_of(&image);
+        world.machines[at].set_damage("it is an old image".into(), incarnation);
+        // Where links are bad or nodes die, others may not have heard of what it answered for.
+        if old && world.plan.faults.iter().all(|kind| kind.damages()) {
+            world.observer.is_old(world.machines[at].id());
+        }
         world.machines[at].start();
     };
-    Some(vec![Step::new(lasts, back)])
+    let look = move |world: &mut World| match is_well(world, at) {
+        // Others have seen no more of it: it has not answered for anything since.
+        true => world.machines[at].clear_damage(),
+        false => rebuild(world, at),
+    };
+    let steps = [Step::new(lasts - HEARD_AFTER, note), Step::new(HEARD_AFTER, back), Step::new(LOOK_AFTER, look)];
+    Some(steps.into())
 }
 
 /// Damages the disk of a machine, which runs or lies down meanwhile, and lets a process of it start on what is left.
@@ -116,9 +137,7 @@ fn found_and_mended(at: usize, lasts: Duration) -> Vec<Step> {
         world.machines[at].start();
     };
     let look = move |world: &mut World| {
-        let well =
-            world.machines[at].node().is_some_and(|node| node.status().replicas.iter().all(|r| r.trouble.is_empty()));
-        let id = world.machines[at].id();
+        let (id, well) = (world.machines[at].id(), is_well(world, at));
         if let Some(what) = rot_found::judge(id, well, world.observer.is_damaged(id)) {
             world.broken.push(Broken { judge: "rot in a log is found", what });
         }
@@ -129,9 +148,24 @@ fn found_and_mended(at: usize, lasts: Duration) -> Vec<Step> {
     vec![Step::new(lasts, restart), Step::new(LOOK_AFTER, look)]
 }
 
+/// Whether the node runs, and has no trouble with anything on its disk.
+fn is_well(world: &World, at: usize) -> bool {
+    world.machines[at].node().is_some_and(|node| node.status().replicas.iter().all(|r| r.trouble.is_empty()))
+}
+
+/// The newest segment of a log, and how much of it is durable.
+fn log_end(disk: &crate::disk::SimDisk) -> Option<(PathBuf, usize)> {
+    let newest = disk.paths().into_iter().filter(|path| is_segment(path)).max()?;
+    let bytes = disk.synced_bytes(&newest);
+    Some((newest, bytes))
+}
+
+fn is_segment(path: &Path) -> bool {
+    path.starts_with("wal") && path.extension().is_some_and(|end| end == "wal")
+}
+
 /// A file of the log, and how many of its first bytes are attested as durable.
 fn some_segment(disk: &crate::disk::SimDisk, chance: &Chance) -> Option<(PathBuf, usize)> {
-    let is_segment = |path: &Path| path.starts_with("wal") && path.extension().is_some_and(|end| end == "wal");
     let segments: Vec<(PathBuf, usize)> = disk
         .paths()
         .into_iter()

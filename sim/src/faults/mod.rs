@@ -64,7 +64,7 @@ pub struct Entry {
     pub strike: StrikeFn,
     /// For a kind that lies in wait: it counts as having struck only if this rises while it is active.
     pub effect: Option<EffectFn>,
-    /// Whether plans draw it.
+    /// Whether plans draw it; one that the product does not promise to bear is there for whoever names it.
     pub drawn: bool,
 }
 
@@ -93,8 +93,6 @@ macro_rules! kinds {
 
 /// Plans draw it.
 const DRAWN: bool = true;
-/// Only who names it gets it: the product does not promise to bear it yet, and docs/simulation.md says why.
-const NAMED: bool = false;
 
 // Name: numbers in the reference list, how long in milliseconds, what strikes, what counts its effect, whether drawn.
 kinds! {
@@ -173,7 +171,7 @@ kinds! {
     /// A machine loses its disk, and comes back with an empty one; its replicas are built anew.
     LostDisk: [39], (50, 4_000), lost_disk::lose, None, DRAWN;
     /// A node comes back with an old image of its disk.
-    OldDisk: [40], (2_000, 8_000), damage::old_disk, None, NAMED;
+    OldDisk: [40], (2_000, 8_000), damage::old_disk, None, DRAWN;
     /// The calendar of a machine jumps by an hour, and back.
     WallJump: [43, 45], (50, 8_000), clock::wall_jump, None, DRAWN;
     /// The calendar of a machine jumps to and fro by an hour, 200 times a second.

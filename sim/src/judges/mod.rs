@@ -16,6 +16,7 @@ pub mod linearizable;
 pub mod log_matching;
 pub mod lost_row;
 pub mod newest_wins;
+pub mod old_disk;
 pub mod one_majority;
 pub mod one_vote;
 pub mod own_writes;

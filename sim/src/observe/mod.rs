@@ -7,7 +7,7 @@
 pub mod disk_log;
 pub mod frames;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ use crate::judges::one_vote::OneVote;
 use crate::judges::progress::Progress;
 use crate::judges::replica_ids::ReplicaIds;
 use crate::judges::root_state::RootStates;
-use crate::judges::{durable_quorum, kept_promises, leader_completeness, purged};
+use crate::judges::{durable_quorum, kept_promises, leader_completeness, old_disk, purged};
 use crate::machine::Machine;
 use disk_log::{DiskLog, GroupLog};
 use frames::{Frame, LogId, Said, Vote};
@@ -64,6 +64,8 @@ struct Inner {
     nodes: BTreeMap<u64, Eye>,
     judges: Judges,
     judged: Judged,
+    /// Nodes whose disk is an old image of itself.
+    old: BTreeSet<u64>,
 }
 
 /// One node's disk.
@@ -158,6 +160,7 @@ impl Observer {
             nodes: BTreeMap::new(),
             judges: Judges::default(),
             judged: Judged::default(),
+            old: BTreeSet::new(),
         };
         Self { inner: Arc::new(Mutex::new(inner)) }
     }
@@ -171,9 +174,15 @@ impl Observer {
     pub fn watch(&self, node: u64, disk: SimDisk) {
         let mut inner = self.lock();
         inner.nodes.insert(node, Eye { disk, log: DiskLog::default() });
+        inner.old.remove(&node);
         // What stands on the new one is of other replicas.
         inner.judges.one_vote.forget_all(node);
         inner.judges.committed.forget_all(node);
+    }
+
+    /// The disk of a node is an old image of itself, and others have heard of what it lacks.
+    pub fn is_old(&self, node: u64) {
+        self.lock().old.insert(node);
     }
 
     /// Node `node` answers a request now.
@@ -283,7 +292,8 @@ impl Observer {
         let mut inner = self.lock();
         inner.refresh_one(node);
         inner.judged.promises += 1;
-        let Inner { nodes, judges, .. } = &mut *inner;
+        let Inner { nodes, judges, old, .. } = &mut *inner;
+        judges.report("an old disk answers for nothing", old_disk::judge(node, group, promise, old));
         let Some(eye) = nodes.get(&node) else { return };
         let broken = kept_promises::judge(node, group, promise, eye.log.group(group));
         judges.report("a promise is durable first", broken);

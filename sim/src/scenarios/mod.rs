@@ -5,6 +5,7 @@
 
 mod clocks_apart;
 mod held_leader;
+mod late_answers;
 mod new_leader;
 mod restarted_voter;
 mod rot_in_the_middle;
@@ -14,6 +15,7 @@ use crate::judges::Broken;
 
 pub use clocks_apart::play as clocks_apart;
 pub use held_leader::play as held_leader;
+pub use late_answers::play as late_answers;
 pub use new_leader::play as new_leader;
 pub use restarted_voter::play as restarted_voter;
 pub use rot_in_the_middle::play as rot_in_the_middle;
@@ -29,7 +31,7 @@ pub struct Scenario {
 }
 
 /// All scenarios.
-pub const ALL: [Scenario; 5] = [
+pub const ALL: [Scenario; 6] = [
     Scenario {
         name: "restarted_voter",
         what: "lease reads at a leader whose only voter restarts and is asked for its vote at once",
@@ -39,6 +41,11 @@ pub const ALL: [Scenario; 5] = [
         name: "clocks_apart",
         what: "lease reads at a leader with a slow clock, deposed by voters whose clocks run a fifth faster",
         play: clocks_apart,
+    },
+    Scenario {
+        name: "late_answers",
+        what: "lease reads at a leader whose voter's answers are late, and which is deposed meanwhile",
+        play: late_answers,
     },
     Scenario {
         name: "held_leader",

@@ -158,18 +158,24 @@ impl Stage {
     /// Cuts the link between two machines, both ways.
     pub(super) fn cut(&self, one: usize, other: usize) {
         let name = |place: usize| Ends::Process(format!("n{}", self.world.machines[place].id()));
-        self.lay(name(one), name(other));
-        self.lay(name(other), name(one));
+        self.lay(name(one), name(other), Effect::Cut);
+        self.lay(name(other), name(one), Effect::Cut);
+    }
+
+    /// Messages from one machine to another are late, by up to `late`.
+    pub(super) fn delay(&self, from: usize, to: usize, late: Duration) {
+        let name = |place: usize| Ends::Process(format!("n{}", self.world.machines[place].id()));
+        self.lay(name(from), name(to), Effect::Late(1_000_000, late));
     }
 
     /// Cuts the way from a client to a machine.
     pub(super) fn cut_client(&self, client: usize, machine: usize) {
         let node = format!("n{}", self.world.machines[machine].id());
-        self.lay(Ends::Process(format!("c{client}")), Ends::Process(node));
+        self.lay(Ends::Process(format!("c{client}")), Ends::Process(node), Effect::Cut);
     }
 
-    fn lay(&self, from: Ends, to: Ends) {
-        let rule = Rule { of: FaultKind::CutZone, from, to, effect: Effect::Cut };
+    fn lay(&self, from: Ends, to: Ends, effect: Effect) {
+        let rule = Rule { of: FaultKind::CutZone, from, to, effect };
         self.world.net.links(|links| {
             links.add(rule);
         });

@@ -17,7 +17,7 @@ use stoa_protocol::{ClusterId, LogIndex, MapVersion, NodeId, PartitionId, Replic
 use stoa_raft::wal::{Wal, WalIdentity, WalOptions};
 use stoa_raft::{
     ApplyError, Envelope, Machine, NodeBudget, NodeContext, Peers, RaftCall, RaftTiming, Replica, ReplicaEnvironment,
-    Reply, open_envelope, open_message, seal,
+    Reply, Vouched, open_envelope, open_message, seal,
 };
 use stoa_sim::disk::SimDisk;
 
@@ -254,14 +254,17 @@ impl Process {
             .await
             .map_err(std::io::Error::other)?;
         let peers = Peers::new(net.clone(), CLUSTER);
+        let vouched = Vouched::default();
         for other in 1..=3u64 {
             peers.learn(NodeId(other), SocketAddr::from(([127, 0, 0, 1], other as u16)));
+            vouched.add(NodeId(other));
         }
         let env = ReplicaEnvironment {
             disk: disk.clone(),
             snapshot_dir: PathBuf::from("snapshots"),
             wal: wal.clone(),
             peers,
+            vouched,
             context: context(node),
             timing: RaftTiming::default(),
             budget: NodeBudget::default(),
