@@ -30,7 +30,6 @@ use openraft::raft::{
 };
 use openraft::{EntryPayload, Snapshot};
 use stoa_env::{Channel, Disk, Transport, planted};
-use stoa_protocol::limits::DEADLINE_US_MAX;
 use stoa_protocol::message::Kind;
 use stoa_protocol::{NodeId, PartitionId, ReplicaId};
 
@@ -44,8 +43,9 @@ use crate::vouched::Vouched;
 /// What openraft is told that a snapshot's parts take; the limits are ours ([`transfer_limit`]).
 pub const SNAPSHOT_CHUNK_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long the install at the end may take before the sender asks anew; the receiver goes on with it meanwhile.
-const SNAPSHOT_INSTALL_LIMIT: Duration = Duration::from_micros(DEADLINE_US_MAX);
+/// How long the sender waits for the install at the end before it asks anew: its answer may be lost. The receiver goes on with
+/// the install meanwhile, and answers the new question when that is done.
+const SNAPSHOT_INSTALL_LIMIT: Duration = Duration::from_secs(3);
 
 /// How often one chunk is sent before the transfer is given up, and with it, if the leader has a newer snapshot by then,
 /// all that has been sent.
@@ -431,6 +431,8 @@ impl<T: Transport, D: Disk> RaftNetworkV2<StoaTypes> for ReplicaLink<T, D> {
 
 #[cfg(test)]
 mod tests {
+    use stoa_protocol::limits::DEADLINE_US_MAX;
+
     use super::*;
     use crate::log::COMMAND_BYTES_MAX;
     use crate::types::log_id;

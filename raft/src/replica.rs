@@ -243,12 +243,16 @@ impl<D: Disk, M: Machine> Replica<D, M> {
         if planted!(CachedLeaseVerdict) && by == ConfirmBy::Lease && self.leads() {
             return Ok(self.status().committed);
         }
+        // As if the lease counted from when the answer came, which is up to a heartbeat after it was asked for.
+        if planted!(LeaseFromReceiveTime)
+            && by == ConfirmBy::Lease
+            && let Some(asked) = self.quorum_acked().filter(|_| self.leads())
+            && self.context.clock.boot().since(asked) < self.timing.lease_read_age_max() + self.timing.heartbeat
+        {
+            return Ok(self.status().committed);
+        }
         let age_max = match by {
             ConfirmBy::ReadIndex => Duration::ZERO,
-            // As if the lease counted from when the answer came, which is up to a heartbeat after it was asked for.
-            ConfirmBy::Lease if planted!(LeaseFromReceiveTime) => {
-                self.timing.lease_read_age_max() + self.timing.heartbeat
-            }
             ConfirmBy::Lease => self.timing.lease_read_age_max(),
         };
         // An acknowledgement that is too old is no refusal: a new one is asked for. Raft waits no longer than the caller.

@@ -27,6 +27,11 @@ fn strong_reads_that_waited_in_a_held_leader_are_not_answered_from_the_past() {
 }
 
 #[test]
+fn a_lease_runs_from_when_it_was_asked_for_and_not_from_when_the_answer_came() {
+    keeps_all(scenarios::late_answers);
+}
+
+#[test]
 fn a_new_leader_is_not_read_before_it_knows_what_is_committed() {
     keeps_all(scenarios::new_leader);
 }
@@ -61,6 +66,11 @@ mod planted {
     #[test]
     fn a_lease_without_a_margin_is_seen() {
         assert!(caught(Bug::LeaseWithoutMargin, scenarios::clocks_apart).0 >= 1);
+    }
+
+    #[test]
+    fn a_lease_that_counts_from_the_answer_is_seen() {
+        assert!(caught(Bug::LeaseFromReceiveTime, scenarios::late_answers).0 >= 10);
     }
 
     #[test]
