@@ -54,6 +54,8 @@ pub enum Kind {
     /// Node to node: how far the asker's log reaches, and how far it was seen to reach: [`WitnessRequest`],
     /// [`WitnessAnswer`].
     Witness = 38,
+    /// Node to node: whether a group can do without the data of one of its voters: [`SpareRequest`], empty body back.
+    Spare = 39,
 }
 
 impl Kind {
@@ -62,7 +64,7 @@ impl Kind {
         use Kind::*;
         [
             Ping, Map, View, Group, Read, Write, Session, Apply, Status, Digest, Placement, Raft, Join, Watch, Barrier,
-            Hello, Move, Witness,
+            Hello, Move, Witness, Spare,
         ]
         .into_iter()
         .find(|kind| *kind as u16 == number)
@@ -426,6 +428,17 @@ pub struct MoveReport {
     pub step: MoveStep,
 }
 crate::wire_struct!(MoveReport { partition, replica, step });
+
+/// Asks the leader of a partition whether all that the partition has lies whole on its other voters, so that the data of
+/// this one may go, which has stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpareRequest {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The voter.
+    pub replica: ReplicaId,
+}
+crate::wire_struct!(SpareRequest { partition, replica });
 
 /// A node tells another who it is, before the cluster is formed.
 #[derive(Debug, Clone, PartialEq, Eq)]

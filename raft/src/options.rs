@@ -116,7 +116,8 @@ impl RaftTiming {
             max_payload_entries: 256,
             // Snapshots are triggered by the bytes of the log (replica.rs), not by counting entries of any size.
             snapshot_policy: openraft::SnapshotPolicy::Never,
-            max_in_snapshot_log_to_keep: 32,
+            // The log is purged by our own call alone (replica.rs): Raft's own rule forgets that more has been asked for.
+            max_in_snapshot_log_to_keep: u64::MAX,
             enable_pre_vote: Some(true),
             // A transient machine must not lead before it has replayed: a restarted leader is elected again.
             enable_leader_restore: Some(false),

@@ -84,6 +84,18 @@ fn next_step(membership: &Membership, at: u64, matched: Option<u64>, last: u64, 
     }
 }
 
+/// A voter other than `spared` whose log is not known to be equal to the leader's up to `end`, and how far it is.
+fn lacking(
+    membership: &Membership,
+    matched: &BTreeMap<u64, Option<LogId>>,
+    end: Option<u64>,
+    spared: u64,
+) -> Option<(u64, Option<u64>)> {
+    let mut others = membership.voter_ids().filter(|id| *id != spared);
+    let has = |id: u64| matched.get(&id).and_then(|at| at.as_ref()).map(|at| at.index);
+    others.find(|id| has(*id) < end).map(|id| (id, has(id)))
+}
+
 impl<D: Disk, M: Machine> Replica<D, M> {
     /// The members of the group, as far as this replica knows.
     pub fn members(&self) -> Members {
@@ -137,6 +149,33 @@ impl<D: Disk, M: Machine> Replica<D, M> {
             *stored.log_id()
         };
         self.change_members(ChangeMembers::RemoveNodes(BTreeSet::from([learner.0])), at, limit).await
+    }
+
+    /// Makes sure that every voter but `replica`, which has stopped, has all that this leader has: then whatever was
+    /// acknowledged with the help of `replica` lies on a majority without it, and nothing is acknowledged with it any more.
+    ///
+    /// # Errors
+    /// If this replica does not lead, no quorum confirms that it does, or a voter lacks something: then it is asked again.
+    pub async fn can_spare(&self, replica: ReplicaId, limit: Duration) -> Result<(), ErrorBody> {
+        // What an earlier leader acknowledged is in this one's log, and counts from here on.
+        let committed = self.barrier(limit).await?;
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let Some(matched) = metrics.replication.as_ref().filter(|_| metrics.current_leader == Some(self.id().0)) else {
+            let message = format!("this node does not lead partition {}", self.partition());
+            return Err(ErrorBody::new(ErrorCode::NotLeader, message));
+        };
+        let end = metrics.last_log_index.max(Some(committed.0));
+        match lacking(metrics.membership_config.membership(), matched, end, replica.0) {
+            None => Ok(()),
+            Some((id, has)) => {
+                let message = format!(
+                    "partition {}: replica {id} has the log up to {has:?} of {end:?}, so replica {replica} is needed",
+                    self.partition()
+                );
+                Err(ErrorBody::new(ErrorCode::Conflict, message))
+            }
+        }
     }
 
     fn derive_step(&self, moved: &MoveInfo) -> Option<(Option<LogId>, Step)> {
@@ -198,6 +237,19 @@ mod tests {
         let all = configs.iter().flatten().chain(learners).copied();
         let members: BTreeMap<u64, Member> = all.map(|id| (id, Member { node: id })).collect();
         Membership::new(configs, members).unwrap()
+    }
+
+    #[test]
+    fn a_voter_is_spared_once_all_others_of_both_halves_have_the_whole_log() {
+        let lacks = |configs: &[&[u64]], has: &[(u64, u64)]| {
+            let id = |index| LogId::new(crate::types::leader_id(1, 1), index);
+            let matched = has.iter().map(|(voter, index)| (*voter, Some(id(*index)))).collect();
+            lacking(&membership(configs, &[]), &matched, Some(9), 3)
+        };
+        assert_eq!(lacks(&[&[1, 2, 3]], &[(1, 9), (2, 9), (3, 4)]), None);
+        assert_eq!(lacks(&[&[1, 2, 3]], &[(1, 9), (2, 8), (3, 9)]), Some((2, Some(8))));
+        assert_eq!(lacks(&[&[1, 2, 3]], &[(2, 9)]), Some((1, None)), "also the leader's own has to be durable");
+        assert_eq!(lacks(&[&[1, 2, 3], &[1, 2, 7]], &[(1, 9), (2, 9)]), Some((7, None)));
     }
 
     #[test]

@@ -42,6 +42,8 @@ use crate::wal::{RecoveredGroup, Wal, WalError, WalErrorClass};
 
 /// What an entry adds to its command, and the log to each entry of a batch.
 const ENTRY_OVERHEAD_BYTES: usize = 96;
+/// Entries that stay behind a snapshot, so that a follower that lags a little needs no snapshot.
+const ENTRIES_KEPT: u64 = 32;
 
 /// Everything a replica needs from its node.
 pub struct ReplicaEnvironment<D, T> {
@@ -329,24 +331,29 @@ impl<D: Disk, M: Machine> Replica<D, M> {
     }
 
     /// Cuts the log: takes a snapshot once more than `bytes_max` have been logged since the last one and some of it is
-    /// applied, and lets go what is kept behind the snapshot for followers that lag if that is more than `bytes_max`, or
-    /// if the node's log is `pressed`. Returns once the request is with Raft, which takes one snapshot at a time.
+    /// applied, and lets go what the snapshot has, but for [`ENTRIES_KEPT`] for followers that lag; those too if they are
+    /// more than `bytes_max`, or if the node's log is `pressed`. Returns once the request is with Raft, which takes one snapshot at a time.
     ///
     /// What counts is what came after the snapshot: entries that are kept behind it must not ask for another, which would
     /// change nothing, again and again.
     pub async fn cut_log(&self, bytes_max: u64, pressed: bool) {
         self.incoming.tidy(self.context.clock.boot()).await;
-        let (covered, applied) = {
+        let (covered, applied, purged) = {
             let metrics = self.raft.metrics();
             let metrics = metrics.borrow_watched();
-            (metrics.snapshot.map(|id| id.index), metrics.last_applied.map(|id| id.index))
+            let index = |id: Option<crate::types::LogId>| id.map(|id| id.index);
+            (index(metrics.snapshot), index(metrics.last_applied), index(metrics.purged))
         };
         let after = self.log.bytes_after(covered);
         let kept = self.log.size().bytes - after;
+        let spare = match kept > bytes_max || pressed {
+            true => covered,
+            false => covered.and_then(|covered| covered.checked_sub(ENTRIES_KEPT)),
+        };
         let asked = if after > bytes_max && applied > covered {
             self.context.run(self.raft.trigger().snapshot()).await
-        } else if let Some(covered) = covered.filter(|_| kept > bytes_max || (pressed && kept > 0)) {
-            self.context.run(self.raft.trigger().purge_log(covered)).await
+        } else if let Some(upto) = spare.filter(|upto| Some(*upto) > purged) {
+            self.context.run(self.raft.trigger().purge_log(upto)).await
         } else {
             Ok(())
         };

@@ -4,6 +4,7 @@
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
@@ -15,7 +16,6 @@ use stoa_protocol::LogIndex;
 use crate::machine::{ApplyError, Machine};
 use crate::snapshots::{SnapshotHandle, SnapshotStore, reach};
 use crate::types::{LogId, Reply, SnapshotMeta, StoaTypes, StoredMembership};
-use crate::wal::is_full;
 
 /// A machine with its place in the log.
 pub struct StateMachine<D, M> {
@@ -135,7 +135,7 @@ impl<D: Disk, M: Machine> RaftStateMachine<StoaTypes> for StateMachine<D, M> {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotHandle<D>) -> Result<(), io::Error> {
-        let snapshot = self.snapshots.adopt(snapshot).await?;
+        let snapshot = adopt(&self.snapshots, snapshot).await?;
         restore(&mut self.machine, &snapshot).await?;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
@@ -149,6 +149,25 @@ impl<D: Disk, M: Machine> RaftStateMachine<StoaTypes> for StateMachine<D, M> {
     ) -> Result<Option<Snapshot<CommittedLeader, u64, Member, SnapshotHandle<D>>>, io::Error> {
         Ok(self.newest().map(|handle| Snapshot { meta: handle.meta.clone(), snapshot: handle }))
     }
+}
+
+/// How often a snapshot that came from another replica is written anew, and the pause between: an error halts the group.
+const ADOPT_ATTEMPTS: usize = 20;
+const ADOPT_PAUSE: Duration = Duration::from_millis(500);
+
+/// Writes a snapshot where it is to stay. After a failure it is written to new files: what of the old ones is on the device
+/// nobody knows.
+async fn adopt<D: Disk>(store: &SnapshotStore<D>, snapshot: SnapshotHandle<D>) -> io::Result<SnapshotHandle<D>> {
+    for _ in 1..ADOPT_ATTEMPTS {
+        match store.adopt(snapshot.clone()).await {
+            Err(error) if error.kind() != io::ErrorKind::InvalidData => {
+                tracing::warn!(%error, "a snapshot from another replica could not be written yet");
+                tokio::time::sleep(ADOPT_PAUSE).await;
+            }
+            done => return done,
+        }
+    }
+    store.adopt(snapshot).await
 }
 
 /// Takes a snapshot for the newest unless there is a newer one: a build may end after an install that began later.
@@ -184,15 +203,15 @@ impl<D: Disk> RaftSnapshotBuilder<StoaTypes> for SnapshotBuilder<D> {
                 self.snapshots.tidy().await;
                 Ok(Snapshot { meta: handle.meta.clone(), snapshot: handle })
             }
-            // An error would halt the group, and a full device passes: nothing was built, the last one stays, and
-            // whoever wants the log cut asks again.
-            Err(error) if is_full(&error) => {
-                tracing::warn!(%error, "a snapshot was given up: the device is full");
+            // An error would halt the group, and a full device or a failed sync need not come again: nothing was built, the
+            // last one and the log stay, and whoever wants the log cut asks again. The next one is written to new files.
+            Err(error) => {
+                tracing::warn!(%error, "a snapshot was given up");
+                self.snapshots.tidy().await;
                 let last = self.newest.lock().expect("nothing panics while it holds a handle").clone();
                 let handle = last.unwrap_or_else(|| self.snapshots.nothing());
                 Ok(Snapshot { meta: handle.meta.clone(), snapshot: handle })
             }
-            Err(error) => Err(error),
         }
     }
 }

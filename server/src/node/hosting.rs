@@ -9,17 +9,23 @@
 //! |---|---|
 //! | nothing | R starts, empty: nobody has spoken here |
 //! | M = R | R goes on |
-//! | M < R, or R is begun | what M left is erased, and R starts, empty |
+//! | M < R, or R is begun | what M left is erased, once it is spared, and R starts, empty |
 //! | M > R, or R is gone | nothing: this copy of the root state is old |
-//! | no R, M known to the root state | M was replaced: it is stopped and erased |
+//! | no R, M known to the root state | M was replaced: it is stopped and erased, once it is spared |
+//!
+//! A replica that gives its place to one on its own node, or whose move has been redirected, is still a voter of its group,
+//! and what was acknowledged may lie on its disk and one other. So before it is stopped, and again when it is, the leader
+//! is asked whether the group can spare it ([`Replica::can_spare`]): all other voters have everything. The answer holds
+//! from the stop on, since nothing is acknowledged with its help any more. A node that starts anew meanwhile asks anew.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use stoa_env::{BootTime, Disk, Transport, planted};
+use stoa_env::{BootTime, Disk, JoinSet, Transport, planted};
 use stoa_protocol::map::{NodeInfo, PartitionInfo, PartitionSet};
-use stoa_protocol::{PartitionId, ROOT_PARTITION, ReplicaId};
+use stoa_protocol::message::{Caller, Kind, SpareRequest, encode_request};
+use stoa_protocol::{NodeId, PartitionId, ROOT_PARTITION, ReplicaId};
 use stoa_raft::root::RootState;
 use stoa_raft::root::command::FIRST_REPLICAS;
 use stoa_raft::root::moves::NO_INCARNATION;
@@ -27,13 +33,17 @@ use stoa_raft::{Life, PartitionMachine, Replica};
 use stoa_store::StoreOptions;
 
 use super::failures::Failure;
-use super::{Hosted, LOOP_PAUSE, Node};
+use super::{HELD_CALLS, Hosted, LOOP_PAUSE, Node};
 
 /// How long a voter that is not the preferred leader waits before it forms a group that nobody has formed.
 const FORM_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How long a leader that is to be stopped may take to hand leadership over.
 const HANDOVER_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long a leader may take to say whether its group can spare a voter, and the pause before it is asked again.
+const SPARE_LIMIT: Duration = Duration::from_millis(300);
+const SPARE_PAUSE: Duration = Duration::from_millis(500);
 
 /// What the loop remembers between two looks.
 #[derive(Debug, Default)]
@@ -42,6 +52,8 @@ pub(super) struct Looks {
     unformed: BTreeMap<PartitionId, BootTime>,
     /// Leaders that are to be stopped, and since when.
     leaving: BTreeMap<PartitionId, BootTime>,
+    /// Voters that are to go, and when their groups were last asked to spare them.
+    asked: BTreeMap<PartitionId, BootTime>,
 }
 
 /// Keeps the replicas on this node as the root state says.
@@ -94,13 +106,16 @@ async fn host_one<D: Disk, T: Transport>(
         if placed == Some(hosted.replica.id()) {
             return form_if_nobody_has(node, partition, &hosted, looks).await;
         }
-        if !stop_replaced(node, &hosted, looks).await {
+        if !is_spared(node, state, partition, hosted.replica.id(), looks).await
+            || !stop_replaced(node, &hosted, looks).await
+        {
             return;
         }
+        looks.asked.remove(&partition.id);
     }
     let done = match placed {
         Some(replica) => start_placed(node, state, set, partition, replica, looks).await,
-        None => erase_replaced(node, state, partition.id).await,
+        None => erase_replaced(node, state, partition, looks).await,
     };
     if let Err(error) = done {
         let replica = placed.unwrap_or_default();
@@ -136,12 +151,53 @@ async fn stop_replaced<D: Disk, T: Transport>(
     true
 }
 
+/// Whether a replica's data may go: it is no voter of its group any more, or the group can do without it.
+async fn is_spared<D: Disk, T: Transport>(
+    node: &Arc<Node<D, T>>,
+    state: &RootState,
+    partition: &PartitionInfo,
+    replica: ReplicaId,
+    looks: &mut Looks,
+) -> bool {
+    let Some(moved) = state.move_of(partition.id).filter(|moved| moved.from.id == replica) else { return true };
+    let now = node.now();
+    if looks.asked.get(&partition.id).is_some_and(|asked| now.since(*asked) < SPARE_PAUSE) {
+        return false;
+    }
+    looks.asked.insert(partition.id, now);
+    if let Some(hosted) = node.hosted(partition.id).filter(|hosted| hosted.replica.leads()) {
+        return hosted.replica.can_spare(replica, SPARE_LIMIT).await.is_ok();
+    }
+    let request = SpareRequest { partition: partition.id, replica };
+    let body: Arc<[u8]> = encode_request(&Caller::default(), &request).into();
+    let mut nodes: Vec<NodeId> = partition.replicas.iter().map(|replica| replica.node).collect();
+    nodes.extend((!nodes.contains(&moved.to.node)).then_some(moved.to.node));
+    let mut asks = JoinSet::new();
+    for to in nodes.into_iter().filter(|to| *to != node.info.id) {
+        let (node, body) = (node.clone(), body.clone());
+        asks.spawn(async move { node.env.peers.call(to, HELD_CALLS, Kind::Spare, &body, SPARE_LIMIT).await });
+    }
+    // The leader alone answers with yes.
+    while let Some(answered) = asks.join_next().await {
+        match answered {
+            Ok(Ok(_)) => return true,
+            Ok(Err(error)) => {
+                tracing::debug!(partition = partition.id.0, %error, "asking whether a replica can be spared");
+            }
+            Err(error) => tracing::error!(%error, "asking whether a replica can be spared"),
+        }
+    }
+    false
+}
+
 /// Erases what a replica left that the root state does not place here any more, if it left anything.
 async fn erase_replaced<D: Disk, T: Transport>(
     node: &Arc<Node<D, T>>,
     state: &RootState,
-    partition: PartitionId,
+    info: &PartitionInfo,
+    looks: &mut Looks,
 ) -> std::io::Result<()> {
+    let partition = info.id;
     let found = node.recovered.lock().unwrap_or_else(|e| e.into_inner()).contains_key(&partition.0);
     let failed = node.failure(partition);
     if (!found && failed.is_none())
@@ -152,6 +208,7 @@ async fn erase_replaced<D: Disk, T: Transport>(
     match node.env.life_of(partition).await? {
         // A replica that this copy of the root state has not heard of yet may be placed here.
         Some(life) if !state.knows_replica(life.id()) => return Ok(()),
+        Some(Life::Lives(id)) if !is_spared(node, state, info, id, looks).await => return Ok(()),
         Some(life) => {
             node.env.end_life(partition, life.id()).await?;
             node.forget_recovered(partition);
@@ -185,6 +242,7 @@ async fn start_placed<D: Disk, T: Transport>(
         Some(Life::Lives(found)) if found == replica => {}
         Some(Life::Gone(found)) if found == replica => return Ok(()),
         Some(life) if life.id() > replica => return Ok(()),
+        Some(Life::Lives(id)) if !is_spared(node, state, partition, id, looks).await => return Ok(()),
         Some(_) => {
             node.env.begin_life(partition.id, replica).await?;
             node.forget_recovered(partition.id);

@@ -11,8 +11,8 @@ use stoa_protocol::frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader, decode_f
 use stoa_protocol::limits::FRAME_BYTES_MAX;
 use stoa_protocol::message::{
     ANSWER, ApplyRequest, BarrierRequest, Caller, DigestRequest, Empty, GroupRequest, HelloRequest, JoinRequest,
-    KIND_ERROR, Kind, MoveReport, NodeStatus, PlacementRequest, ReadRequest, SessionRequest, ViewRequest, WatchRequest,
-    WitnessRequest, WriteRequest, decode_request,
+    KIND_ERROR, Kind, MoveReport, NodeStatus, PlacementRequest, ReadRequest, SessionRequest, SpareRequest, ViewRequest,
+    WatchRequest, WitnessRequest, WriteRequest, decode_request,
 };
 use stoa_protocol::{ClusterId, ErrorBody, ErrorCode, MapVersion, NodeId, ROOT_PARTITION};
 use stoa_raft::root::RootCommand;
@@ -86,7 +86,14 @@ impl<D: Disk, T: Transport> Node<D, T> {
         }
         let limit = Duration::from_micros(header.remaining_us);
         match kind {
-            Kind::Raft | Kind::Join | Kind::Watch | Kind::Barrier | Kind::Hello | Kind::Move | Kind::Witness => {
+            Kind::Raft
+            | Kind::Join
+            | Kind::Watch
+            | Kind::Barrier
+            | Kind::Hello
+            | Kind::Move
+            | Kind::Witness
+            | Kind::Spare => {
                 let PeerIdentity::Node(id) = from else {
                     return Err(ErrorBody::new(
                         ErrorCode::Forbidden,
@@ -147,6 +154,14 @@ impl<D: Disk, T: Transport> Node<D, T> {
             Kind::Witness => {
                 let (_, request) = decode_request::<WitnessRequest>(&body)?;
                 Ok(self.bear_witness(NodeId(from), &request).to_bytes())
+            }
+            Kind::Spare => {
+                let (_, request) = decode_request::<SpareRequest>(&body)?;
+                let Some(hosted) = self.hosted(request.partition) else {
+                    let message = format!("node {} has no replica of partition {}", self.info.id, request.partition);
+                    return Err(ErrorBody::new(ErrorCode::NotHere, message));
+                };
+                hosted.replica.can_spare(request.replica, limit).await.map(|()| Vec::new())
             }
             _ => {
                 let (_, request) = decode_request::<HelloRequest>(&body)?;
@@ -265,7 +280,14 @@ impl<D: Disk, T: Transport> Node<D, T> {
                     }
                 }
             }
-            Kind::Raft | Kind::Join | Kind::Watch | Kind::Barrier | Kind::Hello | Kind::Move | Kind::Witness => {
+            Kind::Raft
+            | Kind::Join
+            | Kind::Watch
+            | Kind::Barrier
+            | Kind::Hello
+            | Kind::Move
+            | Kind::Witness
+            | Kind::Spare => {
                 unreachable!("answered before, with the proof that a node asks")
             }
         }

@@ -17,6 +17,7 @@ use stoa_protocol::codec::Wire;
 use stoa_protocol::frame::decode_frame;
 use stoa_protocol::message::{ANSWER, Kind, WriteAnswer, WriteRequest, decode_request};
 use stoa_raft::{Promise, RaftAnswer, RaftCall, RaftTiming, Standing, open_envelope, open_message};
+use tokio::time::Instant;
 
 use crate::disk::SimDisk;
 use crate::judges::Broken;
@@ -32,6 +33,7 @@ use crate::judges::replica_ids::ReplicaIds;
 use crate::judges::root_state::RootStates;
 use crate::judges::{durable_quorum, kept_promises, leader_completeness, old_disk, purged};
 use crate::machine::Machine;
+use crate::world::now;
 use disk_log::{DiskLog, GroupLog};
 use frames::{Frame, LogId, Said, Vote};
 
@@ -72,7 +74,13 @@ struct Inner {
 struct Eye {
     disk: SimDisk,
     log: DiskLog,
+    /// What was on its disk before this one, and when that was lost.
+    lost: Option<(Instant, DiskLog)>,
 }
+
+/// Between the moment at which a quorum has an entry and the answer to the client a disk may be lost. Afterwards what was on
+/// it still counts for so long.
+const LOST_COUNTS: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 struct Judges {
@@ -173,7 +181,8 @@ impl Observer {
     /// A machine is there, with this disk; once more if its disk was exchanged for another.
     pub fn watch(&self, node: u64, disk: SimDisk) {
         let mut inner = self.lock();
-        inner.nodes.insert(node, Eye { disk, log: DiskLog::default() });
+        let lost = inner.nodes.remove(&node).map(|eye| (now(), eye.log));
+        inner.nodes.insert(node, Eye { disk, log: DiskLog::default(), lost });
         inner.old.remove(&node);
         // What stands on the new one is of other replicas.
         inner.judges.one_vote.forget_all(node);
@@ -330,7 +339,7 @@ impl Inner {
 
     fn refresh_one(&mut self, node: u64) {
         let Self { nodes, judges, .. } = self;
-        let Some(Eye { disk, log }) = nodes.get_mut(&node) else { return };
+        let Some(Eye { disk, log, .. }) = nodes.get_mut(&node) else { return };
         log.refresh(disk, &mut |before, frame| judges.frame(node, before, frame));
         for (group, index) in std::mem::take(&mut judges.purges) {
             let broken = purged::judge(node, group, index, log.group(group));
@@ -341,7 +350,13 @@ impl Inner {
     fn judge_acknowledged(&mut self, group: u64, index: u64) {
         self.judged.acknowledged += 1;
         let Self { nodes, judges, .. } = self;
-        let disks: BTreeMap<u64, &GroupLog> = nodes.iter().map(|(node, eye)| (*node, eye.log.group(group))).collect();
+        let counts = |eye: &&Eye| eye.lost.as_ref().filter(|(at, _)| now() - *at < LOST_COUNTS).is_some();
+        let mut disks: BTreeMap<u64, &GroupLog> =
+            nodes.iter().map(|(node, eye)| (*node, eye.log.group(group))).collect();
+        for (node, eye) in nodes.iter().filter(|(_, eye)| counts(eye)) {
+            // Nothing of a group stands on its new disk so soon, but by a replica that has no vote yet.
+            disks.extend(eye.lost.as_ref().map(|(_, log)| (*node, log.group(group))));
+        }
         let members = judges.memberships.deciding(group, index, disks.values().copied());
         match durable_quorum::judge(group, index, &disks, &members) {
             Err(what) => judges.report("acknowledged is durable on a quorum", Some(what)),
