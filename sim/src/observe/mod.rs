@@ -181,6 +181,7 @@ impl Observer {
     /// A machine is there, with this disk; once more if its disk was exchanged for another.
     pub fn watch(&self, node: u64, disk: SimDisk) {
         let mut inner = self.lock();
+        inner.refresh_one(node);
         let lost = inner.nodes.remove(&node).map(|eye| (now(), eye.log));
         inner.nodes.insert(node, Eye { disk, log: DiskLog::default(), lost });
         inner.old.remove(&node);
@@ -350,15 +351,16 @@ impl Inner {
     fn judge_acknowledged(&mut self, group: u64, index: u64) {
         self.judged.acknowledged += 1;
         let Self { nodes, judges, .. } = self;
-        let counts = |eye: &&Eye| eye.lost.as_ref().filter(|(at, _)| now() - *at < LOST_COUNTS).is_some();
-        let mut disks: BTreeMap<u64, &GroupLog> =
-            nodes.iter().map(|(node, eye)| (*node, eye.log.group(group))).collect();
-        for (node, eye) in nodes.iter().filter(|(_, eye)| counts(eye)) {
-            // Nothing of a group stands on its new disk so soon, but by a replica that has no vote yet.
-            disks.extend(eye.lost.as_ref().map(|(_, log)| (*node, log.group(group))));
-        }
+        let disks: BTreeMap<u64, &GroupLog> = nodes.iter().map(|(node, eye)| (*node, eye.log.group(group))).collect();
         let members = judges.memberships.deciding(group, index, disks.values().copied());
-        match durable_quorum::judge(group, index, &disks, &members) {
+        let lost = nodes.iter().filter_map(|(node, eye)| {
+            let (_, log) = eye.lost.as_ref().filter(|(at, _)| now() - *at < LOST_COUNTS)?;
+            Some((*node, log.group(group)))
+        });
+        let mut before = disks.clone();
+        before.extend(lost);
+        let verdict = durable_quorum::judge(group, index, &disks, &members);
+        match verdict.or_else(|what| durable_quorum::judge(group, index, &before, &members).map_err(|_| what)) {
             Err(what) => judges.report("acknowledged is durable on a quorum", Some(what)),
             // Who has it knows now what is committed; who has another one there has not heard of it yet.
             Ok(Some(term)) => {
