@@ -37,7 +37,7 @@ pub(crate) async fn revive(
         }
     }
     while let Some(why) = world.moving().or_else(|| world.leaderless()).or_else(|| world.unequal()) {
-        in_time(healed, || format!("replicas are not equal: {why}"))?;
+        in_time(healed, || format!("replicas are not equal: {why}; {}", world.leadership()))?;
         world.pass(POLL).await;
     }
     world.compare();
