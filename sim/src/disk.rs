@@ -704,7 +704,7 @@ impl DiskFile for SimFile {
                 if n <= 1 {
                     device.strikes.failed_syncs += 1;
                     device.files.get_mut(&file).expect("looked up before").give_up();
-                    return Err(io::Error::other("simulated input/output error"));
+                    return Err(rustix::io::Errno::IO.into());
                 }
                 device.fail_sync_in = Some(n - 1);
             }

@@ -14,7 +14,7 @@ const SLOW: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(10
 
 pub fn failed_sync(world: &mut World, _: FaultKind, chance: &Chance, lasts: Duration) -> Option<Vec<Step>> {
     let at = some_machine(world, chance, Machine::runs)?;
-    world.machines[at].excuse("simulated input/output error");
+    world.machines[at].excuse("Input/output error");
     world.machines[at].disk.fail_sync(1 + chance.below(20));
     Some(vec![Step::new(lasts, move |world| world.machines[at].disk.heal_syncs())])
 }
