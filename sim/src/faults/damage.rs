@@ -89,6 +89,7 @@ pub fn old_disk(world: &mut World, _: FaultKind, chance: &Chance, lasts: Duratio
     let back = move |world: &mut World| {
         world.machines[at].crash(Crash::Process);
         let old = log_end(&image) < had.take();
+        world.observer.lose(world.machines[at].id());
         world.machines[at].disk.become_copy_of(&image);
         world.machines[at].set_damage("it is an old image".into(), incarnation);
         // Where links are bad or nodes die, others may not have heard of what it answered for.

@@ -120,7 +120,7 @@ impl GroupLog {
 
 /// Which frames have been seen. What is read once more stands where it stood. A frame that a start of the node copied, one
 /// of an erased replica among them, stands at a new place, and is known by its group, its number and what it says.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct SeenFrames {
     known: BTreeSet<(u64, u64, u64)>,
     /// Segment and offset of the last frame.
@@ -146,7 +146,7 @@ impl SeenFrames {
 pub type See<'a> = &'a mut dyn FnMut(&GroupLog, &Frame);
 
 /// The durable part of a node's log.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct DiskLog {
     changes: Option<u64>,
     epoch: u64,
@@ -158,7 +158,7 @@ pub struct DiskLog {
     nothing: GroupLog,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Segment {
     file: u64,
     read: usize,

@@ -195,6 +195,15 @@ impl Observer {
         self.lock().old.insert(node);
     }
 
+    /// What is on the disk of node `node` is about to be lost, and another content takes its place.
+    pub fn lose(&self, node: u64) {
+        let mut inner = self.lock();
+        inner.refresh_one(node);
+        if let Some(eye) = inner.nodes.get_mut(&node) {
+            eye.lost = Some((now(), eye.log.clone()));
+        }
+    }
+
     /// Node `node` answers a request now.
     pub fn answered(&self, node: u64, request: &Bytes, answer: &Bytes) {
         const KIND_AT: usize = 6;
