@@ -36,6 +36,9 @@ use crate::types::{LogId, Member, Membership};
 /// voters change.
 const LAG_MAX: u64 = 256;
 
+/// Between two looks at how far the other voters are.
+const SPARE_LOOK: Duration = Duration::from_millis(10);
+
 /// The members of a group, as one replica knows them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Members {
@@ -159,22 +162,29 @@ impl<D: Disk, M: Machine> Replica<D, M> {
     pub async fn can_spare(&self, replica: ReplicaId, limit: Duration) -> Result<(), ErrorBody> {
         // What an earlier leader acknowledged is in this one's log, and counts from here on.
         let committed = self.barrier(limit).await?;
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let Some(matched) = metrics.replication.as_ref().filter(|_| metrics.current_leader == Some(self.id().0)) else {
-            let message = format!("this node does not lead partition {}", self.partition());
-            return Err(ErrorBody::new(ErrorCode::NotLeader, message));
-        };
-        let end = metrics.last_log_index.max(Some(committed.0));
-        match lacking(metrics.membership_config.membership(), matched, end, replica.0) {
-            None => Ok(()),
-            Some((id, has)) => {
+        // Entries after this one cannot be acknowledged with the help of a replica that has stopped before.
+        let end = self.raft.metrics().borrow_watched().last_log_index.max(Some(committed.0));
+        let until = self.context.clock.boot().plus(limit);
+        loop {
+            let lacks = {
+                let metrics = self.raft.metrics();
+                let metrics = metrics.borrow_watched();
+                let leads = metrics.current_leader == Some(self.id().0);
+                let Some(matched) = metrics.replication.as_ref().filter(|_| leads) else {
+                    let message = format!("this node does not lead partition {}", self.partition());
+                    return Err(ErrorBody::new(ErrorCode::NotLeader, message));
+                };
+                lacking(metrics.membership_config.membership(), matched, end, replica.0)
+            };
+            let Some((id, has)) = lacks else { return Ok(()) };
+            if self.context.clock.boot() >= until {
                 let message = format!(
                     "partition {}: replica {id} has the log up to {has:?} of {end:?}, so replica {replica} is needed",
                     self.partition()
                 );
-                Err(ErrorBody::new(ErrorCode::Conflict, message))
+                return Err(ErrorBody::new(ErrorCode::Conflict, message));
             }
+            tokio::time::sleep(SPARE_LOOK).await;
         }
     }
 

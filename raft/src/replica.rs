@@ -350,14 +350,17 @@ impl<D: Disk, M: Machine> Replica<D, M> {
             true => covered,
             false => covered.and_then(|covered| covered.checked_sub(ENTRIES_KEPT)),
         };
-        let asked = if after > bytes_max && applied > covered {
-            self.context.run(self.raft.trigger().snapshot()).await
-        } else if let Some(upto) = spare.filter(|upto| Some(*upto) > purged) {
-            self.context.run(self.raft.trigger().purge_log(upto)).await
-        } else {
-            Ok(())
-        };
-        if let Err(fatal) = asked {
+        // Both, where both are due: while a snapshot is taken the next one may be wanted already.
+        if let Some(upto) = spare.filter(|upto| Some(*upto) > purged)
+            && let Err(fatal) = self.context.run(self.raft.trigger().purge_log(upto)).await
+        {
+            self.halted(fatal.to_string());
+            return;
+        }
+        if after > bytes_max
+            && applied > covered
+            && let Err(fatal) = self.context.run(self.raft.trigger().snapshot()).await
+        {
             self.halted(fatal.to_string());
         }
     }

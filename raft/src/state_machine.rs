@@ -3,6 +3,7 @@
 
 use std::io;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ pub struct StateMachine<D, M> {
     machine: M,
     snapshots: SnapshotStore<D>,
     newest: Arc<Mutex<Option<SnapshotHandle<D>>>>,
+    /// Snapshots in a row that were given up.
+    failed: Arc<AtomicU32>,
     applied: Option<LogId>,
     membership: StoredMembership,
 }
@@ -39,7 +42,14 @@ impl<D: Disk, M: Machine> StateMachine<D, M> {
             applied = handle.meta.last_log_id;
             membership = handle.meta.last_membership.clone();
         }
-        Ok(Self { machine, snapshots, newest: Arc::new(Mutex::new(newest)), applied, membership })
+        Ok(Self {
+            machine,
+            snapshots,
+            newest: Arc::new(Mutex::new(newest)),
+            failed: Arc::default(),
+            applied,
+            membership,
+        })
     }
 
     /// The machine, between two commands.
@@ -130,12 +140,13 @@ impl<D: Disk, M: Machine> RaftStateMachine<StoaTypes> for StateMachine<D, M> {
             chunks: Some(self.machine.snapshot()).into(),
             snapshots: self.snapshots.clone(),
             newest: self.newest.clone(),
+            failed: self.failed.clone(),
             meta,
         }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotHandle<D>) -> Result<(), io::Error> {
-        let snapshot = adopt(&self.snapshots, snapshot).await?;
+        let snapshot = self.snapshots.adopt(snapshot).await?;
         restore(&mut self.machine, &snapshot).await?;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
@@ -151,25 +162,6 @@ impl<D: Disk, M: Machine> RaftStateMachine<StoaTypes> for StateMachine<D, M> {
     }
 }
 
-/// How often a snapshot that came from another replica is written anew, and the pause between: an error halts the group.
-const ADOPT_ATTEMPTS: usize = 20;
-const ADOPT_PAUSE: Duration = Duration::from_millis(500);
-
-/// Writes a snapshot where it is to stay. After a failure it is written to new files: what of the old ones is on the device
-/// nobody knows.
-async fn adopt<D: Disk>(store: &SnapshotStore<D>, snapshot: SnapshotHandle<D>) -> io::Result<SnapshotHandle<D>> {
-    for _ in 1..ADOPT_ATTEMPTS {
-        match store.adopt(snapshot.clone()).await {
-            Err(error) if error.kind() != io::ErrorKind::InvalidData => {
-                tracing::warn!(%error, "a snapshot from another replica could not be written yet");
-                tokio::time::sleep(ADOPT_PAUSE).await;
-            }
-            done => return done,
-        }
-    }
-    store.adopt(snapshot).await
-}
-
 /// Takes a snapshot for the newest unless there is a newer one: a build may end after an install that began later.
 fn shelve<D>(newest: &Mutex<Option<SnapshotHandle<D>>>, snapshot: SnapshotHandle<D>) {
     let mut newest = newest.lock().expect("nothing panics while it holds a handle");
@@ -182,12 +174,17 @@ fn shelve<D>(newest: &Mutex<Option<SnapshotHandle<D>>>, snapshot: SnapshotHandle
 use crate::types::Member;
 type CommittedLeader = openraft::type_config::alias::CommittedLeaderIdOf<StoaTypes>;
 
+/// The pause after a snapshot that was given up; twice as long after each one more, so many times at the most.
+const GIVEN_UP_PAUSE: Duration = Duration::from_millis(250);
+const GIVEN_UP_DOUBLINGS: u32 = 5;
+
 /// Writes one snapshot, chunk by chunk, while the machine goes on.
 pub struct SnapshotBuilder<D> {
     // In a mutex because openraft asks for a builder that threads may share; only `build_snapshot` uses it.
     chunks: Mutex<Option<Box<dyn Iterator<Item = Bytes> + Send>>>,
     snapshots: SnapshotStore<D>,
     newest: Arc<Mutex<Option<SnapshotHandle<D>>>>,
+    failed: Arc<AtomicU32>,
     meta: SnapshotMeta,
 }
 
@@ -199,6 +196,7 @@ impl<D: Disk> RaftSnapshotBuilder<StoaTypes> for SnapshotBuilder<D> {
         let chunks = chunks.ok_or_else(|| io::Error::other("a snapshot is built once"))?;
         match self.write(chunks).await {
             Ok(handle) => {
+                self.failed.store(0, Ordering::Relaxed);
                 shelve(&self.newest, handle.clone());
                 self.snapshots.tidy().await;
                 Ok(Snapshot { meta: handle.meta.clone(), snapshot: handle })
@@ -206,8 +204,12 @@ impl<D: Disk> RaftSnapshotBuilder<StoaTypes> for SnapshotBuilder<D> {
             // An error would halt the group, and a full device or a failed sync need not come again: nothing was built, the
             // last one and the log stay, and whoever wants the log cut asks again. The next one is written to new files.
             Err(error) => {
-                tracing::warn!(%error, "a snapshot was given up");
+                let failed = self.failed.fetch_add(1, Ordering::Relaxed).min(GIVEN_UP_DOUBLINGS);
+                let pause = GIVEN_UP_PAUSE * (1 << failed);
+                tracing::warn!(%error, ?pause, "a snapshot was given up");
                 self.snapshots.tidy().await;
+                // Raft takes one at a time, so none is tried meanwhile.
+                tokio::time::sleep(pause).await;
                 let last = self.newest.lock().expect("nothing panics while it holds a handle").clone();
                 let handle = last.unwrap_or_else(|| self.snapshots.nothing());
                 Ok(Snapshot { meta: handle.meta.clone(), snapshot: handle })

@@ -22,4 +22,9 @@ impl Vouched {
     pub fn by(&self, node: NodeId) -> bool {
         self.0.read().unwrap_or_else(|e| e.into_inner()).contains(&node)
     }
+
+    /// Nobody vouches any more: the directory is old, and the node is about to end.
+    pub fn withdraw(&self) {
+        self.0.write().unwrap_or_else(|e| e.into_inner()).clear();
+    }
 }

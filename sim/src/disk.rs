@@ -265,6 +265,7 @@ impl SimDisk {
         let copy = std::mem::take(&mut *other.copy().lock());
         let mut device = self.lock();
         device.epoch += 1;
+        device.durable_changes += 1;
         device.pending.clear();
         device.files = copy.files;
         // Files that are open in nobody's hands any more keep their numbers to themselves.

@@ -89,7 +89,7 @@ impl fmt::Display for Work {
 pub struct Least {
     /// Rows whose write was acknowledged.
     pub acknowledged: u64,
-    /// Multi-gets that gave an answer.
+    /// Multi-gets that gave at least one row.
     pub reads: u64,
 }
 
@@ -141,6 +141,10 @@ impl Plan {
         // A run gives up the only copy of a replica's data for one reason at a time.
         let mut faults = mix(seed);
         faults.retain(|kind| !(kind.damages() && moves == Moves::InPlaceToo));
+        // An old image is found if others have heard of what came after it, and live.
+        if faults.contains(&FaultKind::OldDisk) {
+            faults.retain(|kind| kind.lets_nodes_hear());
+        }
         Self {
             seed,
             nodes: more_nodes(seed).unwrap_or(*chance.pick(&[3, 3, 4, 6])),

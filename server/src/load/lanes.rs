@@ -80,11 +80,15 @@ impl<T: Transport> Lanes<T> {
     }
 
     /// Waits for all writers, and adds up what they did. The first failure in the order of their beginnings.
-    pub async fn finish(self, report: &mut LoadReport) -> Option<LaneFailure> {
-        drop(self.lanes);
+    pub async fn finish(mut self, report: &mut LoadReport) -> Option<LaneFailure> {
+        self.lanes.clear();
         let mut failed = None;
-        for (partition, task) in self.tasks {
-            let failure = match task.await {
+        // Taken out one by one: whoever gives up waiting ends the others.
+        while !self.tasks.is_empty() {
+            let (partition, task) = &mut self.tasks[0];
+            let (partition, ended) = (*partition, task.await);
+            self.tasks.remove(0);
+            let failure = match ended {
                 Ok(Some(Ok(()))) => continue,
                 Ok(Some(Err(failure))) => failure,
                 Ok(None) | Err(_) => LaneFailure {
@@ -101,6 +105,13 @@ impl<T: Transport> Lanes<T> {
         report.rows_before = sums.acknowledged.values().map(|done| done.rows_before).sum();
         report.rows_older = sums.rows_older;
         failed
+    }
+}
+
+/// Nobody waits for them any more: what they have sent arrives or does not, and the rest is not sent.
+impl<T: Transport> Drop for Lanes<T> {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(|(_, task)| task.abort());
     }
 }
 

@@ -16,7 +16,8 @@
 //! A replica that gives its place to one on its own node, or whose move has been redirected, is still a voter of its group,
 //! and what was acknowledged may lie on its disk and one other. So before it is stopped, and again when it is, the leader
 //! is asked whether the group can spare it ([`Replica::can_spare`]): all other voters have everything. The answer holds
-//! from the stop on, since nothing is acknowledged with its help any more. A node that starts anew meanwhile asks anew.
+//! from the stop on, since nothing is acknowledged with its help any more. A node that starts anew meanwhile asks anew, and
+//! starts the voter once more if it is needed.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -54,6 +55,8 @@ pub(super) struct Looks {
     leaving: BTreeMap<PartitionId, BootTime>,
     /// Voters that are to go, and when their groups were last asked to spare them.
     asked: BTreeMap<PartitionId, BootTime>,
+    /// Whether a group has been asked in this look.
+    asking: bool,
 }
 
 /// Keeps the replicas on this node as the root state says.
@@ -87,6 +90,7 @@ pub(super) async fn host_placed<D: Disk, T: Transport>(node: &Arc<Node<D, T>>, l
         };
     }
     node.accept_data();
+    looks.asking = false;
     for set in &state.map.sets {
         for partition in &set.partitions {
             host_one(node, &state, set, partition, looks).await;
@@ -161,9 +165,11 @@ async fn is_spared<D: Disk, T: Transport>(
 ) -> bool {
     let Some(moved) = state.move_of(partition.id).filter(|moved| moved.from.id == replica) else { return true };
     let now = node.now();
-    if looks.asked.get(&partition.id).is_some_and(|asked| now.since(*asked) < SPARE_PAUSE) {
+    // One group a look: the other partitions must not wait for nodes that do not answer.
+    if looks.asking || looks.asked.get(&partition.id).is_some_and(|asked| now.since(*asked) < SPARE_PAUSE) {
         return false;
     }
+    looks.asking = true;
     looks.asked.insert(partition.id, now);
     if let Some(hosted) = node.hosted(partition.id).filter(|hosted| hosted.replica.leads()) {
         return hosted.replica.can_spare(replica, SPARE_LIMIT).await.is_ok();
@@ -242,7 +248,16 @@ async fn start_placed<D: Disk, T: Transport>(
         Some(Life::Lives(found)) if found == replica => {}
         Some(Life::Gone(found)) if found == replica => return Ok(()),
         Some(life) if life.id() > replica => return Ok(()),
-        Some(Life::Lives(id)) if !is_spared(node, state, partition, id, looks).await => return Ok(()),
+        Some(Life::Lives(id)) if !is_spared(node, state, partition, id, looks).await => {
+            // It is a voter by its own files, and needed. One that has doubts about them waits until it is not.
+            if node.damaged(partition.id, false).is_some() || node.failure(partition.id).is_some() {
+                return Ok(());
+            }
+            let hosted = start_one(node, state, set, partition.id, id).await?;
+            node.forget_recovered(partition.id);
+            node.partitions.write().unwrap_or_else(|e| e.into_inner()).insert(partition.id, Arc::new(hosted));
+            return Ok(());
+        }
         Some(_) => {
             node.env.begin_life(partition.id, replica).await?;
             node.forget_recovered(partition.id);

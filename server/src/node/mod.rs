@@ -147,6 +147,12 @@ pub enum NodeError {
          that was; bring the file `identity` back, or empty the directory and give the node a new number"
     )]
     IdentityGone,
+    /// At an earlier start the data directory was found to be an old image of itself.
+    #[error("{why} (this was found at an earlier start; the file old-image says so, and goes with what it is about)")]
+    FoundOld {
+        /// What was found.
+        why: String,
+    },
     /// The data directory is an old image of itself.
     #[error(
         "this data directory of node {node} is an old copy of itself: its log reached {found} when it was opened, and node \
@@ -244,6 +250,8 @@ impl<D: Disk, T: Transport> Node<D, T> {
         if existed && !has_segments(&disk, &wal_dir).await? {
             return Err(NodeError::LogGone { node: options.node });
         }
+        // Before the log is: each start raises it.
+        Witness::check(&disk).await?;
         let (wal, recovered) =
             Wal::open(disk.clone(), wal_dir, wal_identity, options.wal.clone(), clock.clone()).await?;
         // The identity is written after the log exists: a crash in between leaves a log that the next start adopts.

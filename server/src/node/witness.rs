@@ -8,7 +8,8 @@
 //! 2. A node that has started tells them how far its log reached **when it was opened**, and each answers with the greatest
 //!    height that it has heard of. If that is no greater, it vouches: from now on Raft speaks with it
 //!    ([`Vouched`](stoa_raft::Vouched)), and not before.
-//! 3. If it is greater, the directory is old, and the node ends ([`NodeError::OldDisk`]).
+//! 3. If it is greater, the directory is old. That is written into it, and the node ends ([`NodeError::OldDisk`]): the next
+//!    start has raised the log, perhaps beyond what anybody has seen, and must not be asked again.
 //!
 //! Nobody is asked who is not needed anyway: a replica can do nothing without another of its group, and that one's node is
 //! its witness. Witnesses answer out of memory and file before anybody vouches for them, so that a cluster whose nodes all
@@ -49,6 +50,9 @@ const DIRECTORIES_MAX: usize = 2;
 /// The file with the heights that others told.
 const FILE: &str = "witness";
 const MAGIC: &[u8; 8] = b"STOAWIT1";
+/// The file that says that the directory was found to be old, and by whom.
+const OLD_FILE: &str = "old-image";
+const OLD_FILE_BYTES_MAX: usize = 4 << 10;
 /// All nodes, and both directories of each.
 const FILE_BYTES_MAX: usize = 64 + NODES_MAX * (12 + DIRECTORIES_MAX * 24);
 
@@ -88,6 +92,8 @@ struct Known {
     changed: bool,
     /// The last height that each witness has answered to.
     told: BTreeMap<NodeId, LogHeight>,
+    /// What is wrong with this data directory, if a witness has seen more of it.
+    old: Option<String>,
     /// Nodes that have sent messages of Raft without having vouched.
     unknown: BTreeSet<NodeId>,
 }
@@ -106,6 +112,15 @@ impl Witness {
             BTreeMap::new()
         });
         Ok(Self(Mutex::new(Known { seen, ..Known::default() })))
+    }
+
+    /// Refuses a data directory that was found to be an old image of itself at an earlier start.
+    pub async fn check<D: Disk>(disk: &D) -> Result<(), NodeError> {
+        match disk.read(Path::new(OLD_FILE), OLD_FILE_BYTES_MAX).await {
+            Ok(why) => Err(NodeError::FoundOld { why: String::from_utf8_lossy(&why).into_owned() }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(source) => Err(NodeError::Io { doing: format!("reading the file {OLD_FILE}"), source }),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
@@ -230,6 +245,13 @@ impl<D: Disk, T: Transport> Node<D, T> {
             });
         }
         each(asked, |(to, height, answer)| self.take_witness(to, height, answer)).await;
+        let old = self.witness.lock().old.clone();
+        if let Some(why) = old {
+            if let Err(error) = write_whole(&self.env.disk, OLD_FILE, why.clone().into_bytes()).await {
+                tracing::error!(%error, "that this data directory is old could not be written into it");
+            }
+            self.fail(why);
+        }
         witnesses.iter().all(|node| self.env.vouched.by(*node))
     }
 
@@ -244,7 +266,12 @@ impl<D: Disk, T: Transport> Node<D, T> {
         };
         if seen > told && !planted!(BelieveOldDisk) {
             let error = NodeError::OldDisk { node: self.info.id, by, seen, found: self.env.wal.found_height() };
-            return self.fail(error.to_string());
+            self.env.vouched.withdraw();
+            self.witness.lock().old = Some(error.to_string());
+            return;
+        }
+        if self.witness.lock().old.is_some() {
+            return;
         }
         self.witness.lock().told.insert(by, told);
         if self.env.vouched.add(by) {
@@ -314,6 +341,16 @@ mod tests {
         }
         assert_eq!(hear(told(7, 2, 100)), LogHeight { segment: 3, offset: 0 }, "it is the one that the cluster knows");
         assert_eq!(witness.lock().seen[&NodeId(3)].len(), DIRECTORIES_MAX);
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_was_found_to_be_old_stays_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = RealDisk::new(dir.path()).unwrap();
+        assert!(Witness::check(&disk).await.is_ok());
+        write_whole(&disk, OLD_FILE, b"it is old".to_vec()).await.unwrap();
+        let refused = Witness::check(&disk).await.unwrap_err().to_string();
+        assert!(refused.contains("it is old") && refused.contains(OLD_FILE), "{refused}");
     }
 
     #[test]

@@ -93,7 +93,7 @@ pub fn old_disk(world: &mut World, _: FaultKind, chance: &Chance, lasts: Duratio
         world.machines[at].disk.become_copy_of(&image);
         world.machines[at].set_damage("it is an old image".into(), incarnation);
         // Where links are bad or nodes die, others may not have heard of what it answered for.
-        if old && world.plan.faults.iter().all(|kind| kind.damages()) {
+        if old && world.plan.faults.iter().all(|kind| kind.lets_nodes_hear()) {
             world.observer.is_old(world.machines[at].id());
         }
         world.machines[at].start();

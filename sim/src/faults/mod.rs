@@ -210,6 +210,20 @@ impl FaultKind {
         )
     }
 
+    /// Whether nodes run on and hear of each other all the while.
+    pub fn lets_nodes_hear(self) -> bool {
+        matches!(
+            self,
+            Self::OldDisk
+                | Self::TransferLeader
+                | Self::Duplicates
+                | Self::Replay
+                | Self::WallJump
+                | Self::WallStrobe
+                | Self::Drift
+        )
+    }
+
     /// Whether it stops a machine's clocks, which leases assume to run on.
     pub fn stops_clocks(self) -> bool {
         self == Self::Suspend

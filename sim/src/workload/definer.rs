@@ -207,9 +207,9 @@ impl Definer {
         let nowhere = "kind: feature_view\nproject: shop\nname: nowhere\nversion: 1\nentities: [item]\nfeatures:\n";
         match self.chance.below(5) {
             // Another type of a feature that stands.
-            0 => row_group(&[]).replace("Float64", "Float32"),
+            0 => row_group(&self.appended).replace("type: Float64", "type: Float32"),
             // Features taken away.
-            1 => row_group(&[]).replace("  - {name: vector, type: 'FixedArray<Float32, 4>'}\n", ""),
+            1 => row_group(&self.appended).replace("  - {name: vector, type: 'FixedArray<Float32, 4>'}\n", ""),
             // All or nothing: the group before it must not be there.
             2 => format!("{next}---\n{nowhere}  - {{group: {NAME}, feature: no_such_feature}}\n"),
             3 => next.replace("entity: item", "entity: nothing"),

@@ -94,7 +94,7 @@ impl Loader {
                 self.look().await;
             }
             let pause = self.chance.between(Duration::from_millis(100), Duration::from_secs(3));
-            tokio::time::sleep(pause).await;
+            stopped(&stop, pause).await;
         }
         self
     }

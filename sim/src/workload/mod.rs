@@ -31,6 +31,7 @@ use crate::world::{SimClient, now};
 pub use extra::ExtraCounts;
 pub use levels::LevelCounts;
 use levels::Levels;
+use lives::LIFE_STRIDE;
 use partial::{FeatureWriter, Partial};
 
 /// The catalog of a run.
@@ -109,7 +110,7 @@ struct Inner {
 pub struct Counts {
     /// Rows whose write was acknowledged.
     pub acknowledged: u64,
-    /// Multi-gets that gave an answer.
+    /// Multi-gets that gave at least one row.
     pub reads: u64,
     /// Rows in them that were judged.
     pub rows_read: u64,
@@ -199,7 +200,7 @@ impl Worker {
         let group = client.group(NAME).await.map_err(|e| e.to_string())?;
         let view = client.view(NAME).await.map_err(|e| e.to_string())?;
         let session = number.is_multiple_of(2).then(|| u128::from(chance.bits()) + 1);
-        let at_work = number < plan.clients && !shared.calm;
+        let at_work = number % LIFE_STRIDE < plan.clients && !shared.calm;
         let patience =
             Duration::from_millis(*Chance::new(plan.seed, &format!("patience {number}")).pick(&WRITE_PATIENCE_MS));
         let deadline = if at_work { patience } else { CALL_LIMIT };
@@ -359,8 +360,7 @@ impl Worker {
         let columns = FEATURES.map(|name| answer.column(name).expect("the view has them all"));
         let mut inner = self.shared.lock();
         let Inner { history, broken, rows_read, reads, unavailable, levels, .. } = &mut *inner;
-        *reads += 1;
-        let mut whole = true;
+        let (mut whole, mut answered) = (true, false);
         for (row, &key) in keys.iter().enumerate() {
             let status = columns[0].status(row);
             if status == ValueStatus::Unavailable {
@@ -380,6 +380,7 @@ impl Worker {
             let stale = status == ValueStatus::Stale;
             self.shared.trace.note(format_args!("saw c{} {key} {seen_row:?} {age:?} {stale}", self.number));
             *rows_read += 1;
+            answered = true;
             let seen = Seen { client: self.number, key, sent, demand, level, age, stale, row: seen_row };
             broken.extend(judge_read(history, &seen));
             levels.note(&seen);
@@ -387,6 +388,7 @@ impl Worker {
                 history.note_strong(&seen);
             }
         }
+        *reads += u64::from(answered);
         whole
     }
 }
