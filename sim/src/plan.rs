@@ -15,7 +15,7 @@ pub enum Moves {
     None,
     /// Replicas are replaced by others on other nodes of their zones.
     Between,
-    /// Also by new ones on their own nodes, for which the old one's data is given up at once.
+    /// Also by new ones on their own nodes, for which the old one's data is given up.
     InPlaceToo,
 }
 

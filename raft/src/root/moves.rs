@@ -12,8 +12,9 @@
 //! 4. The leader has seen the new configuration committed and reports that: the map has the new replica in the old one's
 //!    place. The node of the old one stops it and erases its data.
 //!
-//! A replica is **retired** when its data is gone or given up before the move is done: it stays a voter of its group until
-//! step 3, and nobody ever starts it again. A replica that is built anew on its own node is retired when the move begins.
+//! A replica is **retired** when its data is gone, or to be given up, before the move is done: it stays a voter of its group
+//! until step 3. One whose data is gone is never started again. A replica that is built anew on its own node is retired when
+//! the move begins, and goes on until its group can spare it.
 //!
 //! Replica numbers are issued here and rise: a node that finds files of a lower number than it should have knows that
 //! they are of an earlier life, one that finds a higher one knows that its copy of this state is old.

@@ -25,8 +25,8 @@ pub enum ReplicaCommand {
 }
 
 /// Without --partition the node's data is given up: all its replicas are built anew by the data directory that the node
-/// has now, or that it comes back with. Without --to a replica gives its data up at once, and nothing asks whether the
-/// other two of its partition live: look at `stoa status` first.
+/// has now, or that it comes back with. Without --to a replica gives its data up once the other two of its partition
+/// have all of it; with one of them down that waits until it is back.
 #[derive(Debug, Args)]
 pub struct ReplaceCommand {
     /// The partition.

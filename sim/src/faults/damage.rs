@@ -133,13 +133,19 @@ fn strike(
 
 /// After a time a process starts on what is left, and a while later an operator looks whether it can use it.
 fn found_and_mended(at: usize, lasts: Duration) -> Vec<Step> {
+    let started = Rc::new(Cell::new(0));
+    let life = started.clone();
     let restart = move |world: &mut World| {
         world.machines[at].crash(Crash::Process);
         world.machines[at].start();
+        life.set(world.machines[at].life());
     };
     let look = move |world: &mut World| {
         let (id, well) = (world.machines[at].id(), is_well(world, at));
-        if let Some(what) = rot_found::judge(id, well, world.observer.is_damaged(id)) {
+        // One that has only just started again has not looked at everything yet.
+        if world.machines[at].life() == started.get()
+            && let Some(what) = rot_found::judge(id, well, world.observer.is_damaged(id))
+        {
             world.broken.push(Broken { judge: "rot in a log is found", what });
         }
         if !well {
