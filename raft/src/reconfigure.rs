@@ -252,8 +252,8 @@ mod tests {
     #[test]
     fn a_voter_is_spared_once_all_others_of_both_halves_have_the_whole_log() {
         let lacks = |configs: &[&[u64]], has: &[(u64, u64)]| {
-            let id = |index| LogId::new(crate::types::leader_id(1, 1), index);
-            let matched = has.iter().map(|(voter, index)| (*voter, Some(id(*index)))).collect();
+            let at = |index| crate::types::log_id(1, index);
+            let matched = has.iter().map(|(voter, index)| (*voter, Some(at(*index)))).collect();
             lacking(&membership(configs, &[]), &matched, Some(9), 3)
         };
         assert_eq!(lacks(&[&[1, 2, 3]], &[(1, 9), (2, 9), (3, 4)]), None);

@@ -256,6 +256,13 @@ impl DiskLog {
         }
     }
 
+    /// The place of the last word that says of a group that it is no more.
+    fn forgotten(&self) -> BTreeMap<u64, (u64, usize)> {
+        let frames = self.segments.iter().flat_map(|(id, segment)| segment.frames.iter().map(|frame| (*id, frame)));
+        let forgets = frames.filter(|(_, frame)| frame.said == Said::Forget);
+        forgets.map(|(id, frame)| (frame.group, (id, frame.offset))).collect()
+    }
+
     /// Takes all frames from the first one on: segments that a later one replaces are left out, and what a later one says
     /// is not valid; a break in the chain begins it anew.
     fn replay(&mut self, see: See<'_>) {
@@ -268,6 +275,7 @@ impl DiskLog {
             return;
         }
         let ids: Vec<u64> = self.segments.keys().copied().collect();
+        let forgotten = self.forgotten();
         let (mut before, mut chain) = (0, Vec::new());
         for (place, &id) in ids.iter().enumerate() {
             let later = ids.get(place + 1).map(|next| &self.segments[next]);
@@ -284,6 +292,9 @@ impl DiskLog {
             chain.push(id);
             let valid = later.filter(|later| later.previous == id).map_or(u64::MAX, |later| later.previous_valid);
             for frame in segment.frames.iter().take_while(|frame| (frame.offset as u64) < valid) {
+                // Of a replica that is gone by now the older segments may be gone as well: what it had is not known.
+                let gone = forgotten.get(&frame.group).is_some_and(|at| (id, frame.offset) < *at);
+                let see: See<'_> = if gone { &mut |_, _| {} } else { see };
                 take(&mut self.groups, &mut self.seen, frame, id, first, see);
             }
             before = id;
