@@ -142,8 +142,11 @@ fn found_and_mended(at: usize, lasts: Duration) -> Vec<Step> {
     };
     let look = move |world: &mut World| {
         let (id, well) = (world.machines[at].id(), is_well(world, at));
-        // One that has only just started again has not looked at everything yet.
+        // One that has only just started again has not looked at everything yet. One that has written down what it found may
+        // be well after a while: what was damaged has been replaced, or has moved away.
+        let told = world.machines[at].disk.paths().iter().any(|path| path == Path::new("damage"));
         if world.machines[at].life() == started.get()
+            && !told
             && let Some(what) = rot_found::judge(id, well, world.observer.is_damaged(id))
         {
             world.broken.push(Broken { judge: "rot in a log is found", what });
