@@ -19,7 +19,7 @@
 //! from the stop on, since nothing is acknowledged with its help any more. A node that starts anew meanwhile asks anew, and
 //! starts the voter once more if it is needed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -55,6 +55,8 @@ pub(super) struct Looks {
     leaving: BTreeMap<PartitionId, BootTime>,
     /// Voters that are to go, and when their groups were last asked to spare them.
     asked: BTreeMap<PartitionId, BootTime>,
+    /// Voters that this process has stopped: it knows no more what their log has, and does not start them again.
+    stopped: BTreeSet<PartitionId>,
     /// Whether a group has been asked in this look.
     asking: bool,
 }
@@ -148,6 +150,7 @@ async fn stop_replaced<D: Disk, T: Transport>(
     tracing::info!(partition = partition.0, replica = hosted.replica.id().0, "a replica that was replaced is stopped");
     looks.leaving.remove(&partition);
     looks.unformed.remove(&partition);
+    looks.stopped.insert(partition);
     node.partitions.write().unwrap_or_else(|e| e.into_inner()).remove(&partition);
     // What it has written is to be erased, now or at the next attempt.
     node.recovered.lock().unwrap_or_else(|e| e.into_inner()).entry(partition.0).or_default();
@@ -250,7 +253,8 @@ async fn start_placed<D: Disk, T: Transport>(
         Some(life) if life.id() > replica => return Ok(()),
         Some(Life::Lives(id)) if !is_spared(node, state, partition, id, looks).await => {
             // It is a voter by its own files, and needed. One that has doubts about them waits until it is not.
-            if node.damaged(partition.id, false).is_some() || node.failure(partition.id).is_some() {
+            let stopped = looks.stopped.contains(&partition.id);
+            if stopped || node.damaged(partition.id, false).is_some() || node.failure(partition.id).is_some() {
                 return Ok(());
             }
             let hosted = start_one(node, state, set, partition.id, id).await?;
@@ -269,6 +273,7 @@ async fn start_placed<D: Disk, T: Transport>(
         return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, damage));
     }
     let hosted = start_one(node, state, set, partition.id, replica).await?;
+    looks.stopped.remove(&partition.id);
     node.forget_recovered(partition.id);
     node.partitions.write().unwrap_or_else(|e| e.into_inner()).insert(partition.id, Arc::new(hosted));
     // Only the first replicas form a group. Where one of them has been replaced, the group has been formed, by them: to
