@@ -6,7 +6,7 @@ use stoa_planted::Bug;
 
 use super::worlds::{altering_network, lying_disks, replaying_network};
 use super::{PlantedBug, Switch, Way};
-use crate::plan::FaultKind::{self, CrashProcess, CutZone, FailedSync, Hold, Loss, OldDisk, PowerLossOfAll, Spikes};
+use crate::plan::FaultKind::{self, CrashProcess, CutZone, FailedSync, Hold, Loss, OldDisk, Spikes};
 use crate::plan::{Least, Moves, Plan, Work};
 use crate::scenarios;
 
@@ -17,7 +17,6 @@ const DURABLE_QUORUM: &str = "acknowledged is durable on a quorum";
 const HALF_ROW: &str = "no half row";
 const INVENTED: &str = "no invented value";
 const LINEARIZABLE: &str = "strong reads are linearizable";
-const LOST_ROW: &str = "no acknowledged row lost";
 const NEWEST: &str = "the newest event time wins";
 const OLD_DISK: &str = "an old disk answers for nothing";
 const OWN_WRITES: &str = "own writes are read";
@@ -54,14 +53,6 @@ macro_rules! line {
 pub const BUGS: &[PlantedBug] = &[
     line!(AckBeforeFsync, "raft/src/wal/writer.rs", DURABLE_QUORUM, "the log answers an append before its fsync",
         needs "nothing", |plan| short(plan, &[])),
-    PlantedBug {
-        name: "AckBeforeFsyncLost",
-        what: "the same, seen by clients alone",
-        place: "raft/src/wal/writer.rs",
-        judge: LOST_ROW,
-        switch: Switch::Line(Bug::AckBeforeFsync),
-        way: Way::Swarm { needs: "power losses of all machines", shape: |plan| short(plan, &[PowerLossOfAll]) },
-    },
     line!(AckOnOneReplica, "raft/src/network.rs", DURABLE_QUORUM, "an append that was lost on its way counts as taken",
         needs "cut zones, loss", |plan| short(plan, &[CutZone, Loss])),
     line!(SkipVoteFsync, "raft/src/wal/writer.rs", DURABLE_FIRST, "the log answers a vote before its fsync",
