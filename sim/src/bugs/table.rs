@@ -6,7 +6,9 @@ use stoa_planted::Bug;
 
 use super::worlds::{altering_network, lying_disks, replaying_network};
 use super::{PlantedBug, Switch, Way};
-use crate::plan::FaultKind::{self, CrashProcess, CutZone, FailedSync, Hold, Loss, OldDisk, Spikes};
+use crate::plan::FaultKind::{
+    self, CrashProcess, CutZone, FailedSync, Hold, Loss, OldDisk, PowerLossOfAll, RotInLog, Spikes,
+};
 use crate::plan::{Least, Moves, Plan, Work};
 use crate::scenarios;
 
@@ -53,6 +55,14 @@ macro_rules! line {
 pub const BUGS: &[PlantedBug] = &[
     line!(AckBeforeFsync, "raft/src/wal/writer.rs", DURABLE_QUORUM, "the log answers an append before its fsync",
         needs "nothing", |plan| short(plan, &[])),
+    PlantedBug {
+        name: "AckBeforeFsyncLost",
+        what: "the same, seen by clients alone",
+        place: "raft/src/wal/writer.rs",
+        judge: LINEARIZABLE,
+        switch: Switch::Line(Bug::AckBeforeFsync),
+        way: Way::Swarm { needs: "power losses of all machines", shape: |plan| short(plan, &[PowerLossOfAll]) },
+    },
     line!(AckOnOneReplica, "raft/src/network.rs", DURABLE_QUORUM, "an append that was lost on its way counts as taken",
         needs "cut zones, loss", |plan| short(plan, &[CutZone, Loss])),
     line!(SkipVoteFsync, "raft/src/wal/writer.rs", DURABLE_FIRST, "the log answers a vote before its fsync",
