@@ -6,9 +6,7 @@ use stoa_planted::Bug;
 
 use super::worlds::{altering_network, lying_disks, replaying_network};
 use super::{PlantedBug, Switch, Way};
-use crate::plan::FaultKind::{
-    self, CrashProcess, CutZone, FailedSync, Hold, Loss, OldDisk, PowerLossOfAll, RotInLog, Spikes,
-};
+use crate::plan::FaultKind::{self, CrashProcess, CutZone, FailedSync, Hold, Loss, OldDisk, PowerLossOfAll, Spikes};
 use crate::plan::{Least, Moves, Plan, Work};
 use crate::scenarios;
 
