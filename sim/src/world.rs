@@ -78,7 +78,7 @@ impl World {
         let wake: Arc<Notify> = Arc::default();
         let machine = |id| Machine::new(options(&plan, id), plan.seed, &net, &trace, start, &wake);
         let machines: Vec<Machine> = (1..=plan.nodes).map(machine).collect();
-        let observer = Observer::new(&plan.timing);
+        let observer = Observer::new(&plan.timing, trace.clone());
         machines.iter().for_each(|machine| observer.watch(machine.id(), machine.disk.clone()));
         if plan.faults.iter().any(|kind| kind.stops_clocks()) {
             observer.ignore_leases();

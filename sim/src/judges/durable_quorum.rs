@@ -12,23 +12,28 @@ use crate::observe::disk_log::GroupLog;
 use crate::observe::frames::Members;
 
 /// The term of entry `index` of `group`, which is acknowledged, or what is wrong. No term where it is in snapshots alone.
-/// `disks` are what is durable on each node; `members` are the memberships that count, each with its index: the last one
-/// up to the entry, and those after it.
+/// `disks` are what is durable on each node; `deciding` are the memberships that count in a log, each with its index: the
+/// last one up to the entry, and those after it.
 pub fn judge(
     group: u64,
     index: u64,
     disks: &BTreeMap<u64, &GroupLog>,
-    members: &[(u64, Members)],
+    deciding: &dyn Fn(&GroupLog) -> Vec<(u64, Members)>,
 ) -> Result<Option<u64>, String> {
+    // Another entry may stand at that place, with another past.
+    let members = |term: Option<u64>| {
+        let logs = disks.values().filter(move |disk| has(disk, index, term));
+        logs.flat_map(|disk| deciding(disk))
+    };
     let decides = |term| {
-        members.iter().any(|(at, members)| {
+        members(term).any(|(at, members)| {
             let on_newer_half = || {
                 let newer =
                     Members { configs: members.configs.iter().rev().take(1).cloned().collect(), ..members.clone() };
                 holds(disks, index, term, &newer)
             };
-            let is_final = |at| terms(disks, at).any(|term| holds(disks, at, term, members));
-            holds(disks, index, term, members) || members.configs.len() > 1 && is_final(*at) && on_newer_half()
+            let is_final = |at| terms(disks, at).any(|term| holds(disks, at, term, &members));
+            holds(disks, index, term, &members) || members.configs.len() > 1 && is_final(at) && on_newer_half()
         })
     };
     terms(disks, index).find(|term| decides(*term)).ok_or_else(|| {
@@ -36,8 +41,9 @@ pub fn judge(
             .iter()
             .map(|(node, disk)| format!("node {node}: term {:?}, snapshot to {:?}", disk.term_at(index), disk.snapshot))
             .collect();
+        let members: Vec<_> = terms(disks, index).map(|term| (term, members(term).collect::<Vec<_>>())).collect();
         format!(
-            "group {group}: entry {index} is acknowledged, and on the disks is {}; members {members:?}",
+            "group {group}: entry {index} is acknowledged, and on the disks is {}; members by term {members:?}",
             held.join("; ")
         )
     })
@@ -52,12 +58,14 @@ fn terms(disks: &BTreeMap<u64, &GroupLog>, index: u64) -> impl Iterator<Item = O
     terms.into_iter()
 }
 
+/// Whether a disk has entry `index` of this term, or a snapshot with what stands there.
+fn has(disk: &GroupLog, index: u64, term: Option<u64>) -> bool {
+    (term.is_some() && disk.term_at(index) == term) || disk.is_covered(index)
+}
+
 /// Whether entry `index` of this term is on a majority of each configuration.
 fn holds(disks: &BTreeMap<u64, &GroupLog>, index: u64, term: Option<u64>, members: &Members) -> bool {
-    let has = |node: &u64| {
-        let disk = disks.get(node);
-        disk.is_some_and(|disk| (term.is_some() && disk.term_at(index) == term) || disk.is_covered(index))
-    };
+    let has = |node: &u64| disks.get(node).is_some_and(|disk| has(disk, index, term));
     is_quorum(members, &|replica| members.nodes.iter().any(|(id, node)| *id == replica && has(node)))
 }
 
@@ -75,7 +83,7 @@ mod tests {
         let disks = (1..).zip(&logs).collect();
         let configs = configs.iter().map(|config| config.to_vec()).collect();
         let members = Members { configs, nodes: (1..=4).map(|id| (id, id)).collect() };
-        judge(7, 9, &disks, &[(5, members)]).is_ok()
+        judge(7, 9, &disks, &|_| vec![(5, members.clone())]).is_ok()
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::committed::Committed;
 use crate::observe::disk_log::GroupLog;
 use crate::observe::frames::Members;
 
@@ -20,45 +21,69 @@ pub fn judge_leaders(group: u64, leaders: &[(u64, u64, Duration)], lease: Durati
     Some(format!("group {group}: a quorum follows {first:?}, and one follows {second:?} (replica, node, age)"))
 }
 
-/// A membership stands at `index` of a log that is `before` up to there.
-pub fn judge_next(group: u64, index: u64, members: &Members, before: &GroupLog) -> Option<String> {
-    let (_, last) = before.members.range(..index).next_back()?;
-    disjoint(last, members).map(|majority| {
-        format!(
-            "group {group}: {majority:?} are a majority of {:?}, and none is needed for one of {:?}, which follows at {index}",
-            last.configs, members.configs
-        )
-    })
-}
-
-/// All memberships that any log has had, by group and index. What is purged is in no log after a start.
+/// All memberships that any log has had: what is purged is in no log after a start.
 #[derive(Debug, Default)]
 pub struct Memberships {
-    seen: BTreeMap<u64, BTreeMap<u64, Members>>,
+    /// By group, index and term.
+    seen: BTreeMap<u64, BTreeMap<(u64, u64), Members>>,
 }
 
 impl Memberships {
-    /// A membership stands at `index` of a log of `group`.
-    pub fn note(&mut self, group: u64, index: u64, members: &Members) {
-        self.seen.entry(group).or_default().insert(index, members.clone());
+    /// A membership stands at `index` of a log of `group` that is `before` up to there.
+    pub fn judge_next(
+        &self,
+        group: u64,
+        index: u64,
+        members: &Members,
+        before: &GroupLog,
+        committed: &Committed,
+    ) -> Option<String> {
+        let (_, last) = self.last(group, index.checked_sub(1)?, before, committed)?;
+        disjoint(last, members).map(|majority| {
+            format!(
+                "group {group}: {majority:?} are a majority of {:?}, and none is needed for one of {:?}, which follows at \
+                 {index} of a log of {}",
+                last.configs,
+                members.configs,
+                before.extent()
+            )
+        })
     }
 
-    /// The memberships that may decide about entry `index`: by the logs that there are the last one before or at it, and
-    /// the later ones; and the last one that there has been.
-    pub fn deciding<'a>(
+    /// A membership stands at `index` of a log of `group`, in an entry of `term`.
+    pub fn note(&mut self, group: u64, index: u64, term: u64, members: &Members) {
+        self.seen.entry(group).or_default().insert((index, term), members.clone());
+    }
+
+    /// The memberships that may decide about entry `index` in a log of `group`: the last one up to it, and the later ones.
+    pub fn deciding(&self, group: u64, index: u64, log: &GroupLog, committed: &Committed) -> Vec<(u64, Members)> {
+        let last = self.last(group, index, log, committed);
+        let later = log.members.range(index + 1..).map(|(at, members)| (*at, members));
+        last.into_iter().chain(later).map(|(at, members)| (at, members.clone())).collect()
+    }
+
+    /// The last membership up to `index` of `log`. Of what is purged the log says nothing: that was committed.
+    fn last<'a>(
         &'a self,
         group: u64,
         index: u64,
-        logs: impl Iterator<Item = &'a GroupLog>,
-    ) -> Vec<(u64, Members)> {
-        let mut all: Vec<(u64, &Members)> = logs.flat_map(|log| log.members.iter().map(|(at, m)| (*at, m))).collect();
-        let last = all.iter().map(|(at, _)| *at).filter(|at| *at <= index).max();
-        all.retain(|(at, _)| *at > index || Some(*at) == last);
-        let seen = self.seen.get(&group).and_then(|seen| seen.range(..=index).next_back());
-        all.extend(seen.map(|(at, members)| (*at, members)));
-        all.sort_by_key(|(at, _)| *at);
-        all.dedup();
-        all.into_iter().map(|(at, members)| (at, members.clone())).collect()
+        log: &'a GroupLog,
+        committed: &Committed,
+    ) -> Option<(u64, &'a Members)> {
+        let kept = log.purged.map_or(0, |purged| purged.index + 1);
+        if let Some((at, members)) =
+            log.members.range(kept..=index.max(kept)).next_back().filter(|(at, _)| **at <= index)
+        {
+            return Some((*at, members));
+        }
+        let stands = committed.of(group);
+        // Entry 0 is the group's first membership, equal on all who formed it.
+        let is_committed = |(at, term): &(u64, u64)| {
+            *at == 0 || stands.and_then(|stands| stands.get(at)).is_some_and(|(of, _)| of == term)
+        };
+        let upto = index.min(kept.checked_sub(1)?);
+        let seen = self.seen.get(&group)?.range(..=(upto, u64::MAX)).rev();
+        seen.filter(|(place, _)| is_committed(place)).map(|((at, _), members)| (*at, members)).next()
     }
 }
 
@@ -78,6 +103,8 @@ fn disjoint(a: &Members, b: &Members) -> Option<Vec<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observe::disk_log::Held;
+    use crate::observe::frames::LogId;
 
     fn members(configs: &[&[u64]]) -> Members {
         Members { configs: configs.iter().map(|config| config.to_vec()).collect(), nodes: Vec::new() }
@@ -90,7 +117,10 @@ mod tests {
 
     #[test]
     fn memberships_that_could_decide_apart_are_seen() {
-        let next = |before: &[(u64, &[&[u64]])], configs: &[&[u64]]| judge_next(1, 9, &members(configs), &log(before));
+        let none = (Memberships::default(), Committed::default());
+        let next = |before: &[(u64, &[&[u64]])], configs: &[&[u64]]| {
+            none.0.judge_next(1, 9, &members(configs), &log(before), &none.1)
+        };
         assert_eq!(next(&[], &[&[1, 2, 3]]), None);
         assert_eq!(next(&[(0, &[&[1, 2, 3]])], &[&[1, 2, 3], &[1, 2, 4]]), None, "a joint one");
         assert_eq!(next(&[(0, &[&[1, 2, 3]]), (5, &[&[1, 2, 3], &[1, 2, 4]])], &[&[1, 2, 4]]), None);
@@ -99,12 +129,26 @@ mod tests {
     }
 
     #[test]
-    fn the_last_membership_before_an_entry_and_all_later_ones_decide_about_it() {
-        let logs = [log(&[(0, &[&[1, 2, 3]]), (5, &[&[1, 2, 4]])]), log(&[(0, &[&[1, 2, 3]]), (8, &[&[1, 5, 4]])])];
-        let mut all = Memberships::default();
-        all.note(1, 3, &members(&[&[1, 2, 9]]));
-        let at = |index| all.deciding(1, index, logs.iter()).into_iter().map(|(at, _)| at).collect::<Vec<_>>();
-        assert_eq!((at(4), at(5), at(9)), (vec![0, 3, 5, 8], vec![3, 5, 8], vec![3, 8]));
+    fn the_last_membership_before_an_entry_and_the_later_ones_of_that_log_decide_about_it() {
+        let all = Memberships::default();
+        let log = log(&[(0, &[&[1, 2, 3]]), (5, &[&[1, 2, 4]]), (8, &[&[1, 5, 4]])]);
+        let decide = all.deciding(1, 6, &log, &Committed::default());
+        assert_eq!(decide.into_iter().map(|(at, _)| at).collect::<Vec<_>>(), [5, 8]);
+    }
+
+    #[test]
+    fn what_was_purged_decides_by_what_was_committed_there() {
+        let (mut all, mut committed) = (Memberships::default(), Committed::default());
+        all.note(1, 3, 1, &members(&[&[1, 2, 3]]));
+        all.note(1, 5, 1, &members(&[&[7, 8, 9]]));
+        let entries = (1..=6).map(|index| (index, Held::new(2 - u64::from(index < 4), index))).collect();
+        let whole = GroupLog { entries, ..GroupLog::default() };
+        assert_eq!(committed.judge(1, 1, LogId { term: 2, index: 6 }, &whole), None);
+        let cut = GroupLog { purged: Some(LogId { term: 2, index: 6 }), ..GroupLog::default() };
+        let decide = all.deciding(1, 7, &cut, &committed);
+        assert_eq!(decide, [(3, members(&[&[1, 2, 3]]))], "entry 5 of term 1 was replaced by one of term 2");
+        assert!(all.judge_next(1, 7, &members(&[&[4, 5, 6]]), &cut, &committed).is_some());
+        assert_eq!(all.judge_next(1, 7, &members(&[&[1, 2, 3], &[1, 2, 9]]), &cut, &committed), None);
     }
 
     #[test]

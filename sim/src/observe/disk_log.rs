@@ -24,7 +24,7 @@ pub struct Held {
 pub struct GroupLog {
     /// The entries.
     pub entries: BTreeMap<u64, Held>,
-    /// The memberships among them, and those that were among them and are purged.
+    /// The memberships among them.
     pub members: BTreeMap<u64, Members>,
     /// The vote.
     pub vote: Option<Vote>,
@@ -100,11 +100,8 @@ impl GroupLog {
                 self.range = self.range.filter(|(first, last)| first <= last);
             }
             Said::Purge(id) => {
-                // A snapshot of another replica takes the place of what is not here, memberships among it.
-                if self.term_at(id.index) != Some(id.term) {
-                    self.members.clear();
-                }
                 self.entries = self.entries.split_off(&(id.index + 1));
+                self.members = self.members.split_off(&(id.index + 1));
                 self.purged = Some(*id);
                 self.range = self.range.map(|(first, last)| (first.max(id.index + 1), last));
                 self.range = self.range.filter(|(first, last)| first <= last);

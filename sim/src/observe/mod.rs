@@ -33,6 +33,7 @@ use crate::judges::replica_ids::ReplicaIds;
 use crate::judges::root_state::RootStates;
 use crate::judges::{durable_quorum, kept_promises, leader_completeness, old_disk, purged};
 use crate::machine::Machine;
+use crate::trace::Trace;
 use crate::world::now;
 use disk_log::{DiskLog, GroupLog};
 use frames::{Frame, LogId, Said, Vote};
@@ -82,8 +83,8 @@ struct Eye {
 /// it still counts for so long.
 const LOST_COUNTS: Duration = Duration::from_secs(1);
 
-#[derive(Default)]
 struct Judges {
+    trace: Trace,
     election_safety: ElectionSafety,
     one_vote: OneVote,
     log_matching: LogMatching,
@@ -101,9 +102,28 @@ struct Judges {
 }
 
 impl Judges {
+    fn new(trace: Trace) -> Self {
+        Self {
+            trace,
+            election_safety: ElectionSafety::default(),
+            one_vote: OneVote::default(),
+            log_matching: LogMatching::default(),
+            committed: Committed::default(),
+            memberships: Memberships::default(),
+            replica_ids: ReplicaIds::default(),
+            progress: Progress::default(),
+            root_states: RootStates::default(),
+            catalogs: Catalogs::default(),
+            high_water: HighWater::default(),
+            purges: BTreeMap::new(),
+            broken: Vec::new(),
+        }
+    }
+
     fn report(&mut self, judge: &'static str, what: Option<String>) {
         let Some(what) = what else { return };
         if self.broken.iter().filter(|broken| broken.judge == judge).count() < REPORTS_MAX {
+            self.trace.note(format_args!("broken, {judge}: {what}"));
             self.broken.push(Broken { judge, what });
         }
     }
@@ -118,8 +138,8 @@ impl Judges {
                 let broken = self.log_matching.judge(node, group, (frame.index, *term), *hash, previous);
                 self.report("logs match", broken);
                 if let Some(members) = members {
-                    let broken = one_majority::judge_next(group, frame.index, members, before);
-                    self.memberships.note(group, frame.index, members);
+                    let broken = self.memberships.judge_next(group, frame.index, members, before, &self.committed);
+                    self.memberships.note(group, frame.index, *term, members);
                     self.report("one voting majority", broken);
                     let broken = self.replica_ids.judge_members(group, members);
                     self.report("a replica id is one replica", broken);
@@ -161,12 +181,12 @@ impl Judges {
 }
 
 impl Observer {
-    /// Has seen nothing. `timing` is that of the cluster.
-    pub fn new(timing: &RaftTiming) -> Self {
+    /// Has seen nothing. `timing` is that of the cluster; what is broken is noted in `trace` when it is seen.
+    pub fn new(timing: &RaftTiming, trace: Trace) -> Self {
         let inner = Inner {
             lease: Some(timing.lease_read_age_max()),
             nodes: BTreeMap::new(),
-            judges: Judges::default(),
+            judges: Judges::new(trace),
             judged: Judged::default(),
             old: BTreeSet::new(),
         };
@@ -361,15 +381,15 @@ impl Inner {
         self.judged.acknowledged += 1;
         let Self { nodes, judges, .. } = self;
         let disks: BTreeMap<u64, &GroupLog> = nodes.iter().map(|(node, eye)| (*node, eye.log.group(group))).collect();
-        let members = judges.memberships.deciding(group, index, disks.values().copied());
         let lost = nodes.iter().filter_map(|(node, eye)| {
             let (_, log) = eye.lost.as_ref().filter(|(at, _)| now() - *at < LOST_COUNTS)?;
             Some((*node, log.group(group)))
         });
         let mut before = disks.clone();
         before.extend(lost);
-        let verdict = durable_quorum::judge(group, index, &disks, &members);
-        match verdict.or_else(|what| durable_quorum::judge(group, index, &before, &members).map_err(|_| what)) {
+        let deciding = |log: &GroupLog| judges.memberships.deciding(group, index, log, &judges.committed);
+        let verdict = durable_quorum::judge(group, index, &disks, &deciding);
+        match verdict.or_else(|what| durable_quorum::judge(group, index, &before, &deciding).map_err(|_| what)) {
             Err(what) => judges.report("acknowledged is durable on a quorum", Some(what)),
             // Who has it knows now what is committed; who has another one there has not heard of it yet.
             Ok(Some(term)) => {
