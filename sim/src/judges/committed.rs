@@ -6,17 +6,34 @@ use std::collections::BTreeMap;
 use crate::observe::disk_log::{GroupLog, Held};
 use crate::observe::frames::LogId;
 
+/// What is committed at an index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stands {
+    /// The entry's term.
+    pub term: u64,
+    /// Of its bytes.
+    pub hash: u64,
+    /// The earliest term in which somebody is known to have taken it as committed: a later one than its own if its own
+    /// leader did not come to that.
+    pub by: u64,
+}
+
 /// What is committed, by group and index.
 #[derive(Debug, Default)]
 pub struct Committed {
-    entries: BTreeMap<u64, BTreeMap<u64, (u64, u64)>>,
+    entries: BTreeMap<u64, BTreeMap<u64, Stands>>,
     /// Up to where the log of a node was compared.
     walked: BTreeMap<(u64, u64), u64>,
 }
 
 impl Committed {
-    /// The log of node `node` is `durable`, and known to be committed up to `upto`.
+    /// The log of node `node` is `durable`, and it knows from a leader of the term of `upto` that this is committed.
     pub fn judge(&mut self, node: u64, group: u64, upto: LogId, durable: &GroupLog) -> Option<String> {
+        self.judge_by(node, group, upto, upto.term, durable)
+    }
+
+    /// The same for what a leader of term `by` has said.
+    pub fn judge_by(&mut self, node: u64, group: u64, upto: LogId, by: u64, durable: &GroupLog) -> Option<String> {
         if durable.suspect {
             return None;
         }
@@ -32,15 +49,15 @@ impl Committed {
             if index > upto.index {
                 break;
             }
-            let mine = (held.term, held.hash);
-            let (term, hash) = *entries.entry(index).or_insert(mine);
-            if (term, hash) != mine {
+            let stands = entries.entry(index).or_insert(Stands { term: held.term, hash: held.hash, by });
+            if (stands.term, stands.hash) != (held.term, held.hash) {
                 return Some(format!(
-                    "group {group}: entry {index} of term {term} was committed, and node {node} knows one of term {} as \
+                    "group {group}: entry {index} of term {} was committed, and node {node} knows one of term {} as \
                      committed",
-                    held.term
+                    stands.term, held.term
                 ));
             }
+            stands.by = stands.by.min(by);
         }
         *walked = upto.index.max(*walked);
         None
@@ -51,7 +68,8 @@ impl Committed {
         let entries = self.entries.get(&group)?;
         let lost = |(index, held): (&u64, &Held)| {
             let committed = entries.get(index)?;
-            (*committed == (held.term, held.hash) && !durable.is_covered(*index)).then_some((*index, held.term))
+            ((committed.term, committed.hash) == (held.term, held.hash) && !durable.is_covered(*index))
+                .then_some((*index, held.term))
         };
         let (index, term) = durable.entries.range(from..).find_map(lost)?;
         Some(format!("node {node}, group {group}: entry {index} of term {term} was committed, and is cut off its log"))
@@ -67,8 +85,8 @@ impl Committed {
         self.walked.retain(|(other, _), _| *other != node);
     }
 
-    /// What is committed of a group, by index: term and hash.
-    pub fn of(&self, group: u64) -> Option<&BTreeMap<u64, (u64, u64)>> {
+    /// What is committed of a group, by index.
+    pub fn of(&self, group: u64) -> Option<&BTreeMap<u64, Stands>> {
         self.entries.get(&group)
     }
 }

@@ -79,7 +79,7 @@ impl Memberships {
         let stands = committed.of(group);
         // Entry 0 is the group's first membership, equal on all who formed it.
         let is_committed = |(at, term): &(u64, u64)| {
-            *at == 0 || stands.and_then(|stands| stands.get(at)).is_some_and(|(of, _)| of == term)
+            *at == 0 || stands.and_then(|stands| stands.get(at)).is_some_and(|stands| stands.term == *term)
         };
         let upto = index.min(kept.checked_sub(1)?);
         let seen = self.seen.get(&group)?.range(..=(upto, u64::MAX)).rev();
