@@ -13,7 +13,8 @@
 //! | the new one votes, the old one does not | any | report it |
 //! | neither votes | any | nothing: the plan is older than the membership |
 //!
-//! A leader that was deposed can commit none of this, and each change names the membership that it was derived from. A
+//! A leader that has been voted out leads on until its node hands over and stops it. It reports, and changes no members: the
+//! next leader does. A leader that was deposed can commit none of this, and each change names the membership that it was derived from. A
 //! plan that is older than the truth does no harm: numbers are never used again, so its old replica votes no more, or its
 //! new one becomes a learner once more, and learners that no move knows are removed.
 
@@ -60,6 +61,16 @@ enum Step {
     /// A joint configuration with these voters, then these alone; at once the latter if it is joint already.
     SetVoters(BTreeSet<u64>),
     Report(MoveStep),
+}
+
+impl Step {
+    /// What a leader does of it, which is one of the voters or not any more.
+    fn of_leader(self, votes: bool) -> Self {
+        match self {
+            Self::AddLearner | Self::SetVoters(_) if !votes => Self::Wait,
+            step => step,
+        }
+    }
 }
 
 /// The table above. `matched` is how far the new replica's log is known to be equal, `last` the end of the leader's.
@@ -146,7 +157,8 @@ impl<D: Disk, M: Machine> Replica<D, M> {
             let metrics = metrics.borrow_watched();
             let stored = &metrics.membership_config;
             let is_learner = stored.membership().learner_ids().any(|id| id == learner.0);
-            if !is_learner || stored.log_id() != metrics.committed_membership_config.log_id() {
+            let votes = stored.membership().voter_ids().any(|id| id == self.id().0);
+            if !is_learner || !votes || stored.log_id() != metrics.committed_membership_config.log_id() {
                 return Ok(());
             }
             *stored.log_id()
@@ -199,7 +211,8 @@ impl<D: Disk, M: Machine> Replica<D, M> {
         }
         let matched = metrics.replication.as_ref().and_then(|all| all.get(&moved.to.id.0)).and_then(|id| *id);
         let (at, last) = (stored.log_id().as_ref()?.index, metrics.last_log_index?);
-        let step = next_step(stored.membership(), at, matched.map(|id| id.index), last, moved);
+        let votes = stored.membership().voter_ids().any(|id| id == self.id().0);
+        let step = next_step(stored.membership(), at, matched.map(|id| id.index), last, moved).of_leader(votes);
         Some((*stored.log_id(), step))
     }
 
@@ -260,6 +273,16 @@ mod tests {
         assert_eq!(lacks(&[&[1, 2, 3]], &[(1, 9), (2, 8), (3, 9)]), Some((2, Some(8))));
         assert_eq!(lacks(&[&[1, 2, 3]], &[(2, 9)]), Some((1, None)), "also the leader's own has to be durable");
         assert_eq!(lacks(&[&[1, 2, 3], &[1, 2, 7]], &[(1, 9), (2, 9)]), Some((7, None)));
+    }
+
+    #[test]
+    fn a_leader_that_is_voted_out_reports_and_changes_nothing() {
+        let set = Step::SetVoters(BTreeSet::from([1]));
+        for step in [Step::AddLearner, set.clone()] {
+            assert_eq!((step.clone().of_leader(false), step.clone().of_leader(true)), (Step::Wait, step));
+        }
+        let report = Step::Report(MoveStep::Switched);
+        assert_eq!(report.clone().of_leader(false), report);
     }
 
     #[test]
