@@ -57,6 +57,8 @@ pub enum Bug {
     ReuseReplicaId,
     /// A data directory that is an old image of itself is believed.
     BelieveOldDisk,
+    /// A command is proposed before every node speaks its version.
+    ProposeUngated,
     /// A write whose outcome nobody knows is told to have failed.
     UnknownIsFailed,
 }

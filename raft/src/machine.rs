@@ -71,7 +71,7 @@ mod tests {
     fn what_cannot_be_read_is_told_from_what_every_replica_refuses() {
         let newer = Bytes::from_static(&[0xff; 24]);
         let (mut partition, view) = PartitionMachine::new(StoreOptions::default());
-        let (mut root, state) = RootMachine::new(ClusterId(1));
+        let (mut root, state) = RootMachine::new(ClusterId(1), 1);
         let before = (view.digest(), state.borrow().clone());
         for error in [partition.apply(LogIndex(1), &newer), root.apply(LogIndex(1), &newer)].map(Result::unwrap_err) {
             assert!(!error.is_deterministic(), "{error}");

@@ -31,7 +31,7 @@ impl StoreBuilder<StoaTypes, GroupLog, StateMachine<RealDisk, RootMachine>, Temp
         let partition = PartitionId(1);
         let (snapshots, newest) = SnapshotStore::open(disk, &PathBuf::from("snapshots"), partition).await.unwrap();
         let log = GroupLog::new(partition, wal, Default::default()).unwrap();
-        let (machine, _) = RootMachine::new(ClusterId(1));
+        let (machine, _) = RootMachine::new(ClusterId(1), 1);
         let machine = StateMachine::open(machine, snapshots, newest).await.unwrap();
         Ok((dir, log, machine))
     }

@@ -27,6 +27,7 @@ use serde::Deserialize;
 use stoa_protocol::codec::{DecodeError, check_name};
 use stoa_protocol::limits::SET_PARTITIONS_MAX;
 use stoa_protocol::{ClusterId, NodeId};
+use stoa_raft::root::state::SPOKEN_VERSIONS;
 use stoa_raft::{RaftTiming, TimingError};
 
 /// Bytes of a configuration file: a hundred times what one needs.
@@ -53,6 +54,9 @@ pub struct Config {
     pub cluster_name: String,
     /// The cluster's id, which every frame carries.
     pub cluster: ClusterId,
+    /// The highest cluster version that this node says it speaks; the highest that its program does unless given. Held below
+    /// that, the cluster stays at it, and an upgrade can be taken back.
+    pub version_max: u32,
     /// This node, 1 and up.
     pub node: NodeId,
     /// The zone that this node is in.
@@ -400,6 +404,8 @@ impl Config {
     /// Checks every relation between the values.
     pub fn check(&self) -> Result<(), ConfigProblem> {
         check_name("cluster.name", &self.cluster_name)?;
+        let (low, high) = SPOKEN_VERSIONS;
+        check_range("cluster.version_max", self.version_max.into(), low.into(), high.into())?;
         check_name("zone", &self.zone)?;
         if self.node.0 == 0 {
             return Err(ConfigProblem::NodeZero { field: "node" });
@@ -501,6 +507,7 @@ struct ConfigFile {
 struct ClusterFile {
     name: String,
     id: String,
+    version_max: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -545,6 +552,7 @@ impl ConfigFile {
         Ok(Config {
             cluster_name: self.cluster.name,
             cluster,
+            version_max: self.cluster.version_max.unwrap_or(SPOKEN_VERSIONS.1),
             node: NodeId(self.node),
             zone: self.zone,
             listen: self.listen.0,

@@ -200,6 +200,17 @@ impl Machine {
         self.options.advertise
     }
 
+    /// The highest cluster version that the program speaks which runs here, or will run next.
+    pub fn speaks(&self) -> u32 {
+        self.options.versions.1
+    }
+
+    /// The next process is one of a program that speaks up to this version.
+    pub fn set_speaks(&mut self, version: u32) {
+        assert!(!self.is_up(), "node {} runs: a program is not exchanged under it", self.id());
+        self.options.versions.1 = version;
+    }
+
     /// How many processes of the node have begun here.
     pub fn life(&self) -> u64 {
         self.lives

@@ -141,6 +141,10 @@ impl Plan {
         // A run gives up the only copy of a replica's data for one reason at a time.
         let mut faults = mix(seed);
         faults.retain(|kind| !(kind.damages() && moves == Moves::InPlaceToo));
+        // A node that is lost before it was upgraded cannot be replaced: the first version has no moves.
+        if faults.contains(&FaultKind::Upgrade) {
+            faults.retain(|kind| !kind.damages());
+        }
         // An old image is found if others have heard of what came after it, and live.
         if faults.contains(&FaultKind::OldDisk) {
             faults.retain(|kind| kind.lets_nodes_hear());
@@ -179,6 +183,11 @@ impl Plan {
             moves: Moves::None,
             ..Self::draw(seed)
         }
+    }
+
+    /// Whether nodes begin with a program of the first cluster version.
+    pub fn upgrades(&self) -> bool {
+        self.faults.contains(&FaultKind::Upgrade)
     }
 
     /// The longest pause between two strikes of a kind: each run has rates of its own.

@@ -36,7 +36,9 @@ pub(crate) async fn revive(
             world.pass(POLL).await;
         }
     }
-    while let Some(why) = world.moving().or_else(|| world.leaderless()).or_else(|| world.unequal()) {
+    while let Some(why) =
+        world.moving().or_else(|| world.behind()).or_else(|| world.leaderless()).or_else(|| world.unequal())
+    {
         in_time(healed, || format!("replicas are not equal: {why}; {}", world.leadership()))?;
         world.pass(POLL).await;
     }

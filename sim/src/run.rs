@@ -156,6 +156,14 @@ async fn phases(world: &mut World, shared: &Shared, outcome: &mut Outcome) -> Re
     let definitions = stoa::definitions::parse_definitions("catalog", CATALOG).map_err(|e| e.to_string())?;
     clients[0].apply(definitions, FORM_LIMIT).await.map_err(|e| format!("the catalog was not taken: {e}"))?;
 
+    let limit = now() + FORM_LIMIT;
+    while let Some(why) = world.behind() {
+        if now() > limit {
+            return Err(format!("the cluster's version is not raised: {why}"));
+        }
+        world.pass(POLL).await;
+    }
+
     let stop = Arc::new(AtomicBool::new(false));
     let mut workers: Vec<JoinHandle<Option<Worker>>> = Vec::new();
     for (number, client) in clients.iter().enumerate() {

@@ -13,13 +13,14 @@ use stoa_env::task::spawn_unwatched;
 use stoa_env::{Clock, PeerIdentity};
 use stoa_protocol::message::Caller;
 use stoa_protocol::{ClusterId, NodeId, PartitionId, ROOT_PARTITION};
+use stoa_raft::root::state::SPOKEN_VERSIONS;
 use stoa_raft::wal::WalOptions;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::chance::Chance;
 use crate::clock::SimClock;
-use crate::faults::{FaultKind, rebuild};
+use crate::faults::{FaultKind, finish, rebuild};
 use crate::judges::Broken;
 use crate::judges::digests::Digests;
 use crate::judges::voter_sets;
@@ -114,6 +115,7 @@ impl World {
             machine.go_on();
             machine.start_if_down();
         }
+        finish(self);
         // Damage that nobody has found yet: an operator who hears of it has the machine built anew.
         let damaged = self.machines.iter().position(|machine| machine.damage().is_some());
         damaged.into_iter().for_each(|at| rebuild(self, at));
@@ -235,6 +237,22 @@ impl World {
             }
         }
         None
+    }
+
+    /// Whether some node does not know the cluster at the version that all programs speak; which, if so.
+    pub fn behind(&self) -> Option<String> {
+        let common = self.machines.iter().map(Machine::speaks).min()?;
+        let nodes = self.machines.iter().filter_map(Machine::node);
+        let mut behind = nodes.filter(|node| node.state().cluster_version < common);
+        behind.next().map(|node| {
+            let state = node.state();
+            format!(
+                "node {} knows the cluster at version {}: {:?}",
+                node.info().id,
+                state.cluster_version,
+                state.versions
+            )
+        })
     }
 
     /// Where all replicas stand, in words.
@@ -366,6 +384,7 @@ fn options(plan: &Plan, id: u64) -> NodeOptions {
         root: (1..=3).map(member).collect(),
         partitions: plan.partitions,
         nodes_expected: plan.nodes as u32,
+        versions: (SPOKEN_VERSIONS.0, if plan.upgrades() { SPOKEN_VERSIONS.0 } else { SPOKEN_VERSIONS.1 }),
         timing: plan.timing,
         // Small, so that segments, snapshots and purges come often.
         wal: WalOptions {

@@ -11,6 +11,7 @@ use stoa::node::{Node, NodeOptions, RootMember, World};
 use stoa_env::{BootTime, Channel, Clock, OsEntropy, Peer, Transport, TransportError, WallTime};
 use stoa_protocol::{ClusterId, NodeId};
 use stoa_raft::RaftTiming;
+use stoa_raft::root::state::SPOKEN_VERSIONS;
 use stoa_raft::wal::{Wal, WalIdentity, WalOptions};
 use stoa_sim::disk::SimDisk;
 
@@ -50,6 +51,7 @@ fn options() -> NodeOptions {
         root: vec![RootMember { node: NodeId(1), zone, addr }],
         partitions: 1,
         nodes_expected: 1,
+        versions: SPOKEN_VERSIONS,
         timing: RaftTiming::default(),
         wal: WalOptions { reserve_bytes: 0, ..WalOptions::default() },
         snapshot_log_bytes: 1 << 20,

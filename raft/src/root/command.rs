@@ -6,6 +6,8 @@ use stoa_protocol::codec::{DecodeError, Reader, Wire, get_list, put_list};
 use stoa_protocol::map::{NodeInfo, ReplicaInfo};
 use stoa_protocol::message::{AbortMove, MoveReport, ReplaceNode, ReplaceReplica};
 
+use super::state::{FIRST_VERSION, MOVES_VERSION};
+
 /// A command of the root group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RootCommand {
@@ -32,6 +34,18 @@ stoa_protocol::wire_enum!(RootCommand {
     1 => Form(x), 2 => Join(x), 3 => CreateSet(x), 4 => Define(x), 5 => RaiseVersion(x),
     6 => ReplaceReplica(x), 7 => ReplaceNode(x), 8 => AbortMove(x), 9 => ReportMove(x),
 });
+
+impl RootCommand {
+    /// The cluster version from which on it may be proposed: an earlier program cannot read it.
+    pub fn version(&self) -> u32 {
+        match self {
+            Self::Form(_) | Self::Join(_) | Self::CreateSet(_) | Self::Define(_) | Self::RaiseVersion(_) => {
+                FIRST_VERSION
+            }
+            Self::ReplaceReplica(_) | Self::ReplaceNode(_) | Self::AbortMove(_) | Self::ReportMove(_) => MOVES_VERSION,
+        }
+    }
+}
 
 /// The root group's replicas.
 #[derive(Debug, Clone, PartialEq, Eq)]

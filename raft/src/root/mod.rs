@@ -15,7 +15,7 @@ pub mod state;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use stoa_protocol::codec::Wire;
+use stoa_protocol::codec::{DecodeError, Wire};
 use stoa_protocol::{ClusterId, ErrorBody, ErrorCode, LogIndex};
 use tokio::sync::watch;
 
@@ -28,20 +28,30 @@ use crate::snapshots::CHUNK_BYTES_MAX;
 /// The root group's state under replication.
 pub struct RootMachine {
     state: RootState,
+    /// The highest cluster version that this node speaks.
+    speaks: u32,
     publish: watch::Sender<Arc<RootState>>,
 }
 
 impl RootMachine {
-    /// The state of a cluster that has not been formed, and a watch of what it becomes.
-    pub fn new(cluster: ClusterId) -> (Self, watch::Receiver<Arc<RootState>>) {
+    /// The state of a cluster that has not been formed, and a watch of what it becomes. What belongs to a cluster version
+    /// above `speaks` it does not understand.
+    pub fn new(cluster: ClusterId, speaks: u32) -> (Self, watch::Receiver<Arc<RootState>>) {
         let state = RootState::new(cluster);
         let (publish, watch) = watch::channel(Arc::new(state.clone()));
-        (Self { state, publish }, watch)
+        (Self { state, speaks, publish }, watch)
     }
 
     /// The state as it was applied.
     pub fn state(&self) -> &RootState {
         &self.state
+    }
+
+    fn understands(&self, version: u32) -> Result<(), DecodeError> {
+        match version <= self.speaks {
+            true => Ok(()),
+            false => Err(DecodeError::invalid("the cluster version", version, format_args!("up to {}", self.speaks))),
+        }
     }
 
     fn publish(&self) {
@@ -52,9 +62,11 @@ impl RootMachine {
 impl Machine for RootMachine {
     fn apply(&mut self, _index: LogIndex, command: &Bytes) -> Result<Bytes, ApplyError> {
         let command = RootCommand::from_bytes(command).map_err(ApplyError::Unreadable)?;
+        self.understands(command.version()).map_err(ApplyError::Unreadable)?;
         // Commands are taken whole or not at all: they change a copy.
         let mut next = self.state.clone();
         let answer = next.apply(&command)?;
+        self.understands(next.cluster_version).map_err(ApplyError::Unreadable)?;
         if next != self.state {
             next.raise_version();
             next.check();
@@ -86,6 +98,7 @@ impl Machine for RootMachine {
         if state.map.cluster != self.state.map.cluster {
             return Err(bad(format!("it is of cluster {}, not {}", state.map.cluster, self.state.map.cluster)));
         }
+        self.understands(state.cluster_version).map_err(|error| bad(error.to_string()))?;
         self.state = state;
         self.publish();
         Ok(())

@@ -22,21 +22,27 @@ use super::refuse;
 const FORMAT: u16 = 2;
 /// Bytes of this version have no moves.
 const FORMAT_WITHOUT_MOVES: u16 = 1;
-/// The versions of commands and messages that this program speaks.
-pub const SPOKEN_VERSIONS: (u32, u32) = (1, 1);
+/// The cluster version that every cluster begins with.
+pub const FIRST_VERSION: u32 = 1;
+/// From this cluster version on replicas move: commands and state have moves.
+pub const MOVES_VERSION: u32 = 2;
+/// The cluster versions that this program speaks, the lowest and the highest.
+pub const SPOKEN_VERSIONS: (u32, u32) = (FIRST_VERSION, MOVES_VERSION);
 /// Zones that a cluster has at the most: three hold voters, the others may hold learners later.
 pub const ZONES_MAX: usize = 16;
 /// Nodes that a cluster has at the most.
 pub const NODES_MAX: usize = 1_024;
+/// Nodes that a refusal names.
+const NAMED_MAX: usize = 8;
 
 /// What the cluster knows of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RootState {
     /// Nodes, root replicas, partition sets.
     pub map: ClusterMap,
-    /// The version that every node speaks.
+    /// The version that every node speaks: commands of a later one are refused. It never falls.
     pub cluster_version: u32,
-    /// The versions that each node speaks, in the order of the map's nodes.
+    /// The lowest and the highest version that each node speaks, in the order of the map's nodes.
     pub versions: Vec<(NodeId, (u32, u32))>,
     /// The catalog's projects.
     pub projects: Vec<ProjectDefinition>,
@@ -63,7 +69,9 @@ pub struct RootState {
 
 impl Wire for RootState {
     fn put(&self, out: &mut Vec<u8>) {
-        FORMAT.put(out);
+        // A program of an earlier version reads the format that it knows for as long as the cluster has it.
+        let has_moves = self.cluster_version >= MOVES_VERSION;
+        (if has_moves { FORMAT } else { FORMAT_WITHOUT_MOVES }).put(out);
         self.map.put(out);
         self.cluster_version.put(out);
         put_list(&self.versions, out);
@@ -74,9 +82,11 @@ impl Wire for RootState {
         put_list(&self.views, out);
         put_list(&self.seeds, out);
         self.next_id.put(out);
-        put_list(&self.moves, out);
-        put_list(&self.retired, out);
-        put_list(&self.root_gone, out);
+        if has_moves {
+            put_list(&self.moves, out);
+            put_list(&self.retired, out);
+            put_list(&self.root_gone, out);
+        }
     }
 
     fn get(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -113,7 +123,7 @@ impl RootState {
     pub fn new(cluster: ClusterId) -> Self {
         Self {
             map: ClusterMap { cluster, version: MapVersion(0), nodes: vec![], root: vec![], sets: vec![] },
-            cluster_version: SPOKEN_VERSIONS.0,
+            cluster_version: FIRST_VERSION,
             versions: vec![],
             projects: vec![],
             entities: vec![],
@@ -130,6 +140,7 @@ impl RootState {
 
     /// Carries a command out; on an error the state may be half changed and must be thrown away.
     pub fn apply(&mut self, command: &RootCommand) -> Result<Vec<u8>, ErrorBody> {
+        self.check_version(command)?;
         match command {
             RootCommand::Form(form) => self.form(form).map(|()| Vec::new()),
             RootCommand::Join(join) => self.join(join).map(|()| Vec::new()),
@@ -169,7 +180,8 @@ impl RootState {
         }
         self.map.root = form.replicas.clone();
         for node in &form.nodes {
-            self.put_node(node, SPOKEN_VERSIONS)?;
+            // What each really speaks it says when it joins.
+            self.put_node(node, (FIRST_VERSION, FIRST_VERSION))?;
         }
         Ok(())
     }
@@ -281,6 +293,36 @@ impl RootState {
         replicas
     }
 
+    /// Refuses a command that belongs to a later version than the cluster's. Asked before it is proposed as well: nodes that do
+    /// not speak that version could not read it in their logs. What is allowed once stays so.
+    pub fn check_version(&self, command: &RootCommand) -> Result<(), ErrorBody> {
+        let needed = command.version();
+        if needed <= self.cluster_version {
+            return Ok(());
+        }
+        let behind = self.versions.iter().filter(|(_, (_, high))| *high < needed);
+        let behind: Vec<String> =
+            behind.take(NAMED_MAX).map(|(node, (_, high))| format!("{node} (up to {high})")).collect();
+        let until = match behind.is_empty() {
+            true => "every node speaks that, and it will be raised in a moment".to_owned(),
+            false => format!("it is raised once these nodes speak that as well: {}", behind.join(", ")),
+        };
+        let message =
+            format!("this needs cluster version {needed}, and the cluster is at {}; {until}", self.cluster_version);
+        refuse(ErrorCode::WrongVersion, message)
+    }
+
+    /// The lowest and the highest cluster version that a node has said it speaks.
+    pub fn spoken_by(&self, node: NodeId) -> Option<(u32, u32)> {
+        self.versions.iter().find(|(id, _)| *id == node).map(|(_, spoken)| *spoken)
+    }
+
+    /// The version that the cluster may be raised to: the highest that every node speaks, if that is above the present one.
+    pub fn version_ahead(&self) -> Option<u32> {
+        let common = self.versions.iter().map(|(_, (_, high))| *high).min()?;
+        (common > self.cluster_version).then_some(common)
+    }
+
     fn raise_cluster_version(&mut self, version: u32) -> Result<(), ErrorBody> {
         if let Some((node, (low, high))) =
             self.versions.iter().find(|(_, (low, high))| !(*low..=*high).contains(&version))
@@ -335,6 +377,8 @@ impl RootState {
 
 #[cfg(test)]
 mod tests {
+    use stoa_protocol::message::AbortMove;
+
     use super::*;
 
     pub(crate) fn node(id: u64, zone: &str) -> NodeInfo {
@@ -413,5 +457,35 @@ mod tests {
         let error = state.join(&Join { node: node(3, "c"), version_min: 2, version_max: 3 }).unwrap_err();
         assert_eq!(error.code, ErrorCode::WrongVersion);
         assert_eq!(state.raise_cluster_version(2).unwrap_err().code, ErrorCode::Conflict);
+    }
+
+    #[test]
+    fn a_command_is_taken_once_every_node_speaks_its_version_and_the_version_never_falls() {
+        let mut state = joined(&[(1, "a"), (2, "b"), (3, "c")]);
+        let replace = RootCommand::AbortMove(AbortMove { partition: ROOT_PARTITION, replica: ReplicaId(9) });
+        let speaks = |state: &mut RootState, id, zone, high| {
+            state.join(&Join { node: node(id, zone), version_min: 1, version_max: high }).unwrap();
+        };
+        for (id, zone) in [(1, "a"), (3, "c")] {
+            speaks(&mut state, id, zone, 2);
+        }
+        assert_eq!((state.version_ahead(), state.spoken_by(NodeId(3))), (None, Some((1, 2))));
+        let error = state.apply(&replace).unwrap_err();
+        assert_eq!(error.code, ErrorCode::WrongVersion);
+        assert!(error.message.contains("these nodes speak that as well: 2 (up to 1)"), "{}", error.message);
+        assert_eq!(state.apply(&RootCommand::RaiseVersion(2)).unwrap_err().code, ErrorCode::Conflict);
+        let bytes = state.to_bytes();
+        assert_eq!(bytes[..2], FORMAT_WITHOUT_MOVES.to_le_bytes(), "node 2 reads this format alone");
+        assert_eq!(RootState::from_bytes(&bytes).unwrap(), state);
+
+        speaks(&mut state, 2, "b", 3);
+        assert_eq!(state.version_ahead(), Some(2));
+        state.apply(&RootCommand::RaiseVersion(2)).unwrap();
+        assert_eq!((state.version_ahead(), state.cluster_version), (None, 2));
+        assert_eq!(state.apply(&replace).unwrap_err().code, ErrorCode::NotFound, "taken, and there is no such move");
+        assert_eq!(state.apply(&RootCommand::RaiseVersion(1)).unwrap_err().code, ErrorCode::Conflict);
+        let old = Join { node: node(2, "b"), version_min: 1, version_max: 1 };
+        assert_eq!(state.join(&old).unwrap_err().code, ErrorCode::WrongVersion);
+        assert_eq!(RootState::from_bytes(&state.to_bytes()).unwrap(), state);
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use stoa_env::{Clock, Credentials, OsEntropy, PeerIdentity, QuicOptions, QuicTransport, RealClock, RealDisk};
+use stoa_raft::root::state::SPOKEN_VERSIONS;
 use stoa_raft::wal::WalOptions;
 
 use crate::certs::ensure_local;
@@ -116,6 +117,7 @@ fn options(config: &Config) -> NodeOptions {
         root: config.root.iter().map(|m| RootMember { node: m.node, zone: m.zone.clone(), addr: m.addr }).collect(),
         partitions: config.bootstrap.partitions as u32,
         nodes_expected: config.bootstrap.nodes as u32,
+        versions: (SPOKEN_VERSIONS.0, config.version_max),
         timing: config.raft.timing(),
         wal: WalOptions {
             segment_bytes: config.log.segment_mib << 20,

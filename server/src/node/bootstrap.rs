@@ -14,7 +14,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use stoa_env::{Channel, Disk, JoinSet, Transport};
+use stoa_env::{Channel, Disk, JoinSet, Transport, planted};
 use stoa_protocol::codec::Wire;
 use stoa_protocol::map::{NodeInfo, ReplicaInfo};
 use stoa_protocol::message::{Caller, HelloAnswer, HelloRequest, JoinRequest, Kind, encode_request};
@@ -22,7 +22,6 @@ use stoa_protocol::{ErrorBody, ErrorCode, NodeId, ReplicaId};
 use stoa_raft::CallError;
 use stoa_raft::root::RootCommand;
 use stoa_raft::root::command::{CreateSet, Form};
-use stoa_raft::root::state::SPOKEN_VERSIONS;
 
 use super::upkeep::each;
 use super::{HELD_CALLS, LOOP_PAUSE, NODE_CALL_LIMIT, Node, RootMember};
@@ -39,6 +38,9 @@ impl<D: Disk, T: Transport> Node<D, T> {
         let Some(root) = self.root_replica() else {
             return Err(ErrorBody::new(ErrorCode::NotLeader, "this node has no replica of the root group"));
         };
+        if !planted!(ProposeUngated) {
+            self.state().check_version(&command)?;
+        }
         let command = command.to_bytes();
         // A committed command that cannot be read halts every replica: what goes beyond a limit of its form stops here.
         RootCommand::from_bytes(&command)?;
@@ -202,16 +204,17 @@ impl<D: Disk, T: Transport> Node<D, T> {
     }
 
     fn join_request(&self) -> JoinRequest {
-        JoinRequest { cluster: self.options.cluster, node: self.info.clone(), versions: SPOKEN_VERSIONS }
+        JoinRequest { cluster: self.options.cluster, node: self.info.clone(), versions: self.options.versions }
     }
 }
 
-/// Joins the cluster, and again whenever the map has this node at another address.
+/// Joins the cluster, and again whenever the root state has this node at another address or with other versions.
 pub(crate) async fn join<D: Disk, T: Transport>(node: Weak<Node<D, T>>) {
     loop {
         let Some(strong) = node.upgrade() else { return };
         let state = strong.state();
-        let known = state.map.node(strong.info.id) == Some(&strong.info);
+        let known = state.map.node(strong.info.id) == Some(&strong.info)
+            && state.spoken_by(strong.info.id) == Some(strong.options.versions);
         if !known && (!state.map.root.is_empty() || !strong.options.root.iter().any(|m| m.node == strong.info.id)) {
             join_step(&strong).await;
         }

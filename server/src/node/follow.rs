@@ -58,6 +58,9 @@ impl<D: Disk, T: Transport> Node<D, T> {
         if state.map.version <= self.map_version() {
             return;
         }
+        if let Some(why) = self.cannot_speak(&state) {
+            return self.fail(why);
+        }
         state.map.nodes.iter().filter(|n| n.id != self.info.id).for_each(|n| self.env.peers.learn(n.id, n.addr));
         let mut bytes = STATE_MAGIC.to_vec();
         state.put(&mut bytes);

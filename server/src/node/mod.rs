@@ -11,6 +11,7 @@
 //! - [`failures`]: replicas that do not start, and why.
 //! - [`moves`]: replicas give their place to others.
 //! - [`witness`]: nodes remember how far each other's logs reached, so that none comes back as an old image of itself.
+//! - [`versions`]: the cluster comes to the version that all nodes speak.
 //! - [`upkeep`]: replicas are taught their schema, brought up to date, and their logs cut.
 //! - [`requests`]: frames in, frames out; [`reads`] and [`writes`] do the work.
 //! - [`rounds`]: leaders are asked what is committed; [`freshness`]: how old what a replica serves may be.
@@ -29,6 +30,7 @@ pub mod requests;
 mod rounds;
 mod strangers;
 mod upkeep;
+mod versions;
 mod witness;
 pub mod writes;
 
@@ -79,6 +81,9 @@ pub struct NodeOptions {
     pub partitions: u32,
     /// Nodes that must have joined before the default set is placed.
     pub nodes_expected: u32,
+    /// The lowest and the highest cluster version that this node says it speaks: those of its program
+    /// ([`stoa_raft::root::state::SPOKEN_VERSIONS`]), or fewer, to hold an upgrade back.
+    pub versions: (u32, u32),
     /// Timing of replication.
     pub timing: RaftTiming,
     /// The log.
@@ -168,6 +173,12 @@ pub enum NodeError {
         seen: LogHeight,
         /// How far it reaches.
         found: LogHeight,
+    },
+    /// The cluster is at a version that this node does not speak.
+    #[error("{why}")]
+    Version {
+        /// Which, and what to do.
+        why: String,
     },
     /// No other root node is of the same cluster as this one, as far as they answer.
     #[error(
@@ -298,6 +309,9 @@ impl<D: Disk, T: Transport> Node<D, T> {
             fatal: watch::Sender::new(None),
             tasks: TaskGroup::new(),
         });
+        if let Some(why) = node.cannot_speak(&node.state()) {
+            return Err(NodeError::Version { why });
+        }
         node.spawn_vital("tell witnesses", witness::tell(Arc::downgrade(&node)));
         node.spawn_vital("write down sightings", witness::write_down(Arc::downgrade(&node)));
         node.spawn_vital("watch the log", watch_log(Arc::downgrade(&node), node.env.wal.clone()));
@@ -312,6 +326,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
         node.spawn_vital("cut logs", upkeep::cut_logs(Arc::downgrade(&node)));
         node.spawn_vital("look around", strangers::look_around(Arc::downgrade(&node)));
         node.spawn_vital("drive moves", moves::drive_moves(Arc::downgrade(&node)));
+        node.spawn_vital("raise the version", versions::raise(Arc::downgrade(&node)));
         node.spawn_vital("join", bootstrap::join(Arc::downgrade(&node)));
         node.spawn_vital("follow the root state", follow::follow(Arc::downgrade(&node)));
         Ok(node)
@@ -446,7 +461,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
     /// Starts this node's replica of the root group. If it cannot, the node goes on: it serves its partitions by its copy
     /// of the root state, and follows the root group as a node does that has no replica of it.
     async fn start_root(self: &Arc<Self>) {
-        let (machine, watch) = RootMachine::new(self.options.cluster);
+        let (machine, watch) = RootMachine::new(self.options.cluster, self.options.versions.1);
         // A root replica's number is its node's incarnation, drawn at random with its data directory: a node whose data
         // is gone can never speak as the replica it was.
         let id = stoa_protocol::ReplicaId(self.info.incarnation);

@@ -6,7 +6,9 @@ use stoa_planted::Bug;
 
 use super::worlds::{altering_network, lying_disks, replaying_network};
 use super::{PlantedBug, Switch, Way};
-use crate::plan::FaultKind::{self, CrashProcess, CutZone, FailedSync, Hold, Loss, OldDisk, PowerLossOfAll, Spikes};
+use crate::plan::FaultKind::{
+    self, CrashProcess, CutZone, FailedSync, Hold, Loss, OldDisk, PowerLossOfAll, Spikes, Upgrade,
+};
 use crate::plan::{Least, Moves, Plan, Work};
 use crate::scenarios;
 
@@ -23,6 +25,7 @@ const OWN_WRITES: &str = "own writes are read";
 const PURGED: &str = "what is purged is in a snapshot";
 const REPLICA_ID: &str = "a replica id is one replica";
 const STALENESS: &str = "no staler than said";
+const VERSIONS: &str = "versions interoperate";
 const ZONES: &str = "a voter in each of three zones";
 
 /// A line of the product in runs of the swarm.
@@ -133,6 +136,13 @@ pub const BUGS: &[PlantedBug] = &[
     line!(BelieveOldDisk, "server/src/node/witness.rs", OLD_DISK,
         "a data directory that is an old image of itself is believed",
         needs "old images of disks", |plan| short(plan, &[OldDisk])),
+    line!(ProposeUngated, "server/src/node/bootstrap.rs", VERSIONS,
+        "a command is proposed before every node speaks its version",
+        needs "six nodes, moves, an upgrade", |plan| {
+        short(plan, &[Upgrade]);
+        plan.nodes = 6;
+        plan.moves = Moves::Between;
+    }),
     PlantedBug {
         name: "LyingDisks",
         what: "devices answer syncs and do nothing",

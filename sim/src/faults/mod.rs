@@ -14,6 +14,7 @@ mod network;
 mod process;
 mod timeline;
 mod transfer;
+mod upgrade;
 
 use std::fmt;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use crate::world::World;
 
 pub use lost_disk::rebuild;
 pub use timeline::{Strikes, strike};
+pub use upgrade::finish;
 
 /// What happens next, after a pause.
 pub struct Step {
@@ -108,6 +110,8 @@ kinds! {
     CrashLoop: [7], (0, 1_000), process::crash_loop, None, DRAWN;
     /// All nodes restart, one after the other.
     RollingRestart: [57], (100, 1_500), process::rolling_restart, None, DRAWN;
+    /// All nodes restart, one after the other, with a program that speaks the next cluster version; some go back first.
+    Upgrade: [57], (100, 1_500), upgrade::upgrade, None, DRAWN;
     /// A process gets one millisecond in ten, or less.
     SlowNode: [13], (200, 4_000), process::slow_node, None, DRAWN;
     /// A machine is suspended, and all its clocks with it.

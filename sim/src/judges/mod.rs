@@ -27,6 +27,7 @@ pub mod replica_ids;
 pub mod root_state;
 pub mod rot_found;
 pub mod staleness;
+pub mod versions;
 pub mod voter_sets;
 
 use crate::history::{History, Seen};

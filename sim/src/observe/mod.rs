@@ -31,7 +31,7 @@ use crate::judges::one_vote::OneVote;
 use crate::judges::progress::Progress;
 use crate::judges::replica_ids::ReplicaIds;
 use crate::judges::root_state::RootStates;
-use crate::judges::{durable_quorum, kept_promises, leader_completeness, old_disk, purged};
+use crate::judges::{durable_quorum, kept_promises, leader_completeness, old_disk, purged, versions};
 use crate::machine::Machine;
 use crate::trace::Trace;
 use crate::world::now;
@@ -230,7 +230,7 @@ impl Observer {
         let Some(kind) = answer.get(KIND_AT..KIND_AT + 2) else { return };
         let kind = u16::from_le_bytes([kind[0], kind[1]]);
         if kind == Kind::Write as u16 | ANSWER {
-            self.acknowledged(request, answer);
+            self.acknowledged(node, request, answer);
         } else if kind == Kind::Raft as u16 | ANSWER {
             self.promised(node, request, answer);
         }
@@ -248,17 +248,22 @@ impl Observer {
         let mut inner = self.lock();
         inner.refresh();
         let mut leaders: BTreeMap<u64, Vec<(u64, u64, Duration)>> = BTreeMap::new();
+        let cluster = machines.iter().filter_map(|machine| Some(machine.node()?.state().cluster_version)).max();
+        let cluster = cluster.unwrap_or_default();
         for machine in machines {
             let Some(node) = machine.node() else { continue };
             let id = machine.id();
             let judges = &mut inner.judges;
             let broken = judges.root_states.judge(id, &node.state());
             judges.report("equal root states at equal versions", broken);
+            judges.report("versions interoperate", versions::judge(id, machine.speaks(), cluster));
             let broken = judges.catalogs.judge(id, machine.life(), &node.state());
             judges.report("what a node has of the catalog only grows", broken);
             let broken = judges.high_water.judge(&format!("node {id}"), &node.bounds());
             judges.report("what is bounded stays in its bounds", broken);
             let incarnation = node.info().incarnation;
+            let trouble = node.root_replica().and_then(|root| root.trouble());
+            judges.report("versions interoperate", trouble.and_then(|why| versions::judge_trouble(id, &why)));
             let partitions = node.all_hosted();
             let partitions = partitions.iter().filter(|hosted| hosted.replica.trouble().is_none());
             let root = node.root_replica().filter(|root| root.trouble().is_none());
@@ -306,13 +311,13 @@ impl Observer {
         }
     }
 
-    fn acknowledged(&self, request: &Bytes, answer: &Bytes) {
+    fn acknowledged(&self, node: u64, request: &Bytes, answer: &Bytes) {
         let (Ok((_, request)), Ok((_, answer))) = (decode_frame(request), decode_frame(answer)) else { return };
         let Ok((_, request)) = decode_request::<WriteRequest>(&request) else { return };
         let Ok(answer) = WriteAnswer::from_bytes(&answer) else { return };
         let mut inner = self.lock();
         inner.refresh();
-        inner.judge_acknowledged(request.partition.0, answer.index.0);
+        inner.judge_acknowledged(node, request.partition.0, answer.index.0);
     }
 
     fn promised(&self, node: u64, request: &Bytes, answer: &Bytes) {
@@ -377,7 +382,7 @@ impl Inner {
         }
     }
 
-    fn judge_acknowledged(&mut self, group: u64, index: u64) {
+    fn judge_acknowledged(&mut self, by: u64, group: u64, index: u64) {
         self.judged.acknowledged += 1;
         let Self { nodes, judges, .. } = self;
         let disks: BTreeMap<u64, &GroupLog> = nodes.iter().map(|(node, eye)| (*node, eye.log.group(group))).collect();
@@ -393,10 +398,12 @@ impl Inner {
             Err(what) => judges.report("acknowledged is durable on a quorum", Some(what)),
             // Who has it knows now what is committed; who has another one there has not heard of it yet.
             Ok(Some(term)) => {
+                let vote = nodes.get(&by).and_then(|eye| eye.log.group(group).vote);
+                let by = vote.map_or(term, |vote| vote.term.max(term));
                 for (node, disk) in
                     disks.iter().filter(|(_, disk)| disk.entries.get(&index).is_some_and(|e| e.term == term))
                 {
-                    let broken = judges.committed.judge(*node, group, LogId { term, index }, disk);
+                    let broken = judges.committed.judge_by(*node, group, LogId { term, index }, by, disk);
                     judges.report("committed entries stay", broken);
                 }
             }

@@ -84,6 +84,8 @@ pub struct Operator {
     desk: Desk,
     trace: Trace,
     moves: Moves,
+    /// Whether the cluster may still be at a version that has no moves.
+    upgrades: bool,
     pause: Duration,
     last: Option<MoveInfo>,
 }
@@ -93,7 +95,7 @@ impl Operator {
     pub fn new(client: SimClient, plan: &Plan, desk: Desk, trace: Trace) -> Self {
         let chance = Chance::new(plan.seed, "operator");
         let pause = chance.between(Duration::from_millis(300), Duration::from_secs(3));
-        Self { client, chance, desk, trace, moves: plan.moves, pause, last: None }
+        Self { client, chance, desk, trace, moves: plan.moves, upgrades: plan.upgrades(), pause, last: None }
     }
 
     /// Works until it is told to stop; nodes that were lost are built anew also after that, until the task is ended.
@@ -199,7 +201,8 @@ impl Operator {
         if let AdminError::Rejected { error: refusal, .. } = &error {
             self.desk.lock().counts.refused += 1;
             let fits = [ErrorCode::NotFound, ErrorCode::MoveUnderWay, ErrorCode::Conflict];
-            if !refusal.refusal().map(|body| body.code).is_some_and(|code| fits.contains(&code)) {
+            let fits = |code| fits.contains(&code) || self.upgrades && code == ErrorCode::WrongVersion;
+            if !refusal.refusal().map(|body| body.code).is_some_and(fits) {
                 let what = format!("an honest request was refused: {error}");
                 self.desk.lock().broken.push(Broken { judge: "what fits is taken", what });
             }

@@ -5,6 +5,7 @@ use stoa_protocol::map::NodeInfo;
 use super::*;
 use crate::root::RootCommand;
 use crate::root::command::{CreateSet, FIRST_REPLICAS, Form, Join};
+use crate::root::state::MOVES_VERSION;
 
 /// Nodes 1, 4 in zone a, 2, 5 in b, 3, 6 in c; the root group on 1, 2, 3; two partitions, on all of them in turn.
 fn formed() -> RootState {
@@ -14,6 +15,7 @@ fn formed() -> RootState {
     }
     let replicas = (1..=3).map(|id| ReplicaInfo { id: ReplicaId(id), node: NodeId(id) }).collect();
     apply(&mut state, RootCommand::Form(Form { replicas, nodes: vec![] })).unwrap();
+    apply(&mut state, RootCommand::RaiseVersion(MOVES_VERSION)).unwrap();
     apply(&mut state, RootCommand::CreateSet(CreateSet { name: "shared".into(), partitions: 2, seed: 7 })).unwrap();
     state
 }
@@ -21,7 +23,7 @@ fn formed() -> RootState {
 fn join(id: u64, incarnation: u64) -> RootCommand {
     let zone = ["a", "b", "c"][(id as usize - 1) % 3].into();
     let node = NodeInfo { id: NodeId(id), zone, addr: ([127, 0, 0, 1], 7_000 + id as u16).into(), incarnation };
-    RootCommand::Join(Join { node, version_min: 1, version_max: 1 })
+    RootCommand::Join(Join { node, version_min: 1, version_max: MOVES_VERSION })
 }
 
 /// As the machine applies: whole or not at all.
@@ -187,6 +189,7 @@ fn data_that_is_lost_while_the_voters_change_is_built_anew_afterwards() {
 fn few_moves_to_a_node_are_driven_at_a_time() {
     let mut state = RootState::new(ClusterId(1));
     (1..=3).for_each(|id| drop(apply(&mut state, join(id, id)).unwrap()));
+    apply(&mut state, RootCommand::RaiseVersion(MOVES_VERSION)).unwrap();
     apply(&mut state, RootCommand::CreateSet(CreateSet { name: "shared".into(), partitions: 16, seed: 7 })).unwrap();
     lose(&mut state, 1, 1).unwrap();
     assert_eq!((state.moves.len(), state.active_moves().len()), (16, MOVES_AT_ONCE));

@@ -12,6 +12,7 @@ use stoa_protocol::frame::decode_frame;
 use stoa_protocol::message::Kind;
 use stoa_protocol::{ClusterId, NodeId, PartitionId};
 use stoa_raft::RaftTiming;
+use stoa_raft::root::state::SPOKEN_VERSIONS;
 use stoa_raft::wal::WalOptions;
 
 use crate::node::{Node, NodeError, NodeOptions, RootMember, World};
@@ -172,7 +173,7 @@ impl Cluster {
         cluster
     }
 
-    /// Waits until every replica that is placed on a running node serves.
+    /// Waits until every replica that is placed on a running node serves, and the cluster is at the version that all speak.
     pub(super) async fn settle(&self) {
         until("every replica serves", || {
             self.nodes.values().all(|node| {
@@ -183,7 +184,8 @@ impl Cluster {
                     .iter()
                     .flat_map(|set| &set.partitions)
                     .filter(|p| p.replicas.iter().any(|replica| replica.node == node.info().id));
-                !state.map.sets.is_empty() && { placed }
+                let told = state.spoken_by(node.info().id) == Some(node.options.versions);
+                told && state.version_ahead().is_none() && !state.map.sets.is_empty() && { placed }
                     .all(|p| node.hosted(p.id).is_some_and(|hosted| hosted.replica.is_caught_up()))
             })
         })
@@ -201,6 +203,7 @@ impl Cluster {
             root: (1..=3).map(|n| RootMember { node: NodeId(n), zone: zone(n), addr: addr(n) }).collect(),
             partitions: self.partitions,
             nodes_expected: self.nodes_expected,
+            versions: SPOKEN_VERSIONS,
             timing: RaftTiming::default(),
             wal: WalOptions { segment_bytes: 64 << 10, reserve_bytes: 0, ..WalOptions::default() },
             snapshot_log_bytes: 1 << 20,

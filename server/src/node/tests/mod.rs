@@ -5,3 +5,4 @@ mod forming;
 mod hosting;
 mod reads;
 mod root;
+mod versions;

@@ -1,0 +1,63 @@
+//! Clusters of programs of several versions.
+
+use stoa_protocol::message::{PlacementRequest, ReplaceReplica};
+use stoa_protocol::{ErrorCode, NodeId, ReplicaId};
+use stoa_raft::root::state::{FIRST_VERSION, MOVES_VERSION, SPOKEN_VERSIONS};
+
+use super::cluster::{Cluster, TestNode, end_of, until};
+use crate::node::{NODE_CALL_LIMIT, NodeError, NodeOptions};
+
+/// A node as a program starts it that speaks up to this version.
+async fn start(cluster: &mut Cluster, node: u64, speaks: u32) -> Result<std::sync::Arc<TestNode>, NodeError> {
+    let options = NodeOptions { versions: (SPOKEN_VERSIONS.0, speaks), ..cluster.options(node) };
+    cluster.start_with(options).await
+}
+
+async fn restart(cluster: &mut Cluster, node: u64, speaks: u32) {
+    cluster.stop(node).await;
+    start(cluster, node, speaks).await.unwrap();
+    until("what it speaks is known", || {
+        cluster.node(node).state().spoken_by(NodeId(node)) == Some((SPOKEN_VERSIONS.0, speaks))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_cluster_is_raised_once_every_node_speaks_the_next_version_and_not_lowered_again() {
+    let mut cluster = Cluster::new(1, 3);
+    for node in 1..=3 {
+        start(&mut cluster, node, FIRST_VERSION).await.unwrap();
+    }
+    cluster.settle().await;
+    let replace = |cluster: &Cluster| {
+        let state = cluster.node(1).state();
+        let partition = state.map.sets[0].partitions[0].id;
+        let asked = PlacementRequest::Replica(ReplaceReplica { partition, replica: ReplicaId(77), to: NodeId(1) });
+        let nodes: Vec<_> = (1..=3).map(|node| cluster.node(node)).collect();
+        async move {
+            let leader = nodes.iter().find(|node| node.root_replica().is_some_and(|root| root.leads()));
+            leader.expect("somebody leads").place(asked, NODE_CALL_LIMIT).await.unwrap_err()
+        }
+    };
+    let refused = replace(&cluster).await;
+    assert_eq!(refused.code, ErrorCode::WrongVersion);
+    assert!(refused.message.contains("1 (up to 1), 2 (up to 1), 3 (up to 1)"), "{}", refused.message);
+
+    for (node, speaks) in [(1, MOVES_VERSION), (2, MOVES_VERSION), (1, FIRST_VERSION), (3, MOVES_VERSION)] {
+        restart(&mut cluster, node, speaks).await;
+    }
+    assert_eq!(cluster.node(1).state().cluster_version, FIRST_VERSION, "node 1 has gone back");
+    restart(&mut cluster, 1, MOVES_VERSION).await;
+    until("the cluster is raised", || (1..=3).all(|n| cluster.node(n).state().cluster_version == MOVES_VERSION)).await;
+    until("somebody leads", || (1..=3).any(|n| cluster.node(n).root_replica().is_some_and(|root| root.leads()))).await;
+    assert_eq!(replace(&cluster).await.code, ErrorCode::NotFound, "it is taken, and there is no such replica");
+
+    cluster.stop(2).await;
+    let Err(error) = start(&mut cluster, 2, FIRST_VERSION).await else { panic!("a program of long ago starts") };
+    let error = error.to_string();
+    assert!(error.contains("the cluster is at version 2, and this node speaks 1 to 1"), "{error}");
+    // One that has no copy of the state hears it from the others.
+    let other = start(&mut cluster, 4, FIRST_VERSION).await.unwrap();
+    let why = end_of(&other).await;
+    assert!(why.contains("version 2") && why.contains("speaks"), "{why}");
+}
