@@ -586,6 +586,7 @@ async fn answers_that_nobody_reads_are_dropped_in_time() {
 async fn connections_beyond_the_limit_are_refused_as_not_sent() {
     let ca = Ca::new("one");
     let small = QuicOptions { inbound_connections_max: 2, inbound_clients_max: 1, ..QuicOptions::default() };
+    let bounds = small.bounds.clone();
     let node_1 = node_with(&ca, 1, any_port(), small).unwrap();
     let (anna, bert, node_2, node_3) =
         (client(ca.client("anna")), client(ca.client("bert")), node(&ca, 2), node(&ca, 3));
@@ -602,6 +603,35 @@ async fn connections_beyond_the_limit_are_refused_as_not_sent() {
         matches!(&outcome, Err(TransportError::NotSent { reason, .. }) if reason.contains("no more")),
         "{outcome:?}"
     );
+    let table = bounds.table();
+    let high = |name: &str| table.iter().find(|bounded| bounded.name == name).map(|bounded| bounded.high);
+    assert_eq!(high("transport: inbound connections"), Some(2), "{table:?}");
+    assert_eq!(high("transport: inbound connections of clients"), Some(1), "{table:?}");
+    assert!(table.iter().all(|bounded| bounded.high <= bounded.bound), "{table:?}");
+}
+
+#[tokio::test]
+async fn what_the_transport_bounds_is_counted_under_its_names() {
+    let ca = Ca::new("one");
+    let (served, dialled) = (QuicOptions::default(), QuicOptions::default());
+    let (of_node, of_client) = (served.bounds.clone(), dialled.bounds.clone());
+    let node = node_with(&ca, 1, any_port(), served).unwrap();
+    let anna = QuicTransport::client_only(ca.client("anna"), dialled).unwrap();
+    let large = vec![b'e'; 1 << 20];
+    assert_eq!(ask(&anna, node.peer, large.clone()).await.unwrap(), large);
+    let counted = |table: Vec<stoa_env::Bounded>| -> Vec<_> {
+        table.into_iter().filter(|bounded| bounded.high > 0).map(|bounded| (bounded.name, bounded.high)).collect()
+    };
+    assert_eq!(counted(of_client.table()), [("transport: outbound connections", 1)]);
+    let wanted = [
+        ("transport: bytes of answers that a connection has not taken", 1 << 20),
+        ("transport: handshakes", 1),
+        ("transport: inbound connections", 1),
+        ("transport: inbound connections of clients", 1),
+        ("transport: large requests of a connection", 1),
+        ("transport: requests of a connection, client", 1),
+    ];
+    assert_eq!(counted(of_node.table()), wanted);
 }
 
 // ---- the other end without our transport ----

@@ -8,7 +8,7 @@ use quinn::congestion::CubicConfig;
 use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
 use super::Channel;
-use crate::{Clock, Entropy, OsEntropy, RealClock};
+use crate::{Bounds, Clock, Entropy, OsEntropy, RealClock};
 
 /// Largest request or answer, in bytes. A snapshot chunk of some MiB fits with room; a frame that is held whole in
 /// memory on both sides should not be larger.
@@ -66,17 +66,23 @@ pub(super) const INCOMING_BYTES_MAX: u64 = 16 << 10;
 pub(super) struct ChannelLimits {
     /// Calls in progress on one connection; more wait at the dialer.
     pub(super) streams_max: u32,
+    /// The name under which those of a connection that is accepted are counted.
+    pub(super) requests: &'static str,
 }
 
 impl ChannelLimits {
     pub(super) fn of(channel: Channel) -> Self {
-        let streams_max = match channel {
-            Channel::Liveness => 64, // one ping and the votes of groups, all tiny
-            Channel::Append => 256,  // many groups append at once, each in a batch of its own
-            Channel::Snapshot => 16, // chunks are large, few at a time are enough
-            Channel::Client => 256,  // requests in flight from one client process
+        let (streams_max, requests) = match channel {
+            // One ping and the votes of groups, all tiny.
+            Channel::Liveness => (64, "transport: requests of a connection, liveness"),
+            // Many groups append at once, each in a batch of its own.
+            Channel::Append => (256, "transport: requests of a connection, append"),
+            // Chunks are large, few at a time are enough.
+            Channel::Snapshot => (16, "transport: requests of a connection, snapshot"),
+            // Requests in flight from one client process.
+            Channel::Client => (256, "transport: requests of a connection, client"),
         };
-        Self { streams_max }
+        Self { streams_max, requests }
     }
 
     /// The sum of all its streams' windows: no stream that is left unread can take the window of another.
@@ -93,6 +99,8 @@ pub struct QuicOptions {
     pub clock: Arc<dyn Clock>,
     /// Chance, for connection ids.
     pub entropy: Arc<dyn Entropy>,
+    /// Where what the transport bounds is counted: that of the node, so that one table has all. One of its own by default.
+    pub bounds: Bounds,
     /// Largest request or answer, in bytes; [`FRAME_BYTES_MAX`], and no more.
     pub frame_bytes_max: usize,
     /// Silence after which a connection counts as broken; 3 s. A dialer's [`keep_alive`](Self::keep_alive) keeps a
@@ -130,6 +138,7 @@ impl QuicOptions {
         Self {
             clock,
             entropy,
+            bounds: Bounds::default(),
             frame_bytes_max: FRAME_BYTES_MAX,
             idle_max: Duration::from_secs(3),
             keep_alive: Duration::from_secs(1),
