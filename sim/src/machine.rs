@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use stoa::node::{Node, NodeOptions, World};
 use stoa_env::task::spawn_unwatched;
-use stoa_env::{Clock, PeerIdentity, Process};
+use stoa_env::{Bounds, Clock, PeerIdentity, Process};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -324,6 +324,7 @@ impl Machine {
             transport: self.net.transport(&format!("n{id}"), self.zone(), PeerIdentity::Node(id)),
             clock: self.clock.clone() as Arc<dyn Clock>,
             entropy: Arc::new(Chance::new(self.seed, &format!("node {id} life {life}"))),
+            bounds: Bounds::default(),
         };
         let (options, net, trace) = (self.options.clone(), self.net.clone(), self.trace.clone());
         let of_node = process.clone();
