@@ -45,9 +45,6 @@ pub struct Recovered {
     pub unattributed: Option<Suspicion>,
 }
 
-/// The name of what is counted of entries that stand in the log and in the memory of their groups.
-const MEMORY: &str = "log: bytes of entries in memory";
-
 /// What comes of the options.
 struct Limits {
     admitted: u64,
@@ -81,6 +78,7 @@ pub struct Wal {
 struct Handle {
     queue: Arc<Queue>,
     found: LogHeight,
+    bounds: Bounds,
     /// Counts the entries that groups keep in memory.
     memory: Gauge,
 }
@@ -129,8 +127,9 @@ impl Wal {
         let queue = Arc::new(queue);
         let writer = Writer::start(disk, dir, identity, options, clock, queue.clone(), loaded).await?;
         stoa_env::spawn("wal writer", writer.run());
-        let memory = Bounds::default().node_gauge(MEMORY, Limits::of(queue.options()).live);
-        Ok((Wal { handle: Arc::new(Handle { queue, found, memory }) }, recovered))
+        let bounds = Bounds::default();
+        let memory = bounds.node_gauge("log: bytes of entries in memory", Limits::of(queue.options()).live);
+        Ok((Wal { handle: Arc::new(Handle { queue, found, bounds, memory }) }, recovered))
     }
 
     /// Whether entries would be admitted now.
@@ -240,16 +239,16 @@ impl Wal {
     }
 
     /// What the log bounds, and the most of each that there was since it was opened.
-    pub fn bounded(&self) -> [Bounded; 5] {
+    pub fn bounded(&self) -> Vec<Bounded> {
         let (limits, stats) = (Limits::of(self.handle.queue.options()), self.stats());
-        let (memory, high) = self.handle.memory.bound_and_high();
-        [
+        let mut table = self.handle.bounds.table();
+        table.extend([
             Bounded { name: "log: bytes admitted", bound: limits.admitted, high: stats.admitted_bytes_worst },
             Bounded { name: "log: bytes in the queue", bound: limits.queue, high: stats.queue_bytes_worst },
             Bounded { name: "log: bytes of segments", bound: limits.live, high: stats.live_bytes_worst },
-            Bounded { name: MEMORY, bound: memory, high },
             Bounded { name: "log: groups", bound: GROUPS_MAX as u64, high: stats.groups_worst },
-        ]
+        ]);
+        table
     }
 
     /// Counts the entries that groups keep in memory, over all groups.

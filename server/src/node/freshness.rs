@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
-use stoa_env::{BootTime, Disk, Gauge, Transport};
+use stoa_env::{BootTime, Disk, Gauge, Transport, planted};
 use stoa_protocol::LogIndex;
 use stoa_protocol::read::ConfirmBy;
 
@@ -88,7 +88,9 @@ impl Freshness {
             return; // rounds may end out of their order, and the later one says more
         }
         // A lower index to a later question says more than a higher one to an earlier.
-        while awaited.back().is_some_and(|(other, _)| *other >= index) || awaited.len() >= AWAITED_MAX {
+        while awaited.back().is_some_and(|(other, _)| *other >= index)
+            || (awaited.len() >= AWAITED_MAX && !planted!(AwaitWithoutBound))
+        {
             awaited.pop_back();
         }
         awaited.push_back((index, asked));
