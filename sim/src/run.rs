@@ -178,7 +178,7 @@ async fn phases(world: &mut World, shared: &Shared, outcome: &mut Outcome) -> Re
     let least = world.plan.least;
     let enough = || {
         let counts = shared.counts();
-        counts.acknowledged >= least.acknowledged && counts.reads >= least.reads
+        counts.writes >= least.writes && counts.reads >= least.reads
     };
     outcome.strikes = strike(world, &enough).await;
     if !enough() {
