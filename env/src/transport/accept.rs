@@ -36,6 +36,10 @@ pub(super) async fn accept<H: Handler>(endpoint: Endpoint, handler: Arc<H>, opti
             connections: gauge("transport: inbound connections", options.inbound_connections_max),
             clients: gauge("transport: inbound connections of clients", options.inbound_clients_max),
             handshakes: gauge("transport: handshakes", HANDSHAKES_MAX),
+            client_answers: gauge(
+                "transport: bytes of answers that clients have not taken",
+                options.client_answer_bytes_max,
+            ),
         },
         connections: Arc::new(Semaphore::new(options.inbound_connections_max)),
         clients: Arc::new(Semaphore::new(options.inbound_clients_max)),
@@ -67,11 +71,12 @@ struct Acceptor<H> {
     options: QuicOptions,
 }
 
-/// How many there are of what [`Acceptor`] has permits for.
+/// How many there are of what [`Acceptor`] has permits for, and of what has none.
 struct Counted {
     connections: Gauge,
     clients: Gauge,
     handshakes: Gauge,
+    client_answers: Gauge,
 }
 
 /// A permit and what is counted with it. The count falls first, so that no other thread counts itself in beside this one.
@@ -223,6 +228,17 @@ impl<H: Handler> Acceptor<H> {
         let Some(_bytes) = line.answer_bytes.try_take(bytes) else {
             tracing::warn!(from = ?line.from, channel = ?line.channel, "dropped an answer: the peer reads too slowly");
             return reply.reset(ResetCode::ReaderTooSlow);
+        };
+        // What nodes tell each other is bounded by their connections, which are few, and must not wait for clients.
+        let _bytes_of_all = match line.channel {
+            Channel::Client => match self.counted.client_answers.take(u64::from(bytes)) {
+                None => {
+                    tracing::warn!(from = ?line.from, "dropped an answer: clients read too slowly, all together");
+                    return reply.reset(ResetCode::ReaderTooSlow);
+                }
+                taken => taken,
+            },
+            Channel::Liveness | Channel::Append | Channel::Snapshot => None,
         };
         if tokio::time::timeout(self.options.reply_within, reply.send(answer)).await.is_err() {
             tracing::warn!(from = ?line.from, channel = ?line.channel, "dropped an answer: nobody took it in time");

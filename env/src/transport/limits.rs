@@ -124,6 +124,9 @@ pub struct QuicOptions {
     pub inbound_connections_max: usize,
     /// Inbound connections of clients; 3,584, so that clients cannot keep out nodes. More are closed.
     pub inbound_clients_max: usize,
+    /// Bytes of answers on [`Channel::Client`] that wait for peers to read them, over all connections; 1 GiB, that of eight
+    /// connections that read nothing. Further answers are dropped and their streams reset.
+    pub client_answer_bytes_max: usize,
     /// Outbound connections; 4,096. Beyond, the one that was used least recently is closed.
     pub outbound_connections_max: usize,
     /// Bytes asked from the kernel for the socket's buffer, each way; 4 MiB: 200 answers of 20 KB that come at once.
@@ -150,6 +153,7 @@ impl QuicOptions {
             reply_within: Duration::from_secs(10),
             inbound_connections_max: 4096,
             inbound_clients_max: 3584,
+            client_answer_bytes_max: 8 * ANSWER_BYTES_MAX,
             outbound_connections_max: 4096,
             socket_buffer_bytes: 4 << 20,
             udp_payload_bytes_max: 8900,
@@ -162,6 +166,7 @@ impl QuicOptions {
         assert!(self.keep_alive * 2 < self.idle_max, "two pings must fit into the idle time");
         assert!(self.idle_max <= Duration::from_secs(600), "a dead peer must be noticed");
         assert!(self.inbound_clients_max <= self.inbound_connections_max, "clients are among the inbound connections");
+        assert!(self.client_answer_bytes_max >= self.frame_bytes_max, "the largest answer must fit");
         assert!(self.outbound_connections_max > 0, "a transport without connections sends nothing");
         assert!(self.udp_payload_bytes_max >= 1200, "QUIC needs payloads of 1,200 bytes");
     }

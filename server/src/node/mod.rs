@@ -44,7 +44,7 @@ use std::sync::{Arc, Mutex, RwLock, Weak};
 use std::time::Duration;
 
 use stoa_env::{BootTime, Bounded, Bounds, Channel, Clock, Disk, Entropy, Gauge, TaskGroup, Transport};
-use stoa_protocol::limits::{NODES_MAX, WRITER_SESSIONS_MAX};
+use stoa_protocol::limits::{NODES_MAX, SET_PARTITIONS_MAX, WRITER_SESSIONS_MAX};
 use stoa_protocol::map::NodeInfo;
 use stoa_protocol::message::LogHeight;
 use stoa_protocol::{ClusterId, MapVersion, NodeId, PartitionId, ROOT_PARTITION};
@@ -229,6 +229,12 @@ pub(crate) struct NodeGauges {
     pub sessions: Gauge,
     /// Watches of the root state that this node has at others.
     pub watches: Gauge,
+    /// Replicas of partitions.
+    replicas: Gauge,
+    /// Nodes whose addresses are known.
+    addresses: Gauge,
+    /// Nodes that vouch for this one.
+    vouched: Gauge,
 }
 
 impl NodeGauges {
@@ -237,6 +243,9 @@ impl NodeGauges {
             awaited: bounds.gauge("answers of a leader that a replica has yet to apply", freshness::AWAITED_MAX as u64),
             sessions: bounds.gauge("writer sessions of a partition", WRITER_SESSIONS_MAX as u64),
             watches: bounds.node_gauge("watches of the root state at other nodes", NODES_MAX as u64),
+            replicas: bounds.node_gauge("replicas of partitions", SET_PARTITIONS_MAX as u64),
+            addresses: bounds.node_gauge("addresses of other nodes", NODES_MAX as u64),
+            vouched: bounds.node_gauge("nodes that vouch for this one", NODES_MAX as u64),
         }
     }
 }
@@ -361,12 +370,16 @@ impl<D: Disk, T: Transport> Node<D, T> {
         self.state.borrow().clone()
     }
 
-    /// What this node bounds, and the most of each that it has held since it started; of what replicas remember, the most
-    /// that was there when this was asked.
+    /// What this node bounds, and the most of each that it has held since it started; of replicas, of what they remember, and
+    /// of nodes that it knows, the most that was there when this was asked.
     pub fn bounds(&self) -> Vec<Bounded> {
-        for hosted in self.all_hosted() {
+        let all_hosted = self.all_hosted();
+        self.gauges.replicas.note_len(all_hosted.len());
+        for hosted in all_hosted {
             self.gauges.sessions.note_len(hosted.view.reader().sessions());
         }
+        self.gauges.addresses.note_len(self.env.peers.known());
+        self.gauges.vouched.note_len(self.env.vouched.count());
         let mut table = self.env.context.bounds.table();
         table.extend(self.env.wal.bounded());
         table
