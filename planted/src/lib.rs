@@ -53,6 +53,8 @@ pub enum Bug {
     StalenessByLocalClock,
     /// A list that has a bound grows beyond it.
     AwaitWithoutBound,
+    /// More hedges are sent than the budget has.
+    HedgeWithoutBudget,
     /// Two replicas of a group lie in one zone.
     TwoReplicasInOneZone,
     /// A new replica gets the number of one that is gone.

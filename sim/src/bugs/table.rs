@@ -7,7 +7,8 @@ use stoa_planted::Bug;
 use super::worlds::{altering_network, lying_disks, replaying_network};
 use super::{PlantedBug, Switch, Way};
 use crate::plan::FaultKind::{
-    self, CrashProcess, CutZone, FailedSync, Hold, Loss, OldDisk, PowerLossOfAll, SlowDisk, Spikes,
+    self, Bridge, CrashProcess, CutPair, CutZone, FailedSync, Hold, Loss, OldDisk, PowerLossOfAll, SlowDisk, SlowNode,
+    Spikes,
 };
 use crate::plan::{Least, Moves, Plan, Work};
 use crate::scenarios;
@@ -122,6 +123,11 @@ pub const BUGS: &[PlantedBug] = &[
     line!(AwaitWithoutBound, "server/src/node/freshness.rs", BOUNDS,
         "a replica that lags remembers every answer of its leader that it has yet to apply",
         needs "slow devices", |plan| short(plan, &[SlowDisk])),
+    line!(HedgeWithoutBudget, "client/src/budget.rs", BOUNDS, "hedges are sent that the budget does not have",
+    needs "slow nodes, links that are cut, brisk clients", |plan| {
+        short(plan, &[SlowNode, Bridge, CutPair]);
+        plan.pace = Duration::from_millis(10);
+    }),
     line!(UnknownIsFailed, "client/src/writer.rs", INVENTED, "a write whose outcome nobody knows is told to have failed",
         needs "cut zones, loss", |plan| short(plan, &[CutZone, Loss])),
     line!(TwoReplicasInOneZone, "server/src/node/hosting.rs", ZONES, "a group is formed with two voters in one zone",
