@@ -63,8 +63,24 @@ impl<T: Transport> Client<T> {
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self, ConnectError> {
+        Self::counted(transport, seeds, zone, caller, clock, entropy, Bounds::default()).await
+    }
+
+    /// As [`with`](Self::with); what the client bounds is counted in `bounds`, beside what its transport does.
+    ///
+    /// # Errors
+    /// As [`with`](Self::with).
+    pub async fn counted(
+        transport: T,
+        seeds: Vec<SocketAddr>,
+        zone: &str,
+        caller: Caller,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        bounds: Bounds,
+    ) -> Result<Self, ConnectError> {
         let map = first_contact(&transport, &seeds, &caller, &*clock, &*entropy).await?;
-        let shared = Arc::new(Shared::new(transport, clock, entropy, caller, zone, map));
+        let shared = Arc::new(Shared::new(transport, clock, entropy, caller, zone, map, bounds));
         let tasks = TaskGroup::new();
         tasks.spawn("client housekeeper", housekeep(shared.clone()));
         Ok(Self { inner: Arc::new(Inner { shared, _tasks: tasks }) })
@@ -80,7 +96,8 @@ impl<T: Transport> Client<T> {
         self.bounds_registry().table()
     }
 
-    pub(crate) fn bounds_registry(&self) -> &Bounds {
+    /// Where it is counted, for what is built on a client and has bounds of its own.
+    pub fn bounds_registry(&self) -> &Bounds {
         &self.inner.shared.bounds
     }
 

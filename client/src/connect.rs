@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use stoa_env::{Credentials, OsEntropy, QuicOptions, QuicTransport, RealClock};
+use stoa_env::{Bounds, Credentials, OsEntropy, QuicOptions, QuicTransport, RealClock};
 use stoa_protocol::message::Caller;
 
 use crate::client::Client;
@@ -33,10 +33,13 @@ impl Client<QuicTransport> {
         project: &str,
         credentials: Credentials,
     ) -> Result<Self, ConnectError> {
-        let transport = QuicTransport::client_only(credentials, QuicOptions::default())
+        let bounds = Bounds::default();
+        let options = QuicOptions { bounds: bounds.clone(), ..QuicOptions::default() };
+        let transport = QuicTransport::client_only(credentials, options)
             .map_err(|error| ConnectError::Local { reason: error.to_string() })?;
         // The principal is that of the certificate.
         let caller = Caller { project: project.to_owned(), principal: String::new() };
-        Self::with(transport, seeds, zone, caller, Arc::new(RealClock), Arc::new(OsEntropy)).await
+        let (clock, entropy) = (Arc::new(RealClock), Arc::new(OsEntropy));
+        Self::counted(transport, seeds, zone, caller, clock, entropy, bounds).await
     }
 }

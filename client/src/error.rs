@@ -235,6 +235,12 @@ pub enum ReadError {
         /// The deadline given.
         given: Duration,
     },
+    /// So many reads of this client are under way; nothing was asked.
+    #[error("about {under_way} reads of this client are under way, which is as many as may be; pause and ask again")]
+    Overloaded {
+        /// How many may be.
+        under_way: u64,
+    },
     /// The name is not one of a view.
     #[error(transparent)]
     Name(#[from] DecodeError),
@@ -283,7 +289,7 @@ impl ReadError {
     /// What the caller should do.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Unreachable { .. } => ErrorClass::Retry,
+            Self::Unreachable { .. } | Self::Overloaded { .. } => ErrorClass::Retry,
             Self::Rejected { error, .. } => error.code.class(),
             _ => ErrorClass::Reject,
         }
@@ -301,6 +307,14 @@ pub enum WriteError {
     Deadline {
         /// The deadline given.
         given: Duration,
+    },
+    /// So many writes of this client are under way; nothing was sent.
+    #[error(
+        "about {under_way} writes of this client are under way, which is as many as may be; pause and send it again"
+    )]
+    Overloaded {
+        /// How many may be.
+        under_way: u64,
     },
     /// The name is not one of a group.
     #[error(transparent)]
@@ -366,7 +380,7 @@ impl WriteError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::NoPartition { .. } | Self::Skipped { .. } | Self::Busy { .. } => ErrorClass::Retry,
-            Self::NotTaken { .. } | Self::OutcomeUnknown { .. } => ErrorClass::Retry,
+            Self::NotTaken { .. } | Self::OutcomeUnknown { .. } | Self::Overloaded { .. } => ErrorClass::Retry,
             Self::Rejected(error) => error.class(),
             Self::Group { error, .. } => error.code.class(),
             Self::Rows(_) | Self::Deadline { .. } | Self::Name(_) => ErrorClass::Reject,

@@ -104,7 +104,7 @@ impl<T: Transport> Group<T> {
             group: self.clone(),
             features: places,
             options,
-            places: SessionPlaces::default(),
+            places: SessionPlaces::new(self.client.bounds_registry()),
         })
     }
 }

@@ -76,6 +76,7 @@ pub use error::{AdminError, CallError, ConnectError, ReadError, RowsError, Write
 pub use group_writer::{BatchResult, GroupWriter, WriteRow, WriterOptions};
 pub use multi_get::ReadStats;
 pub use rows::Rows;
+pub use shared::{READS_MAX, WRITES_MAX};
 pub use stoa_protocol::read::{ConfirmBy, OnStale, ReadLevel};
 pub use view::{ReadOptions, View};
 pub use writer::{Group, OnLostAnswer, WriteOptions};

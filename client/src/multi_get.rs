@@ -342,6 +342,11 @@ impl MultiGet {
         &self.requests[request].sections
     }
 
+    /// The most attempts that were made at a section.
+    pub fn attempts_worst(&self) -> u8 {
+        self.sections.iter().map(|section| section.attempts).max().unwrap_or(0)
+    }
+
     /// Ends the read: the answer of each section, or `None`; what it took; or the error that every node would give.
     pub fn finish(
         mut self,

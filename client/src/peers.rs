@@ -168,6 +168,16 @@ impl Peers {
         self.unready.get(&(node, partition)).is_some_and(|until| *until > now)
     }
 
+    /// How many nodes are known.
+    pub fn known(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// How many replicas are noted as not ready, some of them perhaps for longer than it counts.
+    pub fn unready(&self) -> usize {
+        self.unready.len()
+    }
+
     /// How long to wait for this peer before another is asked beside it.
     pub fn hedge_delay(&mut self, node: NodeId, now: BootTime) -> Duration {
         let observed = self.peer(node, now).latency.p95(now);

@@ -16,6 +16,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use stoa_env::{Bounds, Gauge};
+use stoa_protocol::limits::SET_PARTITIONS_MAX;
 use stoa_protocol::{PartitionId, RowBatch};
 
 /// The place in one partition.
@@ -89,14 +91,24 @@ impl SessionPlace {
 /// A place that is learnt when it is first needed; whoever writes holds it meanwhile.
 pub(crate) type HeldPlace = Arc<tokio::sync::Mutex<Option<SessionPlace>>>;
 
-/// The places in all partitions written to. Bounded by the partitions of the cluster.
-#[derive(Debug, Default)]
-pub(crate) struct SessionPlaces(Mutex<BTreeMap<PartitionId, HeldPlace>>);
+/// The places in all partitions written to. Bounded by the partitions of the group's set.
+#[derive(Debug)]
+pub(crate) struct SessionPlaces {
+    places: Mutex<BTreeMap<PartitionId, HeldPlace>>,
+    counted: Gauge,
+}
 
 impl SessionPlaces {
+    pub fn new(bounds: &Bounds) -> Self {
+        let counted = bounds.gauge("client: places of a writer's session", SET_PARTITIONS_MAX as u64);
+        Self { places: Mutex::default(), counted }
+    }
+
     pub fn of(&self, partition: PartitionId) -> HeldPlace {
-        let mut places = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        places.entry(partition).or_default().clone()
+        let mut places = self.places.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let place = places.entry(partition).or_default().clone();
+        self.counted.note_len(places.len());
+        place
     }
 }
 

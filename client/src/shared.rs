@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use stoa_env::{BootTime, Bounds, Clock, Entropy, Gauge, Peer, Transport, TransportError};
 use stoa_protocol::ids::ROOT_PARTITION;
+use stoa_protocol::limits::{NODES_MAX, SET_PARTITIONS_MAX};
 use stoa_protocol::message::{Caller, Kind};
 use stoa_protocol::{ClusterId, ClusterMap, MapVersion, NodeId, PartitionId, Wire};
 use tokio::sync::{Notify, watch};
@@ -15,9 +16,20 @@ use tokio::sync::{Notify, watch};
 use crate::budget::{HEDGE_BURST, HedgeBudget};
 use crate::error::CallError;
 use crate::exchange::{Ask, exchange};
-use crate::multi_get::World;
+use crate::multi_get::{SECTION_ATTEMPTS_MAX, World};
 use crate::peers::{PeerFailure, Peers};
+use crate::retry::CALL_ATTEMPTS_MAX;
 use crate::routes::Routes;
+
+/// Reads of one client that are under way. A connection carries 256 at a time, and others wait for it: at a millisecond
+/// each, 12,800 have their turn within the default deadline of 50 ms, and what is beyond would only be late. More are
+/// refused with [`ReadError::Overloaded`](crate::ReadError::Overloaded).
+pub const READS_MAX: u64 = 16_384;
+
+/// Batches of one client that are under way: twice the partitions of the largest set, so that one that writes to all of
+/// them, one batch after the other in each, has room. More are refused with
+/// [`WriteError::Overloaded`](crate::WriteError::Overloaded).
+pub const WRITES_MAX: u64 = 2 * SET_PARTITIONS_MAX as u64;
 
 pub(crate) struct Shared<T> {
     pub(crate) transport: T,
@@ -31,11 +43,48 @@ pub(crate) struct Shared<T> {
     nodes: Mutex<NodesState>,
     leaders: Mutex<BTreeMap<PartitionId, NodeId>>,
     pub(crate) bounds: Bounds,
-    hedges: Gauge,
+    pub(crate) gauges: Gauges,
     next_request: AtomicU64,
     map_wanted: AtomicU64,
     map_heard: AtomicU64,
     pub(crate) map_wanted_signal: Notify,
+}
+
+/// Counts what a client bounds.
+#[derive(Debug)]
+pub(crate) struct Gauges {
+    pub(crate) reads: Gauge,
+    pub(crate) writes: Gauge,
+    /// Attempts of a call that looks for a leader.
+    pub(crate) attempts: Gauge,
+    /// Attempts at a section of a read.
+    pub(crate) section_attempts: Gauge,
+    hedges: Gauge,
+    nodes: Gauge,
+    unready: Gauge,
+    leaders: Gauge,
+}
+
+impl Gauges {
+    fn new(bounds: &Bounds) -> Self {
+        // Those of a set, and the root group; voters of three zones, and one that is to replace another.
+        let partitions = SET_PARTITIONS_MAX as u64 + 1;
+        Self {
+            reads: bounds.node_gauge("client: reads under way", READS_MAX),
+            writes: bounds.node_gauge("client: writes under way", WRITES_MAX),
+            attempts: bounds.gauge("client: attempts of a call", CALL_ATTEMPTS_MAX.into()),
+            section_attempts: bounds.gauge("client: attempts at a section of a read", SECTION_ATTEMPTS_MAX.into()),
+            hedges: bounds.node_gauge("client: hedges ahead of their share", HEDGE_BURST),
+            nodes: bounds.node_gauge("client: nodes that are known", NODES_MAX as u64),
+            unready: bounds.node_gauge("client: replicas that are asked last", 4 * partitions),
+            leaders: bounds.node_gauge("client: leaders that are known", partitions),
+        }
+    }
+
+    fn note_peers(&self, peers: &Peers) {
+        self.nodes.note_len(peers.known());
+        self.unready.note_len(peers.unready());
+    }
 }
 
 #[derive(Default)]
@@ -52,9 +101,9 @@ impl<T: Transport> Shared<T> {
         caller: Caller,
         zone: &str,
         map: ClusterMap,
+        bounds: Bounds,
     ) -> Self {
         let salt = entropy.next_u64();
-        let bounds = Bounds::default();
         Self {
             cluster: map.cluster,
             routes: watch::Sender::new(Arc::new(Routes::new(map, zone, salt))),
@@ -62,7 +111,7 @@ impl<T: Transport> Shared<T> {
             zone: zone.to_owned(),
             nodes: Mutex::default(),
             leaders: Mutex::default(),
-            hedges: bounds.node_gauge("client: hedges ahead of their share", HEDGE_BURST),
+            gauges: Gauges::new(&bounds),
             bounds,
             map_wanted: AtomicU64::new(0),
             map_heard: AtomicU64::new(0),
@@ -98,7 +147,8 @@ impl<T: Transport> Shared<T> {
         let mut nodes = self.nodes();
         let NodesState { peers, budget } = &mut *nodes;
         let stepped = step(&mut World { routes, peers, budget, random });
-        self.hedges.note(nodes.budget.spent());
+        self.gauges.hedges.note(nodes.budget.spent());
+        self.gauges.note_peers(&nodes.peers);
         stepped
     }
 
@@ -215,6 +265,13 @@ impl<T: Transport> Shared<T> {
     /// The last known leader of each partition. Bounded by the partitions of the map.
     pub(crate) fn leaders(&self) -> MutexGuard<'_, BTreeMap<PartitionId, NodeId>> {
         self.leaders.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Notes who leads a partition.
+    pub(crate) fn set_leader(&self, partition: PartitionId, leader: NodeId) {
+        let mut leaders = self.leaders();
+        leaders.insert(partition, leader);
+        self.gauges.leaders.note_len(leaders.len());
     }
 }
 

@@ -19,7 +19,7 @@ use crate::plan::ViewPlan;
 use crate::routes::Routes;
 use crate::rows::Rows;
 use crate::section_rows::{SectionRows, parse_answer};
-use crate::shared::{Shared, peer_failure};
+use crate::shared::{READS_MAX, Shared, peer_failure};
 use crate::split::Split;
 
 /// How a read is to be done.
@@ -104,6 +104,7 @@ impl<T: Transport> View<T> {
         if options.deadline.is_zero() || options.deadline > Duration::from_micros(DEADLINE_US_MAX) {
             return Err(ReadError::Deadline { given: options.deadline });
         }
+        let _counted = shared.gauges.reads.take(1).ok_or(ReadError::Overloaded { under_way: READS_MAX })?;
         let mut maps = shared.watch_routes();
         let mut routes = maps.borrow_and_update().clone();
         if let Some(position) = &options.at_least {
@@ -159,6 +160,7 @@ impl<T: Transport> View<T> {
             }
         }
         drop(in_flight);
+        shared.gauges.section_attempts.note(machine.attempts_worst().into());
         let now = shared.now();
         let finished = shared.step(&routes, |world| machine.finish(now, world));
         let (sections, mut stats) =
@@ -200,7 +202,7 @@ impl<T: Transport> View<T> {
     fn judge(&self, split: &Split, at: u32, result: Result<SectionRows, ErrorBody>) -> Result<SectionRows, ErrorBody> {
         let answer = result.inspect_err(|error| {
             if let Some(leader) = error.leader {
-                self.inner.shared.leaders().insert(split.sections[at as usize].partition, leader);
+                self.inner.shared.set_leader(split.sections[at as usize].partition, leader);
             }
         })?;
         match split.fits(&self.plan, at as usize, &answer) {

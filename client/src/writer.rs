@@ -15,7 +15,7 @@ use crate::client::{Client, NODE_LIMIT};
 use crate::error::{CallError, WriteError};
 use crate::leaders::{LeaderSearch, Step};
 use crate::retry::Backoff;
-use crate::shared::Shared;
+use crate::shared::{Shared, WRITES_MAX};
 
 /// What to do when a request's answer is lost, so that it may have been carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -124,6 +124,7 @@ impl<T: Transport> Client<T> {
             return Err(WriteError::Deadline { given: deadline });
         }
         let shared = &*self.inner.shared;
+        let _counted = shared.gauges.writes.take(1).ok_or(WriteError::Overloaded { under_way: WRITES_MAX })?;
         let started = shared.now();
         if replicas(shared, partition).is_empty() {
             let map_version = shared.routes().map().version.0;
@@ -163,6 +164,7 @@ pub(crate) async fn search_leader<T: Transport, R: Wire, A: Wire>(
     let mut last = None;
     let mut patience = if resend { NODE_LIMIT } else { deadline.since(shared.now()) };
     while shared.now() < deadline && backoff.attempt() {
+        shared.gauges.attempts.note(backoff.attempts().into());
         let step = {
             let known = replicas(shared, partition);
             let nodes = shared.nodes();
@@ -189,7 +191,7 @@ pub(crate) async fn search_leader<T: Transport, R: Wire, A: Wire>(
         });
         let error = match answer {
             Ok(answer) => {
-                shared.leaders().insert(partition, node);
+                shared.set_leader(partition, node);
                 return Ok(answer);
             }
             Err(error) => error,

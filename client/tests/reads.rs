@@ -7,10 +7,10 @@ mod support;
 
 use std::time::Duration;
 
-use stoa_client::{ReadError, ReadOptions, Rows, RowsError, ValueStatus};
+use stoa_client::{READS_MAX, ReadError, ReadOptions, Rows, RowsError, ValueStatus};
 use stoa_protocol::message::Kind;
 use stoa_protocol::position::PartitionPosition;
-use stoa_protocol::{ErrorCode, LogIndex, PartitionId, PartitionSetId, Position};
+use stoa_protocol::{ErrorClass, ErrorCode, LogIndex, PartitionId, PartitionSetId, Position};
 use support::{Cluster, Mood};
 
 fn rows(products: impl Iterator<Item = i64>) -> Rows {
@@ -38,6 +38,21 @@ async fn columns_come_in_view_order_with_a_status_for_every_value() {
     assert!(answer.is_complete());
     assert!(answer.position().parts().iter().all(|part| part.index == LogIndex(100)));
     assert_eq!(answer.stats().requests, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_beyond_those_that_may_be_under_way_is_refused_and_asks_nobody() {
+    let cluster = Cluster::new();
+    let client = cluster.client().await;
+    let view = client.view("test/rank@1").await.unwrap();
+    let others = client.bounds_registry().node_gauge("client: reads under way", READS_MAX).hold(READS_MAX);
+    let refused = view.get(&rows([4].into_iter()), &ReadOptions::default()).await.err().unwrap();
+    assert_eq!(refused, ReadError::Overloaded { under_way: READS_MAX });
+    assert_eq!(refused.class(), ErrorClass::Retry);
+    assert_eq!(cluster.asked(Kind::Read), []);
+    drop(others);
+    assert!(view.get(&rows([4].into_iter()), &ReadOptions::default()).await.unwrap().is_complete());
+    assert!(client.bounds().iter().all(|bounded| bounded.high <= bounded.bound), "{:?}", client.bounds());
 }
 
 #[tokio::test(start_paused = true)]

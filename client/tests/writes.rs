@@ -7,9 +7,9 @@ mod support;
 
 use std::time::Duration;
 
-use stoa_client::{Group, GroupWriter, OnLostAnswer, WriteError, WriteOptions, WriteRow, WriterOptions};
+use stoa_client::{Group, GroupWriter, OnLostAnswer, WRITES_MAX, WriteError, WriteOptions, WriteRow, WriterOptions};
 use stoa_protocol::message::Kind;
-use stoa_protocol::{ErrorCode, FeatureGroupId, KeyValue, PartitionId, RowBatch, RowBatchBuilder, Value};
+use stoa_protocol::{ErrorClass, ErrorCode, FeatureGroupId, KeyValue, PartitionId, RowBatch, RowBatchBuilder, Value};
 use support::{Cluster, Mood, key, product};
 
 fn batch(cluster: &Cluster, id: i64) -> (PartitionId, RowBatch) {
@@ -35,6 +35,20 @@ async fn a_redirect_is_followed_and_remembered() {
     assert_eq!(cluster.asked(Kind::Write), [1, 3]);
     client.write(partition, &rows, &WriteOptions::default()).await.unwrap();
     assert_eq!(cluster.asked(Kind::Write), [3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_beyond_those_that_may_be_under_way_is_refused_and_sent_nowhere() {
+    let cluster = Cluster::new();
+    let client = cluster.client().await;
+    let (partition, rows) = batch(&cluster, 5);
+    let others = client.bounds_registry().node_gauge("client: writes under way", WRITES_MAX).hold(WRITES_MAX);
+    let refused = client.write(partition, &rows, &WriteOptions::default()).await.unwrap_err();
+    assert_eq!(refused, WriteError::Overloaded { under_way: WRITES_MAX });
+    assert_eq!((refused.class(), refused.may_have_happened()), (ErrorClass::Retry, false));
+    assert_eq!(cluster.asked(Kind::Write), []);
+    drop(others);
+    client.write(partition, &rows, &WriteOptions::default()).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,8 +1,8 @@
 //! What a node bounds, and how near each bound has come: every bounded queue, map and buffer counts what it holds under a
 //! name, and the most there ever was is kept. One registry for each node, handed down with its clock; nothing is global.
 //!
-//! Counting costs two relaxed atomic operations. Nothing is refused here: who has the bound refuses, and this tells whether
-//! it does.
+//! Counting costs two relaxed atomic operations. Who has a bound of its own (a semaphore, the length of a map) refuses, and
+//! this tells whether it does; who has none is refused by [`Gauge::take`].
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -85,14 +85,63 @@ pub struct Gauge {
 impl Gauge {
     /// Counts `more`, until what is returned is dropped.
     pub fn hold(&self, more: u64) -> Hold {
-        let now = self.now.fetch_add(more, Ordering::Relaxed) + more;
-        self.mark.high.fetch_max(now, Ordering::Relaxed);
+        self.add(more);
         Hold { gauge: self.clone(), held: more }
+    }
+
+    /// As [`hold`](Self::hold), if there is room for so much; else nothing is counted. Two that come at once may both be
+    /// refused where one of them would have had room.
+    #[must_use = "what is taken is given back when this is dropped"]
+    pub fn take(&self, more: u64) -> Option<Taken<'_>> {
+        let now = self.now.fetch_add(more, Ordering::Relaxed).saturating_add(more);
+        // From here on it is given back, whatever comes of it.
+        let taken = Taken { gauge: self, held: more };
+        if now > self.mark.bound {
+            return None;
+        }
+        self.note(now);
+        Some(taken)
+    }
+
+    /// Counts `more`, until it is [given back](Self::sub).
+    pub fn add(&self, more: u64) {
+        self.note(self.now.fetch_add(more, Ordering::Relaxed) + more);
+    }
+
+    /// Counts `less` no more.
+    pub fn sub(&self, less: u64) {
+        self.now.fetch_sub(less, Ordering::Relaxed);
     }
 
     /// Notes how much there is, for what counts itself.
     pub fn note(&self, now: u64) {
-        self.mark.high.fetch_max(now, Ordering::Relaxed);
+        // Seldom written, as many threads come by.
+        if now > self.mark.high.load(Ordering::Relaxed) {
+            self.mark.high.fetch_max(now, Ordering::Relaxed);
+        }
+    }
+
+    /// As [`note`](Self::note), of things that are counted.
+    pub fn note_len(&self, now: usize) {
+        self.note(now as u64);
+    }
+
+    /// The bound, and the most that there ever was.
+    pub fn bound_and_high(&self) -> (u64, u64) {
+        (self.mark.bound, self.mark.high.load(Ordering::Relaxed))
+    }
+}
+
+/// What was [taken](Gauge::take), as long as this lives.
+#[derive(Debug)]
+pub struct Taken<'a> {
+    gauge: &'a Gauge,
+    held: u64,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.gauge.sub(self.held);
     }
 }
 
@@ -105,7 +154,7 @@ pub struct Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.gauge.now.fetch_sub(self.held, Ordering::Relaxed);
+        self.gauge.sub(self.held);
     }
 }
 
@@ -124,5 +173,18 @@ mod tests {
         let _held = (one.hold(5), other.hold(5));
         let table = [Bounded { name: "bytes", bound: 9, high: 10 }, Bounded { name: "proposals", bound: 8, high: 5 }];
         assert_eq!(bounds.table(), table);
+    }
+
+    #[test]
+    fn no_more_is_taken_than_the_bound_allows_and_what_was_refused_is_not_counted() {
+        let bounds = Bounds::default();
+        let gauge = bounds.node_gauge("requests", 4);
+        let first = gauge.take(3);
+        assert!(first.is_some() && gauge.take(2).is_none());
+        let second = gauge.take(1);
+        assert!(second.is_some() && gauge.take(1).is_none());
+        drop(first);
+        assert!(gauge.take(3).is_some(), "what was refused has been given back");
+        assert_eq!(bounds.table(), [Bounded { name: "requests", bound: 4, high: 4 }]);
     }
 }

@@ -15,7 +15,7 @@ pub mod entropy;
 pub mod task;
 pub mod transport;
 
-pub use bounds::{Bounded, Bounds, Gauge, Hold};
+pub use bounds::{Bounded, Bounds, Gauge, Hold, Taken};
 pub use clock::{BootTime, Clock, RealClock, WallTime};
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use entropy::{Entropy, OsEntropy};

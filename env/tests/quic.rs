@@ -583,9 +583,37 @@ async fn answers_that_nobody_reads_are_dropped_in_time() {
 }
 
 #[tokio::test]
+async fn answers_that_one_client_does_not_read_are_bounded_with_those_of_all_others() {
+    let ca = Ca::new("one");
+    let small = QuicOptions {
+        frame_bytes_max: 8 << 20,
+        client_answer_bytes_max: 8 << 20,
+        reply_within: Duration::from_secs(1),
+        ..QuicOptions::default()
+    };
+    let bounds = small.bounds.clone();
+    let node = node_with(&ca, 1, any_port(), small).unwrap();
+    let (cert, key) = ca.issue(&Leaf::client("deaf"));
+    let (_endpoint, connection) = raw_connection(&ca, &cert, &key, node.peer.addr).await;
+    let (mut send, _recv) = connection.open_bi().await.unwrap();
+    send.write_all(&vec![b'e'; 8 << 20]).await.unwrap();
+    send.finish().unwrap();
+    let held = || bounds.table().iter().any(|b| b.name.ends_with("that clients have not taken") && b.high == b.bound);
+    eventually("the answer waits", async || held().then_some(())).await;
+    let anna = client(ca.client("anna"));
+    let outcome = ask(&anna, node.peer, "b").await;
+    assert!(
+        matches!(&outcome, Err(TransportError::Broken { reason, .. }) if reason.contains("not read fast enough")),
+        "{outcome:?}"
+    );
+    eventually("there is room again", async || ask(&anna, node.peer, "b").await.ok()).await;
+}
+
+#[tokio::test]
 async fn connections_beyond_the_limit_are_refused_as_not_sent() {
     let ca = Ca::new("one");
     let small = QuicOptions { inbound_connections_max: 2, inbound_clients_max: 1, ..QuicOptions::default() };
+    let bounds = small.bounds.clone();
     let node_1 = node_with(&ca, 1, any_port(), small).unwrap();
     let (anna, bert, node_2, node_3) =
         (client(ca.client("anna")), client(ca.client("bert")), node(&ca, 2), node(&ca, 3));
@@ -602,6 +630,36 @@ async fn connections_beyond_the_limit_are_refused_as_not_sent() {
         matches!(&outcome, Err(TransportError::NotSent { reason, .. }) if reason.contains("no more")),
         "{outcome:?}"
     );
+    let table = bounds.table();
+    let high = |name: &str| table.iter().find(|bounded| bounded.name == name).map(|bounded| bounded.high);
+    assert_eq!(high("transport: inbound connections"), Some(2), "{table:?}");
+    assert_eq!(high("transport: inbound connections of clients"), Some(1), "{table:?}");
+    assert!(table.iter().all(|bounded| bounded.high <= bounded.bound), "{table:?}");
+}
+
+#[tokio::test]
+async fn what_the_transport_bounds_is_counted_under_its_names() {
+    let ca = Ca::new("one");
+    let (served, dialled) = (QuicOptions::default(), QuicOptions::default());
+    let (of_node, of_client) = (served.bounds.clone(), dialled.bounds.clone());
+    let node = node_with(&ca, 1, any_port(), served).unwrap();
+    let anna = QuicTransport::client_only(ca.client("anna"), dialled).unwrap();
+    let large = vec![b'e'; 1 << 20];
+    assert_eq!(ask(&anna, node.peer, large.clone()).await.unwrap(), large);
+    let counted = |table: Vec<stoa_env::Bounded>| -> Vec<_> {
+        table.into_iter().filter(|bounded| bounded.high > 0).map(|bounded| (bounded.name, bounded.high)).collect()
+    };
+    assert_eq!(counted(of_client.table()), [("transport: outbound connections", 1)]);
+    let wanted = [
+        ("transport: bytes of answers that a connection has not taken", 1 << 20),
+        ("transport: bytes of answers that clients have not taken", 1 << 20),
+        ("transport: handshakes", 1),
+        ("transport: inbound connections", 1),
+        ("transport: inbound connections of clients", 1),
+        ("transport: large requests of a connection", 1),
+        ("transport: requests of a connection, client", 1),
+    ];
+    assert_eq!(counted(of_node.table()), wanted);
 }
 
 // ---- the other end without our transport ----

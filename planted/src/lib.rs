@@ -51,6 +51,10 @@ pub enum Bug {
     LeaseFromReceiveTime,
     /// A read's age is computed from the local clock alone.
     StalenessByLocalClock,
+    /// A list that has a bound grows beyond it.
+    AwaitWithoutBound,
+    /// More hedges are sent than the budget has.
+    HedgeWithoutBudget,
     /// Two replicas of a group lie in one zone.
     TwoReplicasInOneZone,
     /// A new replica gets the number of one that is gone.

@@ -52,6 +52,9 @@ pub const ERROR_MESSAGE_BYTES_MAX: usize = 2_048;
 /// Partitions of one partition set.
 pub const SET_PARTITIONS_MAX: usize = 4_096;
 
+/// Nodes that a cluster has at the most.
+pub const NODES_MAX: usize = 1_024;
+
 /// Writer sessions that one partition remembers; the one unused longest is forgotten first.
 pub const WRITER_SESSIONS_MAX: usize = 1_024;
 

@@ -32,7 +32,7 @@ mod types;
 mod vouched;
 pub mod wal;
 
-pub use budget::{NodeBudget, PROPOSALS_MAX};
+pub use budget::{NODE_BYTES_MAX, NodeBudget, PROPOSALS_MAX};
 pub use envelope::{Envelope, RaftAnswer, RaftCall, open_envelope, open_message, seal};
 pub use life::Life;
 pub use log::{GroupLog, LogSize};

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 use openraft::EntryPayload;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
-use stoa_env::planted;
+use stoa_env::{Gauge, planted};
 use stoa_protocol::{PartitionId, ReplicaId};
 
 use crate::seam::Ends;
@@ -46,8 +46,9 @@ pub struct GroupLog {
     state: Arc<Mutex<State>>,
 }
 
-#[derive(Default)]
 struct State {
+    /// Counts the bytes of what is here, with those of the node's other groups.
+    memory: Gauge,
     entries: BTreeMap<u64, Slot>,
     entry_bytes: u64,
     /// Where the bytes of the next entry begin if there is none.
@@ -88,7 +89,7 @@ impl GroupLog {
         let bad = |what: &str, error: &dyn std::fmt::Display| {
             io::Error::new(io::ErrorKind::InvalidData, format!("{what} of partition {partition} in the log: {error}"))
         };
-        let mut state = State::default();
+        let mut state = State::new(wal.memory().clone());
         if let Some(bytes) = recovered.vote {
             state.vote = Some(decode_vote(&bytes).map_err(|e| bad("the vote", &e))?);
         }
@@ -168,12 +169,24 @@ fn first_vote(id: ReplicaId) -> Vote {
     Vote::new(0, id.0)
 }
 
+impl Drop for State {
+    fn drop(&mut self) {
+        self.memory.sub(self.entry_bytes);
+    }
+}
+
 impl State {
+    fn new(memory: Gauge) -> Self {
+        let (entries, entry_bytes, purged_bytes) = Default::default();
+        Self { memory, entries, entry_bytes, purged_bytes, vote: None, committed: None, purged: None }
+    }
+
     fn insert(&mut self, entry: Entry, bytes: usize) {
         let index = entry.log_id.index;
         assert!(self.entries.last_key_value().is_none_or(|(last, _)| *last < index), "entries come in their order");
         let before = self.entries.last_key_value().map_or(self.purged_bytes, |(_, slot)| slot.end());
         self.entry_bytes += bytes as u64;
+        self.memory.add(bytes as u64);
         self.entries.insert(index, Slot { entry, bytes: bytes as u32, before });
     }
 
@@ -190,6 +203,7 @@ impl State {
         for index in gone {
             let slot = self.entries.remove(&index).expect("the index was just listed");
             self.entry_bytes -= u64::from(slot.bytes);
+            self.memory.sub(u64::from(slot.bytes));
             self.purged_bytes = self.purged_bytes.max(slot.end());
         }
     }
@@ -371,7 +385,8 @@ mod tests {
 
     #[test]
     fn the_bytes_after_any_place_are_known_through_appends_cuts_and_purges() {
-        let mut state = State::default();
+        let memory = stoa_env::Bounds::default().node_gauge("bytes", 10_000);
+        let mut state = State::new(memory.clone());
         let check = |state: &State| {
             state.check();
             for from in 0..30 {
@@ -394,5 +409,10 @@ mod tests {
         state.insert(entry(25, 0), 3);
         check(&state);
         assert_eq!(state.bytes_after(Some(24)), 3);
+        let high = memory.bound_and_high().1;
+        assert_eq!(high, (0..20).map(|index| index * 10).sum::<u64>());
+        drop(state);
+        memory.add(high + 1);
+        assert_eq!(memory.bound_and_high().1, high + 1, "all has been given back");
     }
 }

@@ -29,7 +29,7 @@ use openraft::raft::{
     VoteRequest, VoteResponse,
 };
 use openraft::{EntryPayload, Snapshot};
-use stoa_env::{Channel, Disk, Transport, planted};
+use stoa_env::{Bounds, Channel, Disk, Gauge, Transport, planted};
 use stoa_protocol::message::Kind;
 use stoa_protocol::{NodeId, PartitionId, ReplicaId};
 
@@ -86,14 +86,16 @@ pub struct GroupNetwork<T, D> {
     from: ReplicaId,
     transfers: Arc<AtomicU64>,
     acknowledged: Arc<Acknowledged>,
+    appended: Gauge,
     disk: PhantomData<D>,
 }
 
 impl<T: Transport, D: Disk> GroupNetwork<T, D> {
     /// The ways from the replica `from`.
-    pub fn new(peers: Peers<T>, vouched: Vouched, partition: PartitionId, from: ReplicaId) -> Self {
+    pub fn new(peers: Peers<T>, vouched: Vouched, partition: PartitionId, from: ReplicaId, bounds: &Bounds) -> Self {
         let (transfers, acknowledged) = Default::default();
-        Self { peers, vouched, partition, from, transfers, acknowledged, disk: PhantomData }
+        let appended = bounds.gauge("bytes of entries of an append", REPLICATION_BYTES_MAX as u64);
+        Self { peers, vouched, partition, from, transfers, acknowledged, appended, disk: PhantomData }
     }
 }
 
@@ -143,6 +145,8 @@ pub struct ReplicaLink<T, D> {
     transfers: Arc<AtomicU64>,
     window: Window,
     acknowledged: Arc<Acknowledged>,
+    /// Counts the bytes of entries of each append.
+    appended: Gauge,
     disk: PhantomData<D>,
 }
 
@@ -190,6 +194,7 @@ impl<T: Transport, D: Disk> RaftNetworkFactory<StoaTypes> for GroupNetwork<T, D>
             transfers: self.transfers.clone(),
             window: Window(WINDOW_BYTES_FIRST),
             acknowledged: self.acknowledged.clone(),
+            appended: self.appended.clone(),
             disk: PhantomData,
         }
     }
@@ -312,6 +317,7 @@ impl<T: Transport, D: Disk> ReplicaLink<T, D> {
         let (fitting, bytes) = self.window.fitting(&rpc.entries);
         let cut = fitting < rpc.entries.len();
         rpc.entries.truncate(fitting);
+        self.appended.note_len(bytes);
         let last = rpc.entries.last().map(|entry| entry.log_id);
         let (term, before) = (rpc.vote.leader_id.term, rpc.prev_log_id);
         let sent = self.call(Channel::Append, &RaftCall::Append(rpc), append_limit(heartbeat, bytes)).await;

@@ -70,6 +70,11 @@ impl<T: Transport> Peers<T> {
         self.book.write().unwrap_or_else(|e| e.into_inner()).insert(node, addr);
     }
 
+    /// Of how many nodes that is known: of those of the map, and of the first members.
+    pub fn known(&self) -> usize {
+        self.book.read().unwrap_or_else(|e| e.into_inner()).len()
+    }
+
     /// Where a node listens.
     pub fn addr(&self, node: NodeId) -> Option<SocketAddr> {
         self.book.read().unwrap_or_else(|e| e.into_inner()).get(&node).copied()

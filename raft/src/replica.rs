@@ -94,13 +94,14 @@ impl<D: Disk, M: Machine> Replica<D, M> {
         recovered: RecoveredGroup,
     ) -> std::io::Result<Arc<Self>> {
         let (snapshots, newest) =
-            SnapshotStore::open(env.disk.clone(), Path::new(&env.snapshot_dir), partition).await?;
+            SnapshotStore::open(env.disk.clone(), Path::new(&env.snapshot_dir), partition, &env.context.bounds).await?;
         let mut log = GroupLog::new(partition, env.wal.clone(), recovered)?;
         let covered = newest.as_ref().map(|handle| &handle.meta);
         check_seam(&env.disk, snapshots.dir(), partition, id, &mut log, covered).await?;
         let untouched = log.is_untouched(id) && newest.is_none();
         let machine = StateMachine::open(machine, snapshots.clone(), newest).await?;
-        let network = GroupNetwork::<T, D>::new(env.peers.clone(), env.vouched.clone(), partition, id);
+        let network =
+            GroupNetwork::<T, D>::new(env.peers.clone(), env.vouched.clone(), partition, id, &env.context.bounds);
         let config = env.timing.openraft_config(partition).validate().map_err(std::io::Error::other)?;
         let now = env.context.clock.boot();
         let silence =

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use stoa_env::{Disk, DiskFile};
+use stoa_env::{Bounds, Disk, DiskFile, Gauge};
 use stoa_protocol::PartitionId;
 use stoa_protocol::codec::{Reader, Wire, put_bytes};
 use stoa_protocol::limits::FRAME_BYTES_MAX;
@@ -41,6 +41,10 @@ pub const CHUNK_BYTES_MAX: usize = FRAME_BYTES_MAX / 2;
 /// Most chunk files of a snapshot: at 1 MiB each, which the store aims at, 256 GiB, four times the largest partition.
 /// Their lengths and checksums travel in one frame.
 pub const CHUNKS_MAX: usize = 1 << 18;
+/// Snapshots of a group that newer ones have replaced and that are still read, each of them the size of the partition on
+/// the device. A transfer to each of six other replicas reads one, all of them different ones only if each began after
+/// another build; a build and an install may end at once. Beyond, no snapshot is begun until one has been read.
+const LEAVING_MAX: usize = 8;
 /// Bytes that a transfer's first message takes for each chunk at the most.
 const CHUNK_INFO_WIRE_BYTES: usize = 12;
 const META_BYTES_MAX: usize = 1 << 20;
@@ -92,6 +96,8 @@ struct Shelf<D> {
     leaving: Vec<SnapshotHandle<D>>,
     /// The replica has ended: nothing gets a name any more.
     closed: bool,
+    /// Counts those that are leaving.
+    counted: Gauge,
 }
 
 /// A snapshot being written.
@@ -112,14 +118,20 @@ impl<D: Disk> SnapshotStore<D> {
     /// The snapshots of a group below `dir`, and the newest whole one. What an interrupted write or removal left is
     /// removed; a snapshot whose manifest is damaged is an error unless a whole one covers as much: the bytes below its
     /// index may be in no log any more.
-    pub async fn open(disk: D, dir: &Path, partition: PartitionId) -> io::Result<(Self, Option<SnapshotHandle<D>>)> {
+    pub async fn open(
+        disk: D,
+        dir: &Path,
+        partition: PartitionId,
+        bounds: &Bounds,
+    ) -> io::Result<(Self, Option<SnapshotHandle<D>>)> {
         let dir = dir.join(partition.to_string());
         disk.create_dir(&dir).await?;
         // The directory and the one it lies in may be new: what is made durable below must have a durable way to it.
         for parent in dir.ancestors().skip(1).take(2) {
             disk.sync_dir(parent).await?;
         }
-        let shelf = Arc::new(Mutex::new(Shelf { newest: None, leaving: Vec::new(), closed: false }));
+        let counted = bounds.gauge("replaced snapshots of a group that are still read", LEAVING_MAX as u64);
+        let shelf = Arc::new(Mutex::new(Shelf { newest: None, leaving: Vec::new(), closed: false, counted }));
         let store = Self { disk, partition, dir, next: Arc::new(AtomicU64::new(1)), shelf };
         let mut whole: Vec<SnapshotHandle<D>> = Vec::new();
         let mut damaged: Vec<(u64, PathBuf, io::Error)> = Vec::new();
@@ -220,12 +232,23 @@ impl<D: Disk> SnapshotStore<D> {
         self.handle(self.dir.join("none"), SnapshotMeta::default(), Vec::new())
     }
 
-    /// Begins a new snapshot.
+    /// Begins a new snapshot; an error of kind `ResourceBusy` if too many are still read that were replaced before.
     pub async fn create(&self, meta: SnapshotMeta) -> io::Result<SnapshotWriter<D>> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let dir = self.dir.join(format!("new-{number}"));
-        let shelf = self.shelf.lock().await;
+        let mut shelf = self.shelf.lock().await;
         shelf.check_open()?;
+        if !shelf.has_room() {
+            self.sweep(&mut shelf).await;
+        }
+        if !shelf.has_room() {
+            let message = format!(
+                "{} snapshots of partition {} that were replaced are still read; another one is taken when one has been",
+                shelf.leaving.len(),
+                self.partition
+            );
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, message));
+        }
         self.disk.create_dir(&dir).await?;
         drop(shelf);
         Ok(SnapshotWriter { store: self.clone(), dir, number, meta, chunks: Vec::new() })
@@ -266,6 +289,11 @@ impl<D: Disk> SnapshotStore<D> {
 }
 
 impl<D> Shelf<D> {
+    /// Whether one more may be begun: it may end together with another, and each then replaces one that is read.
+    fn has_room(&self) -> bool {
+        self.leaving.len() + 2 <= LEAVING_MAX
+    }
+
     fn check_open(&self) -> io::Result<()> {
         match self.closed {
             true => Err(io::Error::other("the replica has ended")),
@@ -392,6 +420,7 @@ impl<D: Disk> SnapshotWriter<D> {
             shelf.leaving.push(replaced);
         }
         store.sweep(&mut shelf).await;
+        shelf.counted.note_len(shelf.leaving.len());
         Ok(handle)
     }
 
@@ -435,7 +464,7 @@ mod tests {
 
     async fn open(dir: &tempfile::TempDir) -> (SnapshotStore<RealDisk>, Option<SnapshotHandle<RealDisk>>) {
         let disk = RealDisk::new(dir.path()).unwrap();
-        SnapshotStore::open(disk, Path::new("snapshots"), PartitionId(3)).await.unwrap()
+        SnapshotStore::open(disk, Path::new("snapshots"), PartitionId(3), &Bounds::default()).await.unwrap()
     }
 
     async fn write(store: &SnapshotStore<RealDisk>, term: u64, index: u64) -> SnapshotWriter<RealDisk> {
@@ -494,6 +523,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn none_is_begun_while_too_many_that_were_replaced_are_still_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let (disk, bounds) = (RealDisk::new(dir.path()).unwrap(), Bounds::default());
+        let opened = SnapshotStore::open(disk, Path::new("snapshots"), PartitionId(3), &bounds).await;
+        let (store, _) = opened.unwrap();
+        let mut read = Vec::new();
+        for index in 1..LEAVING_MAX as u64 {
+            read.push(write(&store, 1, index).await.finish().await.unwrap());
+        }
+        let (one, other) = (write(&store, 1, 20).await, write(&store, 1, 21).await);
+        read.extend([one.finish().await.unwrap(), other.finish().await.unwrap()]);
+        let refused = store.create(meta(1, 30)).await.err().unwrap();
+        assert_eq!(refused.kind(), io::ErrorKind::ResourceBusy, "{refused}");
+        assert_eq!(bounds.table()[0].high, LEAVING_MAX as u64, "two that were begun at once fill it");
+        read.drain(..3);
+        write(&store, 1, 30).await.finish().await.unwrap();
+    }
+
+    #[tokio::test]
     async fn what_an_interrupted_write_or_removal_left_goes_and_other_files_stay() {
         let dir = tempfile::tempdir().unwrap();
         let (store, _) = open(&dir).await;
@@ -518,7 +566,7 @@ mod tests {
         assert_eq!(open(&dir).await.1.unwrap().meta, meta(1, 10));
         std::fs::create_dir(place.join("11-1-6")).unwrap();
         let disk = RealDisk::new(dir.path()).unwrap();
-        assert!(SnapshotStore::open(disk, Path::new("snapshots"), PartitionId(3)).await.is_err());
+        assert!(SnapshotStore::open(disk, Path::new("snapshots"), PartitionId(3), &Bounds::default()).await.is_err());
     }
 
     #[tokio::test]

@@ -29,7 +29,10 @@ impl StoreBuilder<StoaTypes, GroupLog, StateMachine<RealDisk, RootMachine>, Temp
         let (wal, _) =
             Wal::open(disk.clone(), PathBuf::from("wal"), identity, options, Arc::new(RealClock)).await.unwrap();
         let partition = PartitionId(1);
-        let (snapshots, newest) = SnapshotStore::open(disk, &PathBuf::from("snapshots"), partition).await.unwrap();
+        let (snapshots, newest) =
+            SnapshotStore::open(disk, &PathBuf::from("snapshots"), partition, &stoa_env::Bounds::default())
+                .await
+                .unwrap();
         let log = GroupLog::new(partition, wal, Default::default()).unwrap();
         let (machine, _) = RootMachine::new(ClusterId(1), 1);
         let machine = StateMachine::open(machine, snapshots, newest).await.unwrap();

@@ -23,6 +23,11 @@ impl Vouched {
         self.0.read().unwrap_or_else(|e| e.into_inner()).contains(&node)
     }
 
+    /// How many vouch.
+    pub fn count(&self) -> usize {
+        self.0.read().unwrap_or_else(|e| e.into_inner()).len()
+    }
+
     /// Nobody vouches any more: the directory is old, and the node is about to end.
     pub fn withdraw(&self) {
         self.0.write().unwrap_or_else(|e| e.into_inner()).clear();

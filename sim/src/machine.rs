@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use stoa::node::{Node, NodeOptions, World};
 use stoa_env::task::spawn_unwatched;
-use stoa_env::{Clock, PeerIdentity, Process};
+use stoa_env::{Bounds, Clock, PeerIdentity, Process};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -40,6 +40,7 @@ pub struct Machine {
     pub disk: SimDisk,
     clock: Arc<SimClock>,
     lives: u64,
+    counted: Vec<Bounds>,
     /// Disks that it has had.
     disks: u64,
     process: Option<Process>,
@@ -173,6 +174,7 @@ impl Machine {
             disk: SimDisk::watched(Arc::new(watch)),
             clock,
             lives: 0,
+            counted: Vec::new(),
             disks: 1,
             process: None,
             held: false,
@@ -310,6 +312,12 @@ impl Machine {
         (aim.trap, aim.left) = (trap, None);
     }
 
+    /// What its node has counted of what it bounds, in each life, the first one first: also what nobody looked at before it
+    /// died.
+    pub fn counted(&self) -> &[Bounds] {
+        &self.counted
+    }
+
     /// Whether a trap waits here.
     pub fn is_trapped(&self) -> bool {
         self.aim.lock().unwrap_or_else(|e| e.into_inner()).trap.is_some()
@@ -330,11 +338,14 @@ impl Machine {
         self.aim.lock().unwrap_or_else(|e| e.into_inner()).process = Some(process.clone());
         let started: Arc<Mutex<Started>> = Arc::default();
         self.node = started.clone();
+        let bounds = Bounds::default();
+        self.counted.push(bounds.clone());
         let world = World {
             disk: self.disk.clone(),
             transport: self.net.transport(&format!("n{id}"), self.zone(), PeerIdentity::Node(id)),
             clock: self.clock.clone() as Arc<dyn Clock>,
             entropy: Arc::new(Chance::new(self.seed, &format!("node {id} life {life}"))),
+            bounds: bounds.clone(),
         };
         let (options, net, trace) = (self.options.clone(), self.net.clone(), self.trace.clone());
         let of_node = process.clone();

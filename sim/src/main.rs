@@ -109,3 +109,24 @@ fn one(seed: u64, trace: Option<&Path>, overrides: &Overrides) -> std::io::Resul
     tell_broken(&outcome, overrides);
     Ok(outcome.broken.is_empty())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use commands::play::replay as replay_scenario;
+    use commands::report::replay as replay_run;
+
+    fn parsed(told: &str) -> What {
+        let words = told.strip_prefix("replay: cargo run --release -p stoa-sim -- ").expect("one command after a word");
+        Sim::try_parse_from(std::iter::once("stoa-sim").chain(words.split(' '))).expect("it is understood").what
+    }
+
+    #[test]
+    fn the_command_that_is_told_of_what_failed_plays_it_again() {
+        let overrides = Overrides { clients: Some(2), no_moves: true, ..Overrides::default() };
+        assert!(matches!(parsed(&replay_run(7, &overrides)),
+            What::Run { seed: 7, overrides: again, trace: Some(_) } if again == overrides));
+        assert!(matches!(parsed(&replay_scenario("held_leader", 9)),
+            What::Scenarios { seeds: 1, from: 9, only: Some(name) } if name == "held_leader"));
+    }
+}

@@ -87,14 +87,14 @@ impl fmt::Display for Work {
 /// What clients must have done before a run counts as one: idle time proves nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Least {
-    /// Rows whose write was acknowledged.
-    pub acknowledged: u64,
+    /// Write calls that were acknowledged: batches, of one to three rows.
+    pub writes: u64,
     /// Multi-gets that gave at least one row.
     pub reads: u64,
 }
 
 /// What every drawn plan asks for.
-pub const LEAST: Least = Least { acknowledged: 500, reads: 2_000 };
+pub const LEAST: Least = Least { writes: 500, reads: 2_000 };
 
 /// What a run is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]

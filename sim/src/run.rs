@@ -135,6 +135,7 @@ async fn live(world: &mut World, shared: &Shared, start: Instant) -> Outcome {
         Err(what) => outcome.broken.push(Broken { judge: "liveness", what }),
     }
     world.judge_ends();
+    world.judge_bounds();
     outcome.counts = shared.counts();
     outcome.moves = world.desk.counts();
     outcome.broken.extend(world.desk.broken());
@@ -185,7 +186,7 @@ async fn phases(world: &mut World, shared: &Shared, outcome: &mut Outcome) -> Re
     let least = world.plan.least;
     let enough = || {
         let counts = shared.counts();
-        counts.acknowledged >= least.acknowledged && counts.reads >= least.reads
+        counts.writes >= least.writes && counts.reads >= least.reads
     };
     outcome.strikes = strike(world, &enough).await;
     if !enough() {
@@ -202,9 +203,6 @@ async fn phases(world: &mut World, shared: &Shared, outcome: &mut Outcome) -> Re
     }
     let (definer, loader) = others.end().await?;
     outcome.alive = Some(revive(world, shared, &clients, healed).await?);
-    for (number, client) in clients.iter().enumerate() {
-        world.observer.client_bounds(number, &client.bounds());
-    }
     operator.abort();
     let mut keys: Vec<i64> = (0..world.plan.keys).collect();
     serve_veterans(world, veterans, &keys).await?;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use stoa::node::{NodeOptions, RootMember};
 use stoa_client::Client;
 use stoa_env::task::spawn_unwatched;
-use stoa_env::{Clock, PeerIdentity};
+use stoa_env::{Bounds, Clock, PeerIdentity};
 use stoa_protocol::message::Caller;
 use stoa_protocol::{ClusterId, NodeId, PartitionId, ROOT_PARTITION};
 use stoa_raft::root::state::SPOKEN_VERSIONS;
@@ -67,9 +67,14 @@ pub struct World {
     pub sprung: BTreeMap<FaultKind, u64>,
     /// What the machines' traps are there for, and how the machine ends when one springs.
     traps: BTreeMap<usize, (FaultKind, Crash)>,
+    /// What every client counts that ever came in, whose end nobody may have seen.
+    clients: Clients,
     wake: Arc<Notify>,
     start: Instant,
 }
+
+/// Clients by name, and where each counts what it bounds.
+type Clients = Arc<Mutex<Vec<(String, Bounds)>>>;
 
 impl World {
     /// A world whose machines are off.
@@ -98,6 +103,7 @@ impl World {
             asked: Arc::default(),
             sprung: BTreeMap::new(),
             traps: BTreeMap::new(),
+            clients: Clients::default(),
             wake,
             start,
         }
@@ -152,7 +158,20 @@ impl World {
     /// Where clients come in.
     pub fn door(&self) -> Door {
         let seeds = self.machines.iter().map(Machine::addr).collect();
-        Door { net: self.net.clone(), seeds, seed: self.plan.seed, start: self.start }
+        let (net, clients) = (self.net.clone(), self.clients.clone());
+        Door { net, seeds, seed: self.plan.seed, start: self.start, clients }
+    }
+
+    /// Has it judged what all that ever ran have held of what they bound: nodes in each of their lives, and all clients.
+    pub fn judge_bounds(&self) {
+        for machine in &self.machines {
+            for (life, bounds) in (1..).zip(machine.counted()) {
+                self.observer.judge_bounds(&format!("node {} in life {life}", machine.id()), &bounds.table());
+            }
+        }
+        for (whose, bounds) in self.clients.lock().unwrap_or_else(|e| e.into_inner()).iter() {
+            self.observer.judge_bounds(whose, &bounds.table());
+        }
     }
 
     /// Lets time pass, and compares replicas meanwhile.
@@ -407,6 +426,7 @@ pub struct Door {
     seeds: Vec<SocketAddr>,
     seed: u64,
     start: Instant,
+    clients: Clients,
 }
 
 impl Door {
@@ -419,6 +439,8 @@ impl Door {
         let clock: Arc<dyn Clock> = Arc::new(SimClock::new(self.start, 0, number as u64, 0));
         let purpose = if life == 0 { format!("client {number}") } else { format!("client {number} life {life}") };
         let entropy = Arc::new(Chance::new(self.seed, &purpose));
-        Client::with(transport, self.seeds.clone(), zone, caller, clock, entropy).await
+        let bounds = Bounds::default();
+        self.clients.lock().unwrap_or_else(|e| e.into_inner()).push((purpose, bounds.clone()));
+        Client::counted(transport, self.seeds.clone(), zone, caller, clock, entropy, bounds).await
     }
 }

@@ -61,7 +61,13 @@ fn options() -> NodeOptions {
 
 async fn start(disk: &SimDisk) -> Arc<Node<SimDisk, Alone>> {
     let clock = Arc::new(PausedClock);
-    let world = World { disk: disk.clone(), transport: Alone, clock, entropy: Arc::new(OsEntropy) };
+    let world = World {
+        disk: disk.clone(),
+        transport: Alone,
+        clock,
+        entropy: Arc::new(OsEntropy),
+        bounds: stoa_env::Bounds::default(),
+    };
     let node = Node::start(options(), world).await.unwrap();
     let root = node.root_replica().unwrap();
     root.form(&[(root.id(), NodeId(1))]).await.unwrap();

@@ -270,6 +270,7 @@ impl Partition {
         let mut published = self.shared.published();
         published.applied = self.applied;
         published.memory = memory;
+        published.sessions = self.sessions.len();
         published.state_digest = state_digest(self.sessions.digest(), self.definitions, self.time_us);
         if let Some((id, writer)) = touched.and_then(|id| self.groups.get_key_value(&id)) {
             published.groups.insert(*id, writer.digest.total());

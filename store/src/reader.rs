@@ -70,6 +70,11 @@ impl PartitionReader {
         self.shared.published().memory.rows
     }
 
+    /// Writer sessions that are remembered after the last command.
+    pub fn sessions(&self) -> usize {
+        self.shared.published().sessions
+    }
+
     /// What memory was used for after the last command.
     pub fn memory(&self) -> MemoryReport {
         self.shared.published().memory

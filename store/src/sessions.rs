@@ -81,6 +81,11 @@ impl Sessions {
         assert!(self.by_index.insert(index, step.session).is_none(), "an entry of the log is applied once");
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.last.len()
+    }
+
     /// A sum over all sessions.
     pub fn digest(&self) -> u128 {
         self.digest

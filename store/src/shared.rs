@@ -56,4 +56,5 @@ pub(crate) struct Published {
     pub state_digest: u128,
     pub groups: BTreeMap<FeatureGroupId, u128>,
     pub memory: MemoryReport,
+    pub sessions: usize,
 }

@@ -20,6 +20,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Disk, DiskFile};
+use crate::{Bounds, Gauge};
 
 /// Threads for operations on names. Four: a long read of one segment or chunk leaves room for the log's next create.
 const NAME_THREADS: usize = 4;
@@ -41,6 +42,9 @@ type FileJob = Box<dyn FnOnce(&mut fs::File) + Send>;
 pub struct RealDisk {
     root: Arc<PathBuf>,
     names: mpsc::Sender<Job>,
+    names_queued: Gauge,
+    /// Counts what waits for the thread of each file.
+    bounds: Bounds,
 }
 
 impl RealDisk {
@@ -49,6 +53,14 @@ impl RealDisk {
     /// # Errors
     /// If `root` is no directory, or the threads cannot be started.
     pub fn new(root: &Path) -> io::Result<Self> {
+        Self::counted(root, Bounds::default())
+    }
+
+    /// As [`new`](Self::new); what waits for its threads is counted in `bounds`.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn counted(root: &Path, bounds: Bounds) -> io::Result<Self> {
         let root = root.canonicalize()?;
         if !root.is_dir() {
             let text = format!("the data root {} is not a directory", root.display());
@@ -65,7 +77,8 @@ impl RealDisk {
                 }
             })?;
         }
-        Ok(Self { root: Arc::new(root), names })
+        let names_queued = bounds.node_gauge("disk: operations on names in the queue", NAME_QUEUE_MAX as u64);
+        Ok(Self { root: Arc::new(root), names, names_queued, bounds })
     }
 
     /// Runs `work` on `path`, checked and made absolute, on a name thread.
@@ -86,6 +99,7 @@ impl RealDisk {
             let _nobody_waits = answer.send(done);
         });
         self.names.send(job).await.map_err(|_| thread_ended())?;
+        self.names_queued.note_len(self.names.max_capacity() - self.names.capacity());
         answered.await.map_err(|_| thread_ended())?
     }
 
@@ -112,11 +126,16 @@ impl Disk for RealDisk {
     type Map = RealMap;
 
     async fn create(&self, path: &Path) -> io::Result<RealFile> {
-        self.on(path, |path| RealFile::start(OpenOptions::new().append(true).create_new(true).open(path)?)).await
+        let bounds = self.bounds.clone();
+        self.on(path, move |path| {
+            RealFile::start(OpenOptions::new().append(true).create_new(true).open(path)?, &bounds)
+        })
+        .await
     }
 
     async fn open(&self, path: &Path) -> io::Result<RealFile> {
-        self.on(path, |path| RealFile::start(OpenOptions::new().append(true).open(path)?)).await
+        let bounds = self.bounds.clone();
+        self.on(path, move |path| RealFile::start(OpenOptions::new().append(true).open(path)?, &bounds)).await
     }
 
     async fn map(&self, path: &Path) -> io::Result<RealMap> {
@@ -182,17 +201,18 @@ fn read_whole(path: &Path, limit: usize) -> io::Result<Bytes> {
 #[derive(Debug)]
 pub struct RealFile {
     jobs: mpsc::Sender<FileJob>,
+    queued: Gauge,
 }
 
 impl RealFile {
-    fn start(mut file: fs::File) -> io::Result<Self> {
+    fn start(mut file: fs::File, bounds: &Bounds) -> io::Result<Self> {
         let (jobs, mut queue) = mpsc::channel::<FileJob>(FILE_QUEUE_MAX);
         std::thread::Builder::new().name("disk-file".into()).spawn(move || {
             while let Some(job) = queue.blocking_recv() {
                 job(&mut file);
             }
         })?;
-        Ok(Self { jobs })
+        Ok(Self { jobs, queued: bounds.gauge("disk: operations of a file in the queue", FILE_QUEUE_MAX as u64) })
     }
 
     async fn run<T, F>(&self, work: F) -> io::Result<T>
@@ -205,6 +225,7 @@ impl RealFile {
             let _nobody_waits = answer.send(work(file));
         });
         self.jobs.send(job).await.map_err(|_| thread_ended())?;
+        self.queued.note_len(self.jobs.max_capacity() - self.jobs.capacity());
         answered.await.map_err(|_| thread_ended())?
     }
 }

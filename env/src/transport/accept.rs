@@ -21,15 +21,26 @@ use super::limits::{
     ANSWER_BYTES_MAX, ChannelLimits, HANDSHAKES_MAX, HANDSHAKES_UNPROVEN_MAX, LARGE_REQUESTS_MAX, QuicOptions,
 };
 use super::outcome::CloseCode;
-use super::stream::{ResetCode, WholeError, read_whole};
+use super::stream::{Places, ResetCode, WholeError, read_whole};
 use super::tls::channel_of;
 use super::{Channel, Handler, PeerIdentity};
 use crate::task::JoinSet;
+use crate::{Gauge, Hold};
 
 /// Accepts connections until the endpoint is closed. Dropping the future ends all that came from it.
 pub(super) async fn accept<H: Handler>(endpoint: Endpoint, handler: Arc<H>, options: QuicOptions) {
+    let gauge = |name, bound| options.bounds.node_gauge(name, bound as u64);
     let node = Arc::new(Acceptor {
         handler,
+        counted: Counted {
+            connections: gauge("transport: inbound connections", options.inbound_connections_max),
+            clients: gauge("transport: inbound connections of clients", options.inbound_clients_max),
+            handshakes: gauge("transport: handshakes", HANDSHAKES_MAX),
+            client_answers: gauge(
+                "transport: bytes of answers that clients have not taken",
+                options.client_answer_bytes_max,
+            ),
+        },
         connections: Arc::new(Semaphore::new(options.inbound_connections_max)),
         clients: Arc::new(Semaphore::new(options.inbound_clients_max)),
         handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
@@ -55,14 +66,26 @@ struct Acceptor<H> {
     connections: Arc<Semaphore>,
     clients: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
+    counted: Counted,
     failures: Complaints,
     options: QuicOptions,
 }
 
+/// How many there are of what [`Acceptor`] has permits for, and of what has none.
+struct Counted {
+    connections: Gauge,
+    clients: Gauge,
+    handshakes: Gauge,
+    client_answers: Gauge,
+}
+
+/// A permit and what is counted with it. The count falls first, so that no other thread counts itself in beside this one.
+type Permit = (Hold, OwnedSemaphorePermit);
+
 /// What an inbound connection occupies, released when its last handler has ended.
 struct Place {
-    _connection: OwnedSemaphorePermit,
-    _client: Option<OwnedSemaphorePermit>,
+    _connection: Permit,
+    _client: Option<Permit>,
 }
 
 impl<H: Handler> Acceptor<H> {
@@ -81,15 +104,12 @@ impl<H: Handler> Acceptor<H> {
             incoming.refuse();
             return;
         };
+        let connection = (self.counted.connections.hold(1), connection);
+        let handshake = (self.counted.handshakes.hold(1), handshake);
         connections.spawn(self.clone().connection(incoming, connection, handshake));
     }
 
-    async fn connection(
-        self: Arc<Self>,
-        incoming: Incoming,
-        connection_place: OwnedSemaphorePermit,
-        handshake: OwnedSemaphorePermit,
-    ) {
+    async fn connection(self: Arc<Self>, incoming: Incoming, connection_place: Permit, handshake: Permit) {
         let addr = incoming.remote_address();
         let connecting = match incoming.accept() {
             Ok(connecting) => connecting,
@@ -113,7 +133,7 @@ impl<H: Handler> Acceptor<H> {
                     tracing::warn!(from = %addr, principal, "closed a client's connection: too many are open");
                     return connection.close(CloseCode::Busy.code(), b"too many connections of clients");
                 };
-                Some(place)
+                Some((self.counted.clients.hold(1), place))
             }
             (PeerIdentity::Client(principal), channel) => {
                 tracing::warn!(from = %addr, principal, ?channel, "a client tried a channel between nodes");
@@ -146,9 +166,18 @@ impl<H: Handler> Acceptor<H> {
         let line = Arc::new(Line {
             from,
             channel,
-            large_requests: Semaphore::new(LARGE_REQUESTS_MAX),
-            answer_bytes: Semaphore::new(ANSWER_BYTES_MAX),
+            large_requests: Places::new(
+                &self.options.bounds,
+                "transport: large requests of a connection",
+                LARGE_REQUESTS_MAX,
+            ),
+            answer_bytes: Places::new(
+                &self.options.bounds,
+                "transport: bytes of answers that a connection has not taken",
+                ANSWER_BYTES_MAX,
+            ),
         });
+        let counted = self.options.bounds.gauge(limits.requests, u64::from(limits.streams_max));
         let mut requests = JoinSet::new();
         loop {
             tokio::select! {
@@ -158,6 +187,7 @@ impl<H: Handler> Acceptor<H> {
                 stream = connection.accept_bi(), if requests.len() < limits.streams_max as usize => match stream {
                     Ok((send, recv)) => {
                         requests.spawn(self.clone().request(line.clone(), Reply { send, open: true }, recv));
+                        counted.note_len(requests.len());
                     }
                     Err(error) => {
                         tracing::debug!(from = ?line.from, ?channel, %error, "an inbound connection ended");
@@ -195,9 +225,20 @@ impl<H: Handler> Acceptor<H> {
             return reply.reset(ResetCode::AnswerTooLarge(answer.len()));
         }
         let bytes = u32::try_from(answer.len()).expect("a frame is 16 MiB at the most");
-        let Ok(_bytes) = line.answer_bytes.try_acquire_many(bytes) else {
+        let Some(_bytes) = line.answer_bytes.try_take(bytes) else {
             tracing::warn!(from = ?line.from, channel = ?line.channel, "dropped an answer: the peer reads too slowly");
             return reply.reset(ResetCode::ReaderTooSlow);
+        };
+        // What nodes tell each other is bounded by their connections, which are few, and must not wait for clients.
+        let _bytes_of_all = match line.channel {
+            Channel::Client => match self.counted.client_answers.take(u64::from(bytes)) {
+                None => {
+                    tracing::warn!(from = ?line.from, "dropped an answer: clients read too slowly, all together");
+                    return reply.reset(ResetCode::ReaderTooSlow);
+                }
+                taken => taken,
+            },
+            Channel::Liveness | Channel::Append | Channel::Snapshot => None,
         };
         if tokio::time::timeout(self.options.reply_within, reply.send(answer)).await.is_err() {
             tracing::warn!(from = ?line.from, channel = ?line.channel, "dropped an answer: nobody took it in time");
@@ -210,8 +251,8 @@ impl<H: Handler> Acceptor<H> {
 struct Line {
     from: Arc<PeerIdentity>,
     channel: Channel,
-    large_requests: Semaphore,
-    answer_bytes: Semaphore,
+    large_requests: Places,
+    answer_bytes: Places,
 }
 
 /// The answering half of a stream. quinn finishes a stream that is dropped, which would look like a whole, empty

@@ -8,7 +8,7 @@ use quinn::congestion::CubicConfig;
 use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
 use super::Channel;
-use crate::{Clock, Entropy, OsEntropy, RealClock};
+use crate::{Bounds, Clock, Entropy, OsEntropy, RealClock};
 
 /// Largest request or answer, in bytes. A snapshot chunk of some MiB fits with room; a frame that is held whole in
 /// memory on both sides should not be larger.
@@ -66,17 +66,23 @@ pub(super) const INCOMING_BYTES_MAX: u64 = 16 << 10;
 pub(super) struct ChannelLimits {
     /// Calls in progress on one connection; more wait at the dialer.
     pub(super) streams_max: u32,
+    /// The name under which those of a connection that is accepted are counted.
+    pub(super) requests: &'static str,
 }
 
 impl ChannelLimits {
     pub(super) fn of(channel: Channel) -> Self {
-        let streams_max = match channel {
-            Channel::Liveness => 64, // one ping and the votes of groups, all tiny
-            Channel::Append => 256,  // many groups append at once, each in a batch of its own
-            Channel::Snapshot => 16, // chunks are large, few at a time are enough
-            Channel::Client => 256,  // requests in flight from one client process
+        let (streams_max, requests) = match channel {
+            // One ping and the votes of groups, all tiny.
+            Channel::Liveness => (64, "transport: requests of a connection, liveness"),
+            // Many groups append at once, each in a batch of its own.
+            Channel::Append => (256, "transport: requests of a connection, append"),
+            // Chunks are large, few at a time are enough.
+            Channel::Snapshot => (16, "transport: requests of a connection, snapshot"),
+            // Requests in flight from one client process.
+            Channel::Client => (256, "transport: requests of a connection, client"),
         };
-        Self { streams_max }
+        Self { streams_max, requests }
     }
 
     /// The sum of all its streams' windows: no stream that is left unread can take the window of another.
@@ -93,6 +99,8 @@ pub struct QuicOptions {
     pub clock: Arc<dyn Clock>,
     /// Chance, for connection ids.
     pub entropy: Arc<dyn Entropy>,
+    /// Where what the transport bounds is counted: that of the node, so that one table has all. One of its own by default.
+    pub bounds: Bounds,
     /// Largest request or answer, in bytes; [`FRAME_BYTES_MAX`], and no more.
     pub frame_bytes_max: usize,
     /// Silence after which a connection counts as broken; 3 s. A dialer's [`keep_alive`](Self::keep_alive) keeps a
@@ -116,6 +124,9 @@ pub struct QuicOptions {
     pub inbound_connections_max: usize,
     /// Inbound connections of clients; 3,584, so that clients cannot keep out nodes. More are closed.
     pub inbound_clients_max: usize,
+    /// Bytes of answers on [`Channel::Client`] that wait for peers to read them, over all connections; 1 GiB, that of eight
+    /// connections that read nothing. Further answers are dropped and their streams reset.
+    pub client_answer_bytes_max: usize,
     /// Outbound connections; 4,096. Beyond, the one that was used least recently is closed.
     pub outbound_connections_max: usize,
     /// Bytes asked from the kernel for the socket's buffer, each way; 4 MiB: 200 answers of 20 KB that come at once.
@@ -130,6 +141,7 @@ impl QuicOptions {
         Self {
             clock,
             entropy,
+            bounds: Bounds::default(),
             frame_bytes_max: FRAME_BYTES_MAX,
             idle_max: Duration::from_secs(3),
             keep_alive: Duration::from_secs(1),
@@ -141,6 +153,7 @@ impl QuicOptions {
             reply_within: Duration::from_secs(10),
             inbound_connections_max: 4096,
             inbound_clients_max: 3584,
+            client_answer_bytes_max: 8 * ANSWER_BYTES_MAX,
             outbound_connections_max: 4096,
             socket_buffer_bytes: 4 << 20,
             udp_payload_bytes_max: 8900,
@@ -153,6 +166,7 @@ impl QuicOptions {
         assert!(self.keep_alive * 2 < self.idle_max, "two pings must fit into the idle time");
         assert!(self.idle_max <= Duration::from_secs(600), "a dead peer must be noticed");
         assert!(self.inbound_clients_max <= self.inbound_connections_max, "clients are among the inbound connections");
+        assert!(self.client_answer_bytes_max >= self.frame_bytes_max, "the largest answer must fit");
         assert!(self.outbound_connections_max > 0, "a transport without connections sends nothing");
         assert!(self.udp_payload_bytes_max >= 1200, "QUIC needs payloads of 1,200 bytes");
     }

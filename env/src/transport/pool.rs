@@ -22,7 +22,7 @@ use super::outcome::{CloseCode, not_connected, not_tried, refusal};
 use super::tls::{CHANNELS, client_config, server_name};
 use super::{Channel, Peer, TransportError};
 use crate::transport::credentials::Credentials;
-use crate::{BootTime, TaskGroup};
+use crate::{BootTime, Gauge, TaskGroup};
 
 type Outcome = Result<Connection, TransportError>;
 
@@ -32,6 +32,7 @@ pub(super) struct Pool {
     configs: BTreeMap<Channel, ClientConfig>,
     options: QuicOptions,
     links: Mutex<Links>,
+    counted: Gauge,
 }
 
 #[derive(Default)]
@@ -61,7 +62,9 @@ impl Pool {
             (channel, config)
         };
         let configs = CHANNELS.into_iter().map(config).collect();
-        Self { endpoint, configs, options, links: Mutex::default() }
+        let counted =
+            options.bounds.node_gauge("transport: outbound connections", options.outbound_connections_max as u64);
+        Self { endpoint, configs, options, links: Mutex::default(), counted }
     }
 
     /// The connection to `to` on `channel`, made if there is none. Waits for an attempt as long as it takes, which is
@@ -128,6 +131,7 @@ impl Pool {
         let attempt = links.attempts;
         let (publish, outcome) = watch::channel(None);
         links.by_key.insert(key, Link::Connecting { attempt, outcome: outcome.clone() });
+        self.counted.note_len(links.by_key.len());
         let pool = self.clone();
         tasks.spawn("connect", async move {
             let outcome = pool.connect(key).await;

@@ -5,6 +5,8 @@ use bytes::Bytes;
 use quinn::{ReadError, RecvStream, VarInt};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use crate::{Bounds, Gauge, Hold};
+
 use super::limits::SMALL_REQUEST_BYTES;
 
 /// Why a stream was reset, as it travels: the reason in the lowest byte of the error code, a size above it.
@@ -74,6 +76,34 @@ impl ResetCode {
     }
 }
 
+/// What the requests of one connection share out among themselves, and how much of it is in use.
+pub(super) struct Places {
+    free: Semaphore,
+    used: Gauge,
+}
+
+/// Some of them, until this is dropped.
+pub(super) type PlacesHeld<'a> = (Hold, SemaphorePermit<'a>);
+
+impl Places {
+    /// So many, counted under a name.
+    pub(super) fn new(bounds: &Bounds, name: &'static str, most: usize) -> Self {
+        Self { free: Semaphore::new(most), used: bounds.gauge(name, most as u64) }
+    }
+
+    /// `count` of them, if they are free.
+    pub(super) fn try_take(&self, count: u32) -> Option<PlacesHeld<'_>> {
+        let permit = self.free.try_acquire_many(count).ok()?;
+        Some((self.used.hold(u64::from(count)), permit))
+    }
+
+    /// One of them, once it is free.
+    async fn take(&self) -> PlacesHeld<'_> {
+        let permit = self.free.acquire().await.expect("the places of a connection are never closed");
+        (self.used.hold(1), permit)
+    }
+}
+
 /// Why a message could not be read whole.
 #[derive(Debug)]
 pub(super) enum WholeError {
@@ -92,10 +122,10 @@ const CHUNKS_MAX: usize = 32;
 pub(super) async fn read_whole(
     stream: &mut RecvStream,
     limit: usize,
-    large: Option<&Semaphore>,
+    large: Option<&Places>,
 ) -> Result<Bytes, WholeError> {
     let mut whole: Vec<u8> = Vec::new();
-    let mut permit: Option<SemaphorePermit<'_>> = None;
+    let mut permit: Option<PlacesHeld<'_>> = None;
     let mut chunks: [Bytes; CHUNKS_MAX] = Default::default();
     while let Some(count) = stream.read_chunks(&mut chunks).await.map_err(WholeError::Read)? {
         let arrived: usize = chunks[..count].iter().map(Bytes::len).sum();
@@ -111,7 +141,7 @@ pub(super) async fn read_whole(
         if total > SMALL_REQUEST_BYTES && permit.is_none() {
             // The permit's holder has a flow-control window of its own, so it can always finish: no deadlock.
             permit = match large {
-                Some(places) => Some(places.acquire().await.expect("the places of a connection are never closed")),
+                Some(places) => Some(places.take().await),
                 None => None,
             };
         }

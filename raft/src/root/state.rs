@@ -6,7 +6,7 @@ use stoa_protocol::catalog::{
     Entity, FeatureGroup, FeatureView, GrantDefinition, GroupDefinition, ProjectDefinition, ViewDefinition,
 };
 use stoa_protocol::codec::{DecodeError, Reader, Wire, check_name, get_list, put_list};
-use stoa_protocol::limits::SET_PARTITIONS_MAX;
+use stoa_protocol::limits::{NODES_MAX, SET_PARTITIONS_MAX};
 use stoa_protocol::map::{NodeInfo, PartitionInfo, PartitionSet, ReplicaInfo};
 use stoa_protocol::message::{ApplyAnswer, MoveInfo};
 use stoa_protocol::{
@@ -30,8 +30,6 @@ pub const MOVES_VERSION: u32 = 2;
 pub const SPOKEN_VERSIONS: (u32, u32) = (FIRST_VERSION, MOVES_VERSION);
 /// Zones that a cluster has at the most: three hold voters, the others may hold learners later.
 pub const ZONES_MAX: usize = 16;
-/// Nodes that a cluster has at the most.
-pub const NODES_MAX: usize = 1_024;
 /// Nodes that a refusal names.
 const NAMED_MAX: usize = 8;
 

@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use stoa_env::{Bounded, Clock, Disk};
+use stoa_env::{Bounded, Bounds, Clock, Disk, Gauge};
 use stoa_protocol::limits::FRAME_BYTES_MAX;
 use stoa_protocol::message::LogHeight;
 use tokio::sync::oneshot;
 
 use super::frame::frame_bytes;
 use super::in_time::InTime;
-use super::options::{PAYLOAD_BYTES_MAX, SMALL_BYTES_MAX};
+use super::options::{GROUPS_MAX, PAYLOAD_BYTES_MAX, SMALL_BYTES_MAX};
 use super::queue::{Completion, Queue, Request};
 use super::recovery::{self, Loaded};
 use super::room::Room;
@@ -45,6 +45,26 @@ pub struct Recovered {
     pub unattributed: Option<Suspicion>,
 }
 
+/// What comes of the options.
+struct Limits {
+    admitted: u64,
+    queue: u64,
+    live: u64,
+}
+
+impl Limits {
+    fn of(options: &WalOptions) -> Self {
+        // One call is admitted whatever its size when nothing else is under way; the largest is a frame between nodes.
+        let admitted = options.queue_bytes.max(FRAME_BYTES_MAX as u64);
+        // What nobody admits: a commit position for an entry at the most, and some votes, truncations and purges of groups.
+        let queue = 2 * admitted + options.round_bytes;
+        // At the bound nothing is admitted any more, and what was before goes through; a segment is being cleaned
+        // meanwhile. What is in memory is in a segment or on its way there.
+        let live = options.max_live_bytes + queue + 2 * options.segment_bytes;
+        Self { admitted, queue, live }
+    }
+}
+
 /// The write-ahead log of one node. Clones are handles of the same log; when the last is dropped, the writer finishes
 /// what is pending and ends.
 ///
@@ -58,6 +78,9 @@ pub struct Wal {
 struct Handle {
     queue: Arc<Queue>,
     found: LogHeight,
+    bounds: Bounds,
+    /// Counts the entries that groups keep in memory.
+    memory: Gauge,
 }
 
 impl Drop for Handle {
@@ -104,7 +127,9 @@ impl Wal {
         let queue = Arc::new(queue);
         let writer = Writer::start(disk, dir, identity, options, clock, queue.clone(), loaded).await?;
         stoa_env::spawn("wal writer", writer.run());
-        Ok((Wal { handle: Arc::new(Handle { queue, found }) }, recovered))
+        let bounds = Bounds::default();
+        let memory = bounds.node_gauge("log: bytes of entries in memory", Limits::of(queue.options()).live);
+        Ok((Wal { handle: Arc::new(Handle { queue, found, bounds, memory }) }, recovered))
     }
 
     /// Whether entries would be admitted now.
@@ -214,19 +239,21 @@ impl Wal {
     }
 
     /// What the log bounds, and the most of each that there was since it was opened.
-    pub fn bounded(&self) -> [Bounded; 3] {
-        let (options, stats) = (self.handle.queue.options(), self.stats());
-        // One call is admitted whatever its size when nothing else is under way; the largest is a frame between nodes.
-        let admitted = options.queue_bytes.max(FRAME_BYTES_MAX as u64);
-        // What nobody admits: a commit position for an entry at the most, and some votes, truncations and purges of groups.
-        let queue = 2 * admitted + options.round_bytes;
-        // At the bound nothing is admitted any more, and what was before goes through; a segment is being cleaned meanwhile.
-        let live = options.max_live_bytes + queue + 2 * options.segment_bytes;
-        [
-            Bounded { name: "log: bytes admitted", bound: admitted, high: stats.admitted_bytes_worst },
-            Bounded { name: "log: bytes in the queue", bound: queue, high: stats.queue_bytes_worst },
-            Bounded { name: "log: bytes of segments", bound: live, high: stats.live_bytes_worst },
-        ]
+    pub fn bounded(&self) -> Vec<Bounded> {
+        let (limits, stats) = (Limits::of(self.handle.queue.options()), self.stats());
+        let mut table = self.handle.bounds.table();
+        table.extend([
+            Bounded { name: "log: bytes admitted", bound: limits.admitted, high: stats.admitted_bytes_worst },
+            Bounded { name: "log: bytes in the queue", bound: limits.queue, high: stats.queue_bytes_worst },
+            Bounded { name: "log: bytes of segments", bound: limits.live, high: stats.live_bytes_worst },
+            Bounded { name: "log: groups", bound: GROUPS_MAX as u64, high: stats.groups_worst },
+        ]);
+        table
+    }
+
+    /// Counts the entries that groups keep in memory, over all groups.
+    pub(crate) fn memory(&self) -> &Gauge {
+        &self.handle.memory
     }
 
     /// Whether the log has ended, by a failure or because it was closed.

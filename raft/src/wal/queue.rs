@@ -110,7 +110,8 @@ pub(super) enum Taken {
 
 impl Queue {
     pub(super) fn new(options: WalOptions, next: BTreeMap<u64, Option<u64>>, suspects: Vec<u64>) -> Self {
-        let state = State { next, suspects: suspects.into_iter().collect(), ..State::default() };
+        let stats = WalStats { groups_worst: next.len() as u64, ..WalStats::default() };
+        let state = State { next, suspects: suspects.into_iter().collect(), stats, ..State::default() };
         Self { options, state: Mutex::new(state), wake: Notify::new(), end: Notify::new() }
     }
 
@@ -304,6 +305,7 @@ impl State {
             Request::Close => self.ended = Some(WalError::Closed),
             Request::Vote(_) | Request::Committed(_) => drop(self.next.entry(group).or_default()),
         }
+        self.stats.groups_worst = self.stats.groups_worst.max(self.next.len() as u64);
         Ok(())
     }
 }

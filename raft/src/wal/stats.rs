@@ -29,6 +29,8 @@ pub struct WalStats {
     pub admitted_bytes: u64,
     /// The most there ever were.
     pub admitted_bytes_worst: u64,
+    /// The most groups that there ever were.
+    pub groups_worst: u64,
     /// Segments whose live entries were written again so that they could go.
     pub segments_cleaned: u64,
     /// Whether the device is full and entries are refused.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use stoa_env::{Clock, Credentials, OsEntropy, PeerIdentity, QuicOptions, QuicTransport, RealClock, RealDisk};
+use stoa_env::{Bounds, Clock, Credentials, OsEntropy, PeerIdentity, QuicOptions, QuicTransport, RealClock, RealDisk};
 use stoa_raft::root::state::SPOKEN_VERSIONS;
 use stoa_raft::wal::WalOptions;
 
@@ -54,11 +54,14 @@ impl NodeCommand {
 async fn run(config: Config) -> anyhow::Result<u8> {
     let credentials = credentials(&config)?;
     // The port first: a second process on the same data directory fails here, before it touches a file.
-    let transport = QuicTransport::bind(config.listen, credentials, QuicOptions::default()).context("listen")?;
+    let bounds = Bounds::default();
+    let transport_options = QuicOptions { bounds: bounds.clone(), ..QuicOptions::default() };
+    let transport = QuicTransport::bind(config.listen, credentials, transport_options).context("listen")?;
     let opening = || format!("opening the data directory {}", config.data_dir.display());
     std::fs::create_dir_all(&config.data_dir).with_context(opening)?;
-    let disk = RealDisk::new(&config.data_dir).with_context(opening)?;
-    let world = World { disk, transport: transport.clone(), clock: Arc::new(RealClock), entropy: Arc::new(OsEntropy) };
+    let disk = RealDisk::counted(&config.data_dir, bounds.clone()).with_context(opening)?;
+    let world =
+        World { disk, transport: transport.clone(), clock: Arc::new(RealClock), entropy: Arc::new(OsEntropy), bounds };
     let node = Node::start(options(&config), world).await?;
     transport.serve(node.clone());
     tracing::info!(node = config.node.0, zone = config.zone, listen = %config.listen, "the node serves");

@@ -5,11 +5,12 @@
 
 use std::ops::RangeInclusive;
 
+use stoa_env::{Bounds, Gauge};
 use stoa_protocol::FeatureGroup;
 use stoa_protocol::batch::{RowBatch, RowBatchBuilder};
 use stoa_protocol::ids::PartitionId;
 use stoa_protocol::key::{KeyType, key_prefix, partition_hash};
-use stoa_protocol::limits::BATCH_ROWS_MAX;
+use stoa_protocol::limits::{BATCH_BYTES_MAX, BATCH_ROWS_MAX};
 use stoa_protocol::map::PartitionSet;
 
 use super::error::LoadError;
@@ -42,6 +43,8 @@ pub struct Batcher {
     rows_per_batch: usize,
     open_bytes_max: usize,
     open_bytes: usize,
+    /// Counts them, if somebody wants to know.
+    counted: Option<Gauge>,
     /// In the order of the set's partitions.
     open: Vec<OpenBatch>,
 }
@@ -84,8 +87,16 @@ impl Batcher {
             rows_per_batch: rows_per_batch.clamp(1, BATCH_ROWS_MAX),
             open_bytes_max: OPEN_BYTES_MAX,
             open_bytes: 0,
+            counted: None,
             open: set.partitions.iter().map(|_| OpenBatch::default()).collect(),
         })
+    }
+
+    /// The same, with the bytes of all batches that are not full yet counted in `bounds`.
+    pub fn counted(self, bounds: &Bounds) -> Self {
+        // What a row adds before the fullest one goes.
+        let bound = OPEN_BYTES_MAX + BATCH_BYTES_MAX;
+        Self { counted: Some(bounds.node_gauge("load: bytes of batches that are not full yet", bound as u64)), ..self }
     }
 
     /// Adds a row of a [`super::Chunk`]; a batch that it filled or that had no room for it, if any.
@@ -96,6 +107,7 @@ impl Batcher {
         let has_room = self.open[at].builder.as_ref().is_none_or(|builder| !builder.is_full(row_bytes));
         let ready = if has_room { None } else { self.close(at) };
         self.add(at, row);
+        self.counted.iter().for_each(|gauge| gauge.note_len(self.open_bytes));
         if ready.is_some() {
             return ready;
         }

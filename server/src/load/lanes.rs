@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use stoa_client::{Client, WriteError, WriteOptions};
-use stoa_env::{Transport, spawn};
+use stoa_env::{Gauge, Transport, spawn};
 use stoa_protocol::PartitionId;
 use stoa_protocol::message::SessionStep;
 use tokio::sync::mpsc;
@@ -39,6 +39,8 @@ pub struct Lanes<T: Transport> {
     told: Arc<Told>,
     lanes: BTreeMap<PartitionId, mpsc::Sender<ReadyBatch>>,
     tasks: Vec<(PartitionId, Task)>,
+    /// Counts the batches that wait in a lane.
+    waiting: Gauge,
 }
 
 type Task = tokio::task::JoinHandle<Option<Result<(), LaneFailure>>>;
@@ -61,7 +63,9 @@ impl<T: Transport> Lanes<T> {
     /// Writers of a session; none works before its partition's first batch comes. `total` rows are told to `progress`.
     pub fn new(client: Client<T>, session: u128, progress: Arc<dyn Progress>, total: Option<u64>) -> Self {
         let told = Arc::new(Told { sums: Mutex::default(), progress, total });
-        Self { client, session, told, lanes: BTreeMap::new(), tasks: Vec::new() }
+        let bounds = client.bounds_registry();
+        let waiting = bounds.gauge("load: batches of a partition that wait", WAITING_BATCHES_MAX as u64);
+        Self { client, session, told, lanes: BTreeMap::new(), tasks: Vec::new(), waiting }
     }
 
     /// Hands a batch to its partition's writer; false if that one has failed.
@@ -76,7 +80,9 @@ impl<T: Transport> Lanes<T> {
                 self.lanes.entry(partition).or_insert(send)
             }
         };
-        lane.send(batch).await.is_ok()
+        let taken = lane.send(batch).await.is_ok();
+        self.waiting.note_len(lane.max_capacity() - lane.capacity());
+        taken
     }
 
     /// Waits for all writers, and adds up what they did. The first failure in the order of their beginnings.

@@ -202,6 +202,7 @@ pub async fn load<T: Transport>(
         load_time_us: request.at_us,
     });
     let batcher = Batcher::new(&definition, &source.features(), &set, request.rows_per_batch)?;
+    let batcher = batcher.counted(client.bounds_registry());
     let lanes = Lanes::new(client.clone(), session, progress, total);
     let items = read_on_a_thread(move |send| read_batches(&source, batcher, send))?;
     transfer(items, lanes, report).await

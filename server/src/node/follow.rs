@@ -116,6 +116,7 @@ pub(super) async fn follow<D: Disk, T: Transport>(node: Weak<Node<D, T>>) {
             for to in strong.root_nodes().into_iter().filter(|id| *id != strong.info.id) {
                 if asked.insert(to) {
                     watches.spawn(watch_one(strong.env.peers.clone(), to, strong.map_version()));
+                    strong.gauges.watches.note_len(watches.len());
                 }
             }
         }

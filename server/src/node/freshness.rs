@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
-use stoa_env::{BootTime, Disk, Transport};
+use stoa_env::{BootTime, Disk, Gauge, Transport, planted};
 use stoa_protocol::LogIndex;
 use stoa_protocol::read::ConfirmBy;
 
@@ -28,7 +28,7 @@ const READ_LATELY: Duration = Duration::from_secs(5);
 
 /// Answers that a replica may have yet to apply. The oldest are kept, so that one that lags still learns its age; what is
 /// beyond replaces the last.
-const AWAITED_MAX: usize = 8;
+pub(super) const AWAITED_MAX: usize = 8;
 
 const _: () = assert!(READ_LATELY.as_millis() > FRESH_EVERY.as_millis() * 2);
 
@@ -48,12 +48,15 @@ pub(crate) struct Freshness {
     read: AtomicU64,
     /// Whether the last question brought nothing.
     in_doubt: AtomicBool,
+    /// Counts what is awaited.
+    counted: Gauge,
 }
 
 const NEVER: u64 = 0;
 
-impl Default for Freshness {
-    fn default() -> Self {
+impl Freshness {
+    /// Of a replica that has yet to learn its age; `counted` counts what it awaits.
+    pub(crate) fn new(counted: Gauge) -> Self {
         Self {
             reached: AtomicU64::new(NEVER),
             next: AtomicU64::new(u64::MAX),
@@ -61,11 +64,10 @@ impl Default for Freshness {
             asked: AtomicU64::new(NEVER),
             read: AtomicU64::new(NEVER),
             in_doubt: AtomicBool::new(false),
+            counted,
         }
     }
-}
 
-impl Freshness {
     /// The moment whose acknowledged writes are all in what has been applied; `None` if no such moment is known. To be
     /// asked before the rows are read: they may then be newer, never older.
     pub(crate) fn reached(&self, applied: LogIndex) -> Option<BootTime> {
@@ -86,10 +88,13 @@ impl Freshness {
             return; // rounds may end out of their order, and the later one says more
         }
         // A lower index to a later question says more than a higher one to an earlier.
-        while awaited.back().is_some_and(|(other, _)| *other >= index) || awaited.len() >= AWAITED_MAX {
+        while awaited.back().is_some_and(|(other, _)| *other >= index)
+            || (awaited.len() >= AWAITED_MAX && !planted!(AwaitWithoutBound))
+        {
             awaited.pop_back();
         }
         awaited.push_back((index, asked));
+        self.counted.note_len(awaited.len());
         self.next.store(awaited[0].0.0, Ordering::Release);
     }
 
@@ -158,6 +163,10 @@ impl<D: Disk, T: Transport> Node<D, T> {
 mod tests {
     use super::*;
 
+    fn fresh() -> Freshness {
+        Freshness::new(stoa_env::Bounds::default().gauge("awaited", AWAITED_MAX as u64))
+    }
+
     fn reached(fresh: &Freshness, applied: u64) -> Option<u64> {
         fresh.reached(LogIndex(applied)).map(|at| at.0)
     }
@@ -168,7 +177,7 @@ mod tests {
 
     #[test]
     fn an_age_counts_from_the_question_whose_answer_has_been_applied() {
-        let fresh = Freshness::default();
+        let fresh = fresh();
         assert_eq!(reached(&fresh, 100), None, "nobody has asked");
         note(&fresh, 1_000, 7);
         assert_eq!(reached(&fresh, 6), None, "asked, and not applied");
@@ -180,18 +189,19 @@ mod tests {
 
     #[test]
     fn a_replica_that_always_lags_still_learns_its_age() {
-        let fresh = Freshness::default();
+        let fresh = fresh();
         for round in 1..100 {
             note(&fresh, round * 1_000, round * 10);
             assert!(fresh.lock().len() <= AWAITED_MAX);
         }
+        assert_eq!(fresh.counted.bound_and_high(), (AWAITED_MAX as u64, AWAITED_MAX as u64));
         assert_eq!(reached(&fresh, 70), Some(7_000), "the oldest are kept");
         assert_eq!(reached(&fresh, 990), Some(99_000), "and the newest");
     }
 
     #[test]
     fn answers_out_of_order_never_make_it_younger_than_it_is() {
-        let fresh = Freshness::default();
+        let fresh = fresh();
         note(&fresh, 2_000, 9);
         note(&fresh, 1_000, 7);
         assert_eq!(reached(&fresh, 7), None, "the later question's answer alone is kept");
@@ -201,7 +211,7 @@ mod tests {
 
     #[test]
     fn only_what_is_read_is_kept_fresh() {
-        let fresh = Freshness::default();
+        let fresh = fresh();
         let at = |ms: u64| BootTime(1 << 50).plus(Duration::from_millis(ms));
         assert!(!fresh.is_due(at(0)), "nobody reads it");
         fresh.note_read(at(0));

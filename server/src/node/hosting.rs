@@ -328,5 +328,5 @@ async fn start_one<D: Disk, T: Transport>(
     };
     let (machine, view) = PartitionMachine::new(options);
     let replica = Replica::start(&node.env, partition, replica, machine, node.recovered_of(partition)).await?;
-    Ok(Hosted::new(replica, view, node.now()))
+    Ok(Hosted::new(replica, view, node.now(), &node.gauges))
 }

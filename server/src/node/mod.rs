@@ -45,7 +45,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock, Weak};
 use std::time::Duration;
 
-use stoa_env::{BootTime, Bounded, Bounds, Channel, Clock, Disk, Entropy, TaskGroup, Transport};
+use stoa_env::{BootTime, Bounded, Bounds, Channel, Clock, Disk, Entropy, Gauge, TaskGroup, Transport};
+use stoa_protocol::limits::{NODES_MAX, SET_PARTITIONS_MAX, WRITER_SESSIONS_MAX};
 use stoa_protocol::map::NodeInfo;
 use stoa_protocol::message::LogHeight;
 use stoa_protocol::{ClusterId, MapVersion, NodeId, PartitionId, ROOT_PARTITION};
@@ -60,6 +61,7 @@ use damage::Damage;
 use failures::Failure;
 use freshness::Freshness;
 use identity::{Identity, IdentityError};
+use requests::ClientRequests;
 use rounds::Rounds;
 use strangers::Neighbours;
 use witness::Witness;
@@ -115,6 +117,8 @@ pub struct World<D, T> {
     pub clock: Arc<dyn Clock>,
     /// Its chance.
     pub entropy: Arc<dyn Entropy>,
+    /// Where all that it bounds is counted, that of disk and transport among it.
+    pub bounds: Bounds,
 }
 
 /// Why a node does not start, or stopped.
@@ -206,19 +210,54 @@ pub struct Hosted<D: Disk> {
 }
 
 impl<D: Disk> Hosted<D> {
-    pub(crate) fn new(replica: Arc<Replica<D, PartitionMachine>>, view: PartitionView, now: BootTime) -> Self {
+    pub(crate) fn new(
+        replica: Arc<Replica<D, PartitionMachine>>,
+        view: PartitionView,
+        now: BootTime,
+        gauges: &NodeGauges,
+    ) -> Self {
         Self {
             replica,
             view,
             barrier: Mutex::new(None),
             followed: AtomicU64::new(now.0),
-            freshness: Freshness::default(),
+            freshness: Freshness::new(gauges.awaited.clone()),
         }
     }
 
     /// For how long it has followed no leader; zero if it leads.
     pub(crate) fn alone_for(&self, now: BootTime) -> Duration {
         if self.replica.leads() { Duration::ZERO } else { now.since(BootTime(self.followed.load(Ordering::Relaxed))) }
+    }
+}
+
+/// Counts what a node bounds in many places.
+#[derive(Debug)]
+pub(crate) struct NodeGauges {
+    /// Indices that a replica has yet to apply to know its age.
+    pub awaited: Gauge,
+    /// Writer sessions that a partition remembers.
+    pub sessions: Gauge,
+    /// Watches of the root state that this node has at others.
+    pub watches: Gauge,
+    /// Replicas of partitions.
+    replicas: Gauge,
+    /// Nodes whose addresses are known.
+    addresses: Gauge,
+    /// Nodes that vouch for this one.
+    vouched: Gauge,
+}
+
+impl NodeGauges {
+    fn new(bounds: &Bounds) -> Self {
+        Self {
+            awaited: bounds.gauge("answers of a leader that a replica has yet to apply", freshness::AWAITED_MAX as u64),
+            sessions: bounds.gauge("writer sessions of a partition", WRITER_SESSIONS_MAX as u64),
+            watches: bounds.node_gauge("watches of the root state at other nodes", NODES_MAX as u64),
+            replicas: bounds.node_gauge("replicas of partitions", SET_PARTITIONS_MAX as u64),
+            addresses: bounds.node_gauge("addresses of other nodes", NODES_MAX as u64),
+            vouched: bounds.node_gauge("nodes that vouch for this one", NODES_MAX as u64),
+        }
     }
 }
 
@@ -231,6 +270,8 @@ pub struct Node<D: Disk, T: Transport> {
     pub(crate) state: watch::Sender<Arc<RootState>>,
     pub(crate) partitions: RwLock<BTreeMap<PartitionId, Arc<Hosted<D>>>>,
     pub(crate) rounds: Rounds,
+    pub(crate) requests: ClientRequests,
+    pub(crate) gauges: NodeGauges,
     pub(crate) recovered: Mutex<BTreeMap<u64, RecoveredGroup>>,
     pub(crate) failures: Mutex<BTreeMap<PartitionId, Failure>>,
     /// Why the cluster does not take this node with this data directory, if so.
@@ -248,7 +289,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
     /// [`Node::handle_frame`](requests) and watches [`Node::wait_fatal`].
     pub async fn start(options: NodeOptions, world: World<D, T>) -> Result<Arc<Self>, NodeError> {
         options.timing.check()?;
-        let World { disk, transport, clock, entropy } = world;
+        let World { disk, transport, clock, entropy, bounds } = world;
         let mine =
             Identity { cluster: options.cluster, node: options.node, zone: options.zone.clone(), incarnation: 0 };
         // Read before the neighbours are asked: what can be seen here is named as what it is. Nothing is written yet.
@@ -273,7 +314,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
             identity.write(&disk).await?;
         }
         let damage = Damage::find(&disk, &recovered).await?;
-        let witness = Witness::load(&disk).await?;
+        let witness = Witness::load(&disk, &bounds).await?;
         let cached = follow::load_state(&disk, options.cluster).await?;
         cached.map.nodes.iter().for_each(|node| peers.learn(node.id, node.addr));
         let env = ReplicaEnvironment {
@@ -282,7 +323,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
             wal,
             peers,
             vouched: Vouched::default(),
-            context: NodeContext { clock, entropy, bounds: Bounds::default() },
+            context: NodeContext { clock, entropy, bounds: bounds.clone() },
             timing: options.timing,
             budget: NodeBudget::default(),
         };
@@ -303,7 +344,9 @@ impl<D: Disk, T: Transport> Node<D, T> {
             root: RwLock::new(None),
             state: watch::Sender::new(Arc::new(cached)),
             partitions: RwLock::default(),
-            rounds: Rounds::default(),
+            rounds: Rounds::new(&bounds),
+            requests: ClientRequests::new(&bounds),
+            gauges: NodeGauges::new(&bounds),
             neighbours: Neighbours::default(),
             witness,
             fatal: watch::Sender::new(None),
@@ -342,8 +385,16 @@ impl<D: Disk, T: Transport> Node<D, T> {
         self.state.borrow().clone()
     }
 
-    /// What this node bounds, and the most of each that it has held since it started.
+    /// What this node bounds, and the most of each that it has held since it started; of replicas, of what they remember, and
+    /// of nodes that it knows, the most that was there when this was asked.
     pub fn bounds(&self) -> Vec<Bounded> {
+        let all_hosted = self.all_hosted();
+        self.gauges.replicas.note_len(all_hosted.len());
+        for hosted in all_hosted {
+            self.gauges.sessions.note_len(hosted.view.reader().sessions());
+        }
+        self.gauges.addresses.note_len(self.env.peers.known());
+        self.gauges.vouched.note_len(self.env.vouched.count());
         let mut table = self.env.context.bounds.table();
         table.extend(self.env.wal.bounded());
         table

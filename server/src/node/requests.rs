@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use stoa_env::{Channel, Disk, Handler, PeerIdentity, Transport};
+use stoa_env::{Bounds, Channel, Disk, Gauge, Handler, PeerIdentity, Taken, Transport};
 use stoa_protocol::codec::Wire;
 use stoa_protocol::frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader, decode_frame, encode_frame};
 use stoa_protocol::limits::FRAME_BYTES_MAX;
@@ -18,9 +18,51 @@ use stoa_protocol::{ClusterId, ErrorBody, ErrorCode, MapVersion, NodeId, ROOT_PA
 use stoa_raft::root::RootCommand;
 use stoa_raft::root::catalog::{find_group, find_view};
 use stoa_raft::root::command::Definitions;
-use stoa_raft::{RaftAnswer, RaftCall, open_envelope, open_message, seal};
+use stoa_raft::{NODE_BYTES_MAX, RaftAnswer, RaftCall, open_envelope, open_message, seal};
 
 use super::Node;
+
+/// Requests of clients that this node answers at once, over all connections. A read that waits for nothing takes some
+/// hundred microseconds, so that so many are there only if they wait: for other nodes, for a commit, for a device. Each
+/// holds some KiB beside its bytes. More are refused with `Overloaded`.
+const REQUESTS_MAX: u64 = 16_384;
+
+/// Their bytes. A connection may bring 256 requests of 8 MiB, and there may be thousands of connections; twice what
+/// proposals may hold is enough for every write that has a place among them and for as many bytes of reads.
+const REQUEST_BYTES_MAX: u64 = 2 * NODE_BYTES_MAX as u64;
+
+/// How long a caller that was refused should pause: some answers of those that wait.
+const OVERLOADED_PAUSE_MS: u32 = 5;
+
+const _: () = assert!(FRAME_BYTES_MAX as u64 <= REQUEST_BYTES_MAX, "the largest request must fit");
+
+/// Counts the requests of clients that are being answered, and refuses those beyond the bounds.
+#[derive(Debug)]
+pub(crate) struct ClientRequests {
+    count: Gauge,
+    bytes: Gauge,
+}
+
+impl ClientRequests {
+    pub(crate) fn new(bounds: &Bounds) -> Self {
+        Self {
+            count: bounds.node_gauge("requests of clients", REQUESTS_MAX),
+            bytes: bounds.node_gauge("bytes of requests of clients", REQUEST_BYTES_MAX),
+        }
+    }
+
+    /// A place for a request of so many bytes until what is returned is dropped.
+    fn take(&self, bytes: usize) -> Result<(Taken<'_>, Taken<'_>), ErrorBody> {
+        let refused = |what: String| {
+            let message = format!("this node answers {what}, which is as much as it does at once; pause and ask again");
+            ErrorBody { retry_after_ms: OVERLOADED_PAUSE_MS, ..ErrorBody::new(ErrorCode::Overloaded, message) }
+        };
+        let count = self.count.take(1).ok_or_else(|| refused(format!("about {REQUESTS_MAX} requests of clients")))?;
+        let bytes = self.bytes.take(bytes as u64);
+        let bytes = bytes.ok_or_else(|| refused(format!("about {REQUEST_BYTES_MAX} bytes of requests of clients")))?;
+        Ok((count, bytes))
+    }
+}
 
 impl<D: Disk, T: Transport> Handler for Node<D, T> {
     async fn handle(self: Arc<Self>, from: Arc<PeerIdentity>, _channel: Channel, request: Bytes) -> Bytes {
@@ -85,6 +127,12 @@ impl<D: Disk, T: Transport> Node<D, T> {
             return Err(ErrorBody::new(ErrorCode::WrongCluster, message));
         }
         let limit = Duration::from_micros(header.remaining_us);
+        // Pings tell whether a node is there, and are answered at once; other nodes come by few connections, which bound
+        // what they can cost, and nobody is served without them.
+        let _place = match from {
+            PeerIdentity::Client(_) if kind != Kind::Ping => Some(self.requests.take(body.len())?),
+            PeerIdentity::Client(_) | PeerIdentity::Node(_) => None,
+        };
         match kind {
             Kind::Raft
             | Kind::Join
@@ -379,5 +427,27 @@ fn check_caller(from: &PeerIdentity, caller: &Caller) -> Result<(), ErrorBody> {
             Err(ErrorBody::new(ErrorCode::Forbidden, message))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_of_clients_are_bounded_by_number_and_bytes() {
+        let bounds = Bounds::default();
+        let requests = ClientRequests::new(&bounds);
+        let large = requests.take(REQUEST_BYTES_MAX as usize).unwrap();
+        let refused = requests.take(1).unwrap_err();
+        assert_eq!((refused.code, refused.retry_after_ms), (ErrorCode::Overloaded, OVERLOADED_PAUSE_MS));
+        assert!(refused.message.contains("bytes"), "{refused}");
+        drop(large);
+        let all: Vec<_> = (0..REQUESTS_MAX).map(|_| requests.take(1).unwrap()).collect();
+        let refused = requests.take(0).unwrap_err();
+        assert!(refused.message.contains("16384 requests"), "{refused}");
+        drop(all);
+        requests.take(1).unwrap();
+        assert!(bounds.table().iter().all(|bounded| bounded.high == bounded.bound), "{:?}", bounds.table());
     }
 }

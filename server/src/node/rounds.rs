@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use stoa_env::{BootTime, Disk, Transport, planted};
+use stoa_env::{BootTime, Bounds, Disk, Gauge, Transport, planted};
 use stoa_protocol::codec::Wire;
+use stoa_protocol::limits::NODES_MAX;
 use stoa_protocol::message::{BarrierAnswer, BarrierRequest, Caller, Kind, encode_request};
 use stoa_protocol::read::ConfirmBy;
 use stoa_protocol::{LogIndex, NodeId, PartitionId};
@@ -25,6 +26,10 @@ pub(super) const ROUND_LIMIT: Duration = Duration::from_millis(300);
 /// Requests that may wait for the next round of a lane; further ones are refused. Each holds a pointer here, and each is a
 /// request that the transport has let in.
 const WAITING_MAX: usize = 4_096;
+
+/// Lanes that there may be: two ways to confirm and two states of doubt for each node. Nobody is refused here, as no other
+/// leader is known.
+const LANES_MAX: usize = 4 * NODES_MAX;
 
 /// Partitions that are asked about together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,9 +55,13 @@ pub(crate) type Confirmed = BTreeMap<PartitionId, LogIndex>;
 type Waiter = oneshot::Sender<Arc<Confirmed>>;
 
 /// The rounds of a node. A lane is here while a round of it is on its way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Rounds {
     lanes: Mutex<BTreeMap<Lane, Next>>,
+    /// Counts the lanes.
+    lanes_counted: Gauge,
+    /// Counts the requests that wait in one.
+    waiting_counted: Gauge,
 }
 
 /// The next round of a lane.
@@ -63,6 +72,15 @@ struct Next {
 }
 
 impl Rounds {
+    /// None is on its way.
+    pub(crate) fn new(bounds: &Bounds) -> Self {
+        Self {
+            lanes: Mutex::default(),
+            lanes_counted: bounds.node_gauge("rounds of confirmation on their way", LANES_MAX as u64),
+            waiting_counted: bounds.gauge("requests that wait for a round of confirmation", WAITING_MAX as u64),
+        }
+    }
+
     /// Puts partitions and a request into the next round of a lane. Whether the caller must begin it, as none is on its way.
     /// A request that finds no room is dropped, and so told.
     fn join(&self, lane: Lane, partitions: impl IntoIterator<Item = PartitionId>, waiter: Option<Waiter>) -> bool {
@@ -70,7 +88,11 @@ impl Rounds {
         let begins = !lanes.contains_key(&lane);
         let next = lanes.entry(lane).or_default();
         next.wanted.extend(partitions);
-        next.waiting.extend(waiter.filter(|_| next.waiting.len() < WAITING_MAX));
+        if next.waiting.len() < WAITING_MAX {
+            next.waiting.extend(waiter);
+        }
+        self.waiting_counted.note_len(next.waiting.len());
+        self.lanes_counted.note_len(lanes.len());
         begins
     }
 
@@ -189,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_round_serves_those_alone_who_came_before_it_began() {
-        let rounds = Rounds::default();
+        let rounds = Rounds::new(&Bounds::default());
         let lane = Lane { leader: NodeId(1), by: ConfirmBy::ReadIndex, in_doubt: false };
         let join = |partition| {
             let (waiter, told) = oneshot::channel();
@@ -213,7 +235,7 @@ mod tests {
 
     #[test]
     fn no_more_wait_than_there_is_room_for() {
-        let rounds = Rounds::default();
+        let rounds = Rounds::new(&Bounds::default());
         let lane = Lane { leader: NodeId(1), by: ConfirmBy::Lease, in_doubt: false };
         let told: Vec<_> = (0..WAITING_MAX + 1)
             .map(|_| {

@@ -25,12 +25,12 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
-use stoa_env::{Channel, Disk, JoinSet, Transport, planted};
+use stoa_env::{Bounds, Channel, Disk, Gauge, JoinSet, Transport, planted};
 use stoa_protocol::codec::{DecodeError, Reader, Wire, get_list, put_list};
+use stoa_protocol::limits::NODES_MAX;
 use stoa_protocol::message::{Caller, Kind, LogHeight, WitnessAnswer, WitnessRequest, encode_request};
 use stoa_protocol::{ErrorCode, NodeId};
 use stoa_raft::CallError;
-use stoa_raft::root::state::NODES_MAX;
 
 use super::identity::write_whole;
 use super::upkeep::each;
@@ -82,8 +82,19 @@ impl Wire for Sightings {
 }
 
 /// What this node has seen of others, and what others know of it.
-#[derive(Debug, Default)]
-pub(crate) struct Witness(Mutex<Known>);
+#[derive(Debug)]
+pub(crate) struct Witness {
+    known: Mutex<Known>,
+    counted: Counted,
+}
+
+/// Counts what is remembered of others.
+#[derive(Debug)]
+struct Counted {
+    nodes: Gauge,
+    directories: Gauge,
+    unknown: Gauge,
+}
 
 #[derive(Debug, Default)]
 struct Known {
@@ -101,17 +112,30 @@ struct Known {
 impl Witness {
     /// What was written down before the last end. A file that is missing or damaged says nothing: those who run say it
     /// again.
-    pub async fn load<D: Disk>(disk: &D) -> Result<Self, NodeError> {
+    pub async fn load<D: Disk>(disk: &D, bounds: &Bounds) -> Result<Self, NodeError> {
         let bytes = match disk.read(Path::new(FILE), FILE_BYTES_MAX).await {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Self::new(BTreeMap::new(), bounds));
+            }
             Err(source) => return Err(NodeError::Io { doing: format!("reading the file {FILE}"), source }),
         };
         let seen = decode(&bytes).unwrap_or_else(|| {
             tracing::warn!("the file {FILE} is damaged; how far other logs had reached is forgotten");
             BTreeMap::new()
         });
-        Ok(Self(Mutex::new(Known { seen, ..Known::default() })))
+        Ok(Self::new(seen, bounds))
+    }
+
+    fn new(seen: BTreeMap<NodeId, Vec<Sighting>>, bounds: &Bounds) -> Self {
+        let counted = Counted {
+            nodes: bounds.node_gauge("witness: nodes that are remembered", NODES_MAX as u64),
+            directories: bounds
+                .gauge("witness: data directories of a node that are remembered", DIRECTORIES_MAX as u64),
+            unknown: bounds.node_gauge("witness: nodes to be asked to vouch", NODES_MAX as u64),
+        };
+        counted.nodes.note_len(seen.len());
+        Self { known: Mutex::new(Known { seen, ..Known::default() }), counted }
     }
 
     /// Refuses a data directory that was found to be an old image of itself at an earlier start.
@@ -124,7 +148,7 @@ impl Witness {
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(|e| e.into_inner())
+        self.known.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     /// A node says how far its log reaches: the greatest height heard of for this directory of it. `current` is the
@@ -148,6 +172,8 @@ impl Witness {
             of.remove(least);
         }
         of.push(Sighting { incarnation: told.incarnation, height: seen });
+        self.counted.directories.note_len(of.len());
+        self.counted.nodes.note_len(known.seen.len());
         known.changed = true;
         if restarted {
             known.told.remove(&from);
@@ -160,6 +186,7 @@ impl Witness {
         let mut known = self.lock();
         if known.unknown.len() < NODES_MAX {
             known.unknown.insert(node);
+            self.counted.unknown.note_len(known.unknown.len());
         }
     }
 }
@@ -331,7 +358,7 @@ mod tests {
 
     #[test]
     fn the_greatest_height_of_each_directory_is_remembered_and_the_known_one_is_not_pushed_out() {
-        let witness = Witness::default();
+        let witness = Witness::new(BTreeMap::new(), &Bounds::default());
         let hear = |request: WitnessRequest| witness.hear(NodeId(3), &request, Some(7));
         assert_eq!(hear(told(7, 2, 100)), LogHeight { segment: 2, offset: 100 });
         assert_eq!(hear(told(7, 1, 900)), LogHeight { segment: 2, offset: 100 }, "an old image of it");
@@ -355,7 +382,7 @@ mod tests {
 
     #[test]
     fn a_node_that_has_started_anew_is_told_again() {
-        let witness = Witness::default();
+        let witness = Witness::new(BTreeMap::new(), &Bounds::default());
         let tell = || witness.lock().told.insert(NodeId(3), LogHeight::default());
         witness.hear(NodeId(3), &told(7, 2, 100), None);
         tell();
@@ -369,7 +396,7 @@ mod tests {
     async fn what_was_written_down_is_found_again_and_no_flipped_bit_passes() {
         let dir = tempfile::tempdir().unwrap();
         let disk = RealDisk::new(dir.path()).unwrap();
-        let witness = Witness::default();
+        let witness = Witness::new(BTreeMap::new(), &Bounds::default());
         for node in 1..=NODES_MAX as u64 + 1 {
             witness.hear(NodeId(node), &told(7, 2, 100), None);
             witness.hear(NodeId(node), &told(8, 2, 100), None);
@@ -378,7 +405,7 @@ mod tests {
         assert_eq!(seen.len(), NODES_MAX, "no more than there are nodes");
         let bytes = encode(&seen);
         write_whole(&disk, FILE, bytes.clone()).await.unwrap();
-        assert_eq!(Witness::load(&disk).await.unwrap().lock().seen, seen);
+        assert_eq!(Witness::load(&disk, &Bounds::default()).await.unwrap().lock().seen, seen);
         let small = encode(&seen.into_iter().take(1).collect());
         for bit in 0..small.len() * 8 {
             let mut copy = small.clone();

@@ -11,9 +11,6 @@ use crate::judges::Broken;
 use crate::plan::Plan;
 use crate::run::{Planted, run};
 
-/// The first seed. The seeds of a bug are this one and those after it.
-const FIRST_SEED: u64 = 1;
-
 /// Hunts all bugs, or the one that is asked for; prints what came of each, and says whether all were caught and no seed
 /// without a bug broke a promise.
 ///
@@ -36,12 +33,12 @@ pub fn hunt(options: &BugsOptions) -> std::io::Result<bool> {
 }
 
 fn hunt_one<'a>(bug: &'a PlantedBug, options: &BugsOptions) -> std::io::Result<Hunted<'a>> {
-    let mut hunted = Hunted::new(bug);
+    let mut hunted = Hunted::new(bug, options.from);
     for nth in 0..options.seeds {
         if hunted.needed.is_some() && (options.quick || nth >= options.rate) {
             break;
         }
-        let seed = FIRST_SEED + nth;
+        let seed = options.from + nth;
         hunted.seeds += 1;
         let (broken, reached) = live(bug, seed, true)?;
         hunted.reached += u64::from(reached);

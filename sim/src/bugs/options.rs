@@ -18,6 +18,9 @@ pub struct BugsOptions {
     /// Runs this bug alone.
     #[arg(long, value_name = "NAME")]
     pub only: Option<String>,
+    /// The first seed.
+    #[arg(long, default_value_t = 1)]
+    pub from: u64,
     /// Within how many seeds each bug must be caught.
     #[arg(long, default_value_t = 200)]
     pub seeds: u64,

@@ -8,7 +8,9 @@ use crate::judges::Broken;
 /// What came of one bug.
 pub struct Hunted<'a> {
     bug: &'a PlantedBug,
-    /// Seeds that were run with it.
+    /// The first seed.
+    from: u64,
+    /// Seeds that were run with it, that one and those after it.
     pub seeds: u64,
     /// Those that came to the line of the bug.
     pub reached: u64,
@@ -24,12 +26,24 @@ pub struct Hunted<'a> {
 
 impl<'a> Hunted<'a> {
     /// Nothing was run yet.
-    pub fn new(bug: &'a PlantedBug) -> Self {
-        Self { bug, seeds: 0, reached: 0, caught: 0, needed: None, others: Vec::new(), clean: Vec::new() }
+    pub fn new(bug: &'a PlantedBug, from: u64) -> Self {
+        Self { bug, from, seeds: 0, reached: 0, caught: 0, needed: None, others: Vec::new(), clean: Vec::new() }
     }
 
     fn is_proof(&self) -> bool {
         self.needed.is_some() && self.clean.is_empty()
+    }
+
+    /// The command that shows again what is wrong with it, if something is: the seeds in which it was not caught, or the
+    /// first one that failed without it.
+    fn replay(&self) -> Option<String> {
+        let (from, seeds) = match self.clean.first() {
+            Some((seed, _)) => (*seed, 1),
+            None if self.needed.is_none() => (self.from, self.seeds),
+            None => return None,
+        };
+        let name = self.bug.name;
+        Some(format!("cargo run --release -p stoa-sim -- bugs --only {name} --from {from} --seeds {seeds}"))
     }
 
     fn line(&self) -> String {
@@ -69,6 +83,7 @@ impl<'a> Report<'a> {
             for (seed, broken) in hunted.clean.iter().take(SHOWN) {
                 println!("  seed {seed} WITHOUT THE BUG, {}: {}", broken.judge, broken.what);
             }
+            hunted.replay().iter().for_each(|command| println!("  replay: {command}"));
         }
         self.all.push(hunted);
     }
@@ -109,6 +124,40 @@ impl Hunted<'_> {
             "seeds_reached": self.reached,
             "others": if self.needed.is_some() { Vec::new() } else { told(&self.others) },
             "clean": told(&self.clean),
+            "replay": self.replay(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::options::BugsOptions;
+    use super::super::table::BUGS;
+    use super::*;
+
+    #[derive(Parser)]
+    struct Asked {
+        #[command(flatten)]
+        options: BugsOptions,
+    }
+
+    fn replayed(hunted: &Hunted<'_>) -> Option<(String, u64, u64)> {
+        let command = hunted.replay()?;
+        let words = command.strip_prefix("cargo run --release -p stoa-sim -- ").expect("as all others are told");
+        let BugsOptions { only, from, seeds, .. } = Asked::try_parse_from(words.split(' ')).expect("it is one").options;
+        Some((only.expect("one bug is named"), from, seeds))
+    }
+
+    #[test]
+    fn a_bug_that_is_not_caught_or_not_needed_comes_with_the_command_that_shows_it_again() {
+        let name = BUGS[0].name.to_owned();
+        let mut hunted = Hunted { seeds: 40, ..Hunted::new(&BUGS[0], 3) };
+        assert_eq!(replayed(&hunted), Some((name.clone(), 3, 40)), "it was not caught");
+        hunted.needed = Some(2);
+        assert_eq!(replayed(&hunted), None);
+        hunted.clean.push((17, Broken { judge: "any", what: "thing".into() }));
+        assert_eq!(replayed(&hunted), Some((name, 17, 1)), "it was not needed");
     }
 }

@@ -7,12 +7,14 @@ use stoa_planted::Bug;
 use super::worlds::{altering_network, lying_disks, replaying_network};
 use super::{PlantedBug, Switch, Way};
 use crate::plan::FaultKind::{
-    self, CrashProcess, CutZone, FailedSync, Hold, Loss, OldDisk, PowerLossOfAll, Spikes, Upgrade,
+    self, Bridge, CrashProcess, CutPair, CutZone, FailedSync, Hold, Loss, OldDisk, PowerLossOfAll, SlowDisk, SlowNode,
+    Spikes, Upgrade,
 };
 use crate::plan::{Least, Moves, Plan, Work};
 use crate::scenarios;
 
 const ABSENT: &str = "absent features keep their values";
+const BOUNDS: &str = "what is bounded stays in its bounds";
 const DIGESTS: &str = "equal digests at equal positions";
 const DURABLE_FIRST: &str = "a promise is durable first";
 const DURABLE_QUORUM: &str = "acknowledged is durable on a quorum";
@@ -119,6 +121,14 @@ pub const BUGS: &[PlantedBug] = &[
     line!(StalenessByLocalClock, "server/src/node/rounds.rs", STALENESS,
         "an age counts from when the leader's answer came, not from when it was asked",
         needs "messages that are late", |plan| short(plan, &[Spikes])),
+    line!(AwaitWithoutBound, "server/src/node/freshness.rs", BOUNDS,
+        "a replica that lags remembers every answer of its leader that it has yet to apply",
+        needs "slow devices", |plan| short(plan, &[SlowDisk])),
+    line!(HedgeWithoutBudget, "client/src/budget.rs", BOUNDS, "hedges are sent that the budget does not have",
+    needs "slow nodes, links that are cut, brisk clients", |plan| {
+        short(plan, &[SlowNode, Bridge, CutPair]);
+        plan.pace = Duration::from_millis(10);
+    }),
     line!(UnknownIsFailed, "client/src/writer.rs", INVENTED, "a write whose outcome nobody knows is told to have failed",
         needs "cut zones, loss", |plan| short(plan, &[CutZone, Loss])),
     line!(TwoReplicasInOneZone, "server/src/node/hosting.rs", ZONES, "a group is formed with two voters in one zone",

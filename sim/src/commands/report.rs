@@ -12,9 +12,10 @@ pub fn summary(outcome: &Outcome) -> String {
         None => "never healed".into(),
     };
     format!(
-        "{:?} simulated; {} rows acknowledged, {} reads of {} rows ({}), {} unavailable; {}; {} messages, {} lost, {} cut, {} doubled; {compared} \
+        "{:?} simulated; {} writes of {} rows acknowledged, {} reads of {} rows ({}), {} unavailable; {}; {} messages, {} lost, {} cut, {} doubled; {compared} \
          comparisons of replicas; {judged:?}; {:?}; faults {strikes:?}; {alive}; trace {} lines, hash {:032x}",
         outcome.simulated,
+        counts.writes,
         counts.acknowledged,
         counts.reads,
         counts.rows_read,

@@ -31,6 +31,7 @@ struct Totals {
     failed: Vec<u64>,
     simulated: Duration,
     cpu: Duration,
+    writes: u64,
     acknowledged: u64,
     reads: u64,
     rows: u64,
@@ -100,6 +101,7 @@ impl Totals {
             self.failed.push(seed);
         }
         self.simulated += outcome.simulated;
+        self.writes += counts.writes;
         self.acknowledged += counts.acknowledged;
         self.reads += counts.reads;
         self.rows += counts.rows_read;
@@ -115,7 +117,7 @@ impl Totals {
         if let Some((_, equal)) = outcome.alive.filter(|(_, equal)| *equal > self.longest) {
             (self.longest, self.longest_seed) = (equal, seed);
         }
-        if counts.acknowledged < LEAST.acknowledged || counts.reads < LEAST.reads {
+        if counts.writes < LEAST.writes || counts.reads < LEAST.reads {
             self.idle.push(seed);
         }
         let mut all_struck = true;
@@ -156,6 +158,7 @@ impl Totals {
             "simulated_s": self.simulated.as_secs_f64(),
             "cpu_s": self.cpu.as_secs_f64(),
             "simulated_s_per_cpu_s": self.speed(),
+            "writes": self.writes,
             "acknowledged": self.acknowledged,
             "reads": self.reads,
             "rows_read": self.rows,
@@ -175,8 +178,8 @@ impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{} runs, {} failed {:?}; {:.0} simulated seconds in {:.1} s of one core ({:.0} a second); {} rows \
-             acknowledged, {} reads of {} rows ({}), {} unavailable; longest until all replicas were equal again: {:?} \
+            "{} runs, {} failed {:?}; {:.0} simulated seconds in {:.1} s of one core ({:.0} a second); {} writes of \
+             {} rows acknowledged, {} reads of {} rows ({}), {} unavailable; longest until all replicas were equal again: {:?} \
              (seed {})",
             self.seeds,
             self.failed.len(),
@@ -184,6 +187,7 @@ impl fmt::Display for Totals {
             self.simulated.as_secs_f64(),
             self.cpu.as_secs_f64(),
             self.speed(),
+            self.writes,
             self.acknowledged,
             self.reads,
             self.rows,
@@ -210,8 +214,8 @@ impl fmt::Display for Totals {
         }
         write!(
             f,
-            "  idle runs (under {} rows acknowledged or {} reads): {} {:?}",
-            LEAST.acknowledged,
+            "  idle runs (under {} writes acknowledged or {} reads): {} {:?}",
+            LEAST.writes,
             LEAST.reads,
             self.idle.len(),
             self.idle

@@ -283,10 +283,10 @@ impl Observer {
         }
     }
 
-    /// A client holds so much of what it bounds.
-    pub fn client_bounds(&self, number: usize, table: &[Bounded]) {
+    /// A node or a client has held so much of what it bounds.
+    pub fn judge_bounds(&self, whose: &str, table: &[Bounded]) {
         let judges = &mut self.lock().judges;
-        let broken = judges.high_water.judge(&format!("client {number}"), table);
+        let broken = judges.high_water.judge(whose, table);
         judges.report("what is bounded stays in its bounds", broken);
     }
 

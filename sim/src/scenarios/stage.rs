@@ -72,6 +72,7 @@ pub(super) fn play(
             Err(why) => Err(why),
         };
         stage.world.machines.iter_mut().for_each(|machine| machine.crash(Crash::Process));
+        stage.world.judge_bounds();
         let mut broken = stage.shared.broken();
         broken.append(&mut stage.world.broken);
         broken.extend(stage.world.observer.take_broken());

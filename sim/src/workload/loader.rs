@@ -187,7 +187,8 @@ async fn run(client: &SimClient, shared: &Shared, load: &mut Load) {
         load_time_us: load.at_us,
     };
     let mut lanes = Lanes::new(client.clone(), load_session_id(&identity), Arc::new(Silent), None);
-    let mut batcher = Batcher::new(&definition, &load.features, set, load.rows_per_batch).expect("the set is its own");
+    let batcher = Batcher::new(&definition, &load.features, set, load.rows_per_batch).expect("the set is its own");
+    let mut batcher = batcher.counted(client.bounds_registry());
     let partition_of = |row: &LoadRow| set.partition_of(partition_hash(&row.key)).map(|partition| partition.id);
     let places: Vec<Option<PartitionId>> = load.rows.iter().map(partition_of).collect();
     // Which rows are in which batch.

@@ -98,6 +98,7 @@ pub struct Shared {
 struct Inner {
     history: History,
     broken: Vec<Broken>,
+    writes: u64,
     rows_read: u64,
     reads: u64,
     unavailable: u64,
@@ -108,7 +109,9 @@ struct Inner {
 /// What clients have done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Rows whose write was acknowledged.
+    /// Write calls that were acknowledged: batches, each of the rows of one partition. Those of loads do not count.
+    pub writes: u64,
+    /// Rows in them.
     pub acknowledged: u64,
     /// Multi-gets that gave at least one row.
     pub reads: u64,
@@ -128,6 +131,7 @@ impl Shared {
         let inner = Inner {
             history,
             broken: Vec::new(),
+            writes: 0,
             rows_read: 0,
             reads: 0,
             unavailable: 0,
@@ -150,8 +154,9 @@ impl Shared {
     /// What was done so far.
     pub fn counts(&self) -> Counts {
         let inner = self.lock();
-        let Inner { history, rows_read, reads, unavailable, levels, extra, .. } = &*inner;
+        let Inner { history, writes, rows_read, reads, unavailable, levels, extra, .. } = &*inner;
         Counts {
+            writes: *writes,
             acknowledged: history.acknowledged() - extra.loaded_rows,
             reads: *reads,
             rows_read: *rows_read,
@@ -284,10 +289,11 @@ impl Worker {
 
     fn settle(&mut self, result: &BatchResult, numbers: &[u64]) -> bool {
         let mut inner = self.shared.lock();
-        let Inner { history, broken, extra, .. } = &mut *inner;
+        let Inner { history, broken, writes, extra, .. } = &mut *inner;
         let rows: Vec<u64> = result.rows.iter().map(|&row| numbers[row as usize]).collect();
         match &result.result {
             Ok(answer) => {
+                *writes += 1;
                 self.shared.trace.note(format_args!("wrote c{} {rows:?} at {}", self.number, answer.index));
                 for (place, &number) in rows.iter().enumerate() {
                     let older = answer.older.contains(&(place as u32));

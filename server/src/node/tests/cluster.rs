@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use stoa_env::{Channel, Handler, OsEntropy, Peer, PeerIdentity, RealClock, RealDisk, Transport, TransportError};
+use stoa_env::{
+    Bounds, Channel, Handler, OsEntropy, Peer, PeerIdentity, RealClock, RealDisk, Transport, TransportError,
+};
 use stoa_protocol::frame::decode_frame;
 use stoa_protocol::message::Kind;
 use stoa_protocol::{ClusterId, NodeId, PartitionId};
@@ -229,6 +231,7 @@ impl Cluster {
             transport: MemoryTransport { net: self.net.clone(), me: node },
             clock: Arc::new(RealClock),
             entropy: Arc::new(OsEntropy),
+            bounds: Bounds::default(),
         };
         let started = Node::start(options, world).await?;
         self.net.lock().nodes.insert(addr(node), Arc::downgrade(&started));
