@@ -38,8 +38,12 @@ impl<D: Disk, T: Transport> Node<D, T> {
         let Some(root) = self.root_replica() else {
             return Err(ErrorBody::new(ErrorCode::NotLeader, "this node has no replica of the root group"));
         };
-        if !planted!(ProposeUngated) {
-            self.state().check_version(&command)?;
+        if self.state().check_version(&command).is_err() && !planted!(ProposeUngated) {
+            // This node's copy may be old, or not the leader's: what the group has committed decides.
+            let applied = root.barrier(limit).await?;
+            root.wait_applied(applied, limit).await?;
+            let asked = command.clone();
+            root.ask_machine(move |machine| machine.state().check_version(&asked)).await??;
         }
         let command = command.to_bytes();
         // A committed command that cannot be read halts every replica: what goes beyond a limit of its form stops here.
