@@ -139,6 +139,16 @@ pub struct Taken<'a> {
     held: u64,
 }
 
+impl Taken<'_> {
+    /// Takes `more` besides, if there is room for it; whether it was.
+    #[must_use = "what was not taken is not there"]
+    pub fn grow(&mut self, more: u64) -> bool {
+        let Some(mut taken) = self.gauge.take(more) else { return false };
+        self.held += std::mem::take(&mut taken.held);
+        true
+    }
+}
+
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
         self.gauge.sub(self.held);
@@ -184,7 +194,10 @@ mod tests {
         let second = gauge.take(1);
         assert!(second.is_some() && gauge.take(1).is_none());
         drop(first);
-        assert!(gauge.take(3).is_some(), "what was refused has been given back");
+        let mut third = gauge.take(1).expect("what was refused has been given back");
+        assert!(!third.grow(3) && third.grow(2) && gauge.take(1).is_none(), "with the second there are four");
+        drop(third);
+        assert!(gauge.take(3).is_some(), "all of it has been given back");
         assert_eq!(bounds.table(), [Bounded { name: "requests", bound: 4, high: 4 }]);
     }
 }

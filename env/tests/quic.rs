@@ -583,6 +583,35 @@ async fn answers_that_nobody_reads_are_dropped_in_time() {
 }
 
 #[tokio::test]
+async fn requests_that_one_client_sends_slowly_are_bounded_with_those_of_all_others() {
+    let ca = Ca::new("one");
+    let small = QuicOptions {
+        frame_bytes_max: 1 << 20,
+        client_request_bytes_max: 1 << 20,
+        request_within: Duration::from_secs(1),
+        ..QuicOptions::default()
+    };
+    let bounds = small.bounds.clone();
+    let node = node_with(&ca, 1, any_port(), small).unwrap();
+    let (cert, key) = ca.issue(&Leaf::client("loris"));
+    let (_endpoint, connection) = raw_connection(&ca, &cert, &key, node.peer.addr).await;
+    let (mut send, _recv) = connection.open_bi().await.unwrap();
+    send.write_all(&vec![b'e'; (1 << 20) - 1]).await.unwrap();
+    let held = || bounds.table().iter().any(|b| b.name.ends_with("that are read") && b.high + 1 == b.bound);
+    eventually("all of it is read", async || held().then_some(())).await;
+    let anna = client(ca.client("anna"));
+    let large = vec![b'e'; 100_000];
+    let outcome = ask(&anna, node.peer, large.clone()).await;
+    assert!(
+        matches!(&outcome, Err(TransportError::NotSent { reason, .. }) if reason.contains("as many bytes")),
+        "{outcome:?}"
+    );
+    assert_eq!(ask(&anna, node.peer, "e").await.unwrap(), "e", "a small one is read all the same");
+    assert_eq!(node.handler.handled.load(Ordering::SeqCst), 1, "what was refused was not handled");
+    eventually("there is room again", async || ask(&anna, node.peer, large.clone()).await.ok()).await;
+}
+
+#[tokio::test]
 async fn answers_that_one_client_does_not_read_are_bounded_with_those_of_all_others() {
     let ca = Ca::new("one");
     let small = QuicOptions {
@@ -653,6 +682,7 @@ async fn what_the_transport_bounds_is_counted_under_its_names() {
     let wanted = [
         ("transport: bytes of answers that a connection has not taken", 1 << 20),
         ("transport: bytes of answers that clients have not taken", 1 << 20),
+        ("transport: bytes of large requests of clients that are read", 1 << 20),
         ("transport: handshakes", 1),
         ("transport: inbound connections", 1),
         ("transport: inbound connections of clients", 1),

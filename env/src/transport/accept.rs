@@ -21,7 +21,7 @@ use super::limits::{
     ANSWER_BYTES_MAX, ChannelLimits, HANDSHAKES_MAX, HANDSHAKES_UNPROVEN_MAX, LARGE_REQUESTS_MAX, QuicOptions,
 };
 use super::outcome::CloseCode;
-use super::stream::{Places, ResetCode, WholeError, read_whole};
+use super::stream::{LargeRequests, Places, ResetCode, WholeError, read_whole};
 use super::tls::channel_of;
 use super::{Channel, Handler, PeerIdentity};
 use crate::task::JoinSet;
@@ -36,6 +36,10 @@ pub(super) async fn accept<H: Handler>(endpoint: Endpoint, handler: Arc<H>, opti
             connections: gauge("transport: inbound connections", options.inbound_connections_max),
             clients: gauge("transport: inbound connections of clients", options.inbound_clients_max),
             handshakes: gauge("transport: handshakes", HANDSHAKES_MAX),
+            client_requests: gauge(
+                "transport: bytes of large requests of clients that are read",
+                options.client_request_bytes_max,
+            ),
             client_answers: gauge(
                 "transport: bytes of answers that clients have not taken",
                 options.client_answer_bytes_max,
@@ -76,6 +80,7 @@ struct Counted {
     connections: Gauge,
     clients: Gauge,
     handshakes: Gauge,
+    client_requests: Gauge,
     client_answers: Gauge,
 }
 
@@ -204,11 +209,17 @@ impl<H: Handler> Acceptor<H> {
 
     async fn request(self: Arc<Self>, line: Arc<Line>, mut reply: Reply, mut recv: RecvStream) {
         let limit = self.options.frame_bytes_max;
-        let read = read_whole(&mut recv, limit, Some(&line.large_requests));
+        let counted = Some(&self.counted.client_requests).filter(|_| line.channel == Channel::Client);
+        let large = LargeRequests { places: &line.large_requests, bytes: counted };
+        let read = read_whole(&mut recv, limit, Some(large));
         let request = match tokio::time::timeout(self.options.request_within, read).await {
             Ok(Ok(request)) => request,
             Ok(Err(WholeError::Read(_))) => return, // the caller or its connection is gone
             Ok(Err(WholeError::TooLarge(_))) => return reply.refuse(&mut recv, ResetCode::RequestTooLarge),
+            Ok(Err(WholeError::TooMany)) => {
+                tracing::warn!(from = ?line.from, "refused a request: too many bytes of requests are being read");
+                return reply.refuse(&mut recv, ResetCode::RequestsTooMany);
+            }
             Err(_) => return reply.refuse(&mut recv, ResetCode::RequestTooSlow),
         };
         drop(recv);

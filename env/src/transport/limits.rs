@@ -22,7 +22,8 @@ pub(super) const STREAM_WINDOW: u32 = 256 << 10;
 pub(super) const STREAMS_UNVERIFIED: u32 = 16;
 
 /// A request up to this size is read as it comes. One that grows beyond must hold one of [`LARGE_REQUESTS_MAX`] places
-/// of its connection, so that a connection costs `streams_max` x 64 KiB + 8 x 16 MiB while it sends, whatever it does.
+/// of its connection, so that a connection costs `streams_max` x 64 KiB + 8 x 16 MiB while it sends, whatever it does; and
+/// those of all clients together have [`QuicOptions::client_request_bytes_max`].
 pub(super) const SMALL_REQUEST_BYTES: usize = 64 << 10;
 
 /// Requests over [`SMALL_REQUEST_BYTES`] that are read at a time on one connection; others wait in order, held back by
@@ -124,6 +125,9 @@ pub struct QuicOptions {
     pub inbound_connections_max: usize,
     /// Inbound connections of clients; 3,584, so that clients cannot keep out nodes. More are closed.
     pub inbound_clients_max: usize,
+    /// Bytes of requests over 64 KiB on [`Channel::Client`] that are being read, over all connections; 1 GiB, that of eight
+    /// connections that use all of their places. Beyond, the stream of whoever sends more is reset.
+    pub client_request_bytes_max: usize,
     /// Bytes of answers on [`Channel::Client`] that wait for peers to read them, over all connections; 1 GiB, that of eight
     /// connections that read nothing. Further answers are dropped and their streams reset.
     pub client_answer_bytes_max: usize,
@@ -153,6 +157,7 @@ impl QuicOptions {
             reply_within: Duration::from_secs(10),
             inbound_connections_max: 4096,
             inbound_clients_max: 3584,
+            client_request_bytes_max: 8 * LARGE_REQUESTS_MAX * FRAME_BYTES_MAX,
             client_answer_bytes_max: 8 * ANSWER_BYTES_MAX,
             outbound_connections_max: 4096,
             socket_buffer_bytes: 4 << 20,
@@ -166,6 +171,7 @@ impl QuicOptions {
         assert!(self.keep_alive * 2 < self.idle_max, "two pings must fit into the idle time");
         assert!(self.idle_max <= Duration::from_secs(600), "a dead peer must be noticed");
         assert!(self.inbound_clients_max <= self.inbound_connections_max, "clients are among the inbound connections");
+        assert!(self.client_request_bytes_max >= self.frame_bytes_max, "the largest request must fit");
         assert!(self.client_answer_bytes_max >= self.frame_bytes_max, "the largest answer must fit");
         assert!(self.outbound_connections_max > 0, "a transport without connections sends nothing");
         assert!(self.udp_payload_bytes_max >= 1200, "QUIC needs payloads of 1,200 bytes");

@@ -240,6 +240,7 @@ impl QuicTransport {
         let answer = match read_whole(&mut call.recv, limit, None).await {
             Ok(answer) => answer,
             Err(WholeError::TooLarge(bytes)) => return Err(TransportError::TooLarge { addr, bytes, limit }),
+            Err(WholeError::TooMany) => unreachable!("answers are not counted together"),
             Err(WholeError::Read(ReadError::Reset(code))) => return Err(reset(addr, code, sent, limit)),
             Err(WholeError::Read(ReadError::ConnectionLost(error))) => return Err(lost(addr, &error)),
             Err(WholeError::Read(error)) => unreachable!("the stream is ours, read in order and not 0-RTT: {error}"),

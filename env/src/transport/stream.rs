@@ -5,7 +5,7 @@ use bytes::Bytes;
 use quinn::{ReadError, RecvStream, VarInt};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::{Bounds, Gauge, Hold};
+use crate::{Bounds, Gauge, Hold, Taken};
 
 use super::limits::SMALL_REQUEST_BYTES;
 
@@ -26,6 +26,8 @@ pub(super) enum ResetCode {
     ReaderTooSlow,
     /// The handler took longer than it may.
     HandlerTooSlow,
+    /// The server reads as many bytes of requests as it may, of all clients together. The request was not handled.
+    RequestsTooMany,
     /// A code of a later version.
     Unknown(u64),
 }
@@ -41,6 +43,7 @@ impl ResetCode {
             Self::RequestTooSlow => 4,
             Self::ReaderTooSlow => 5,
             Self::HandlerTooSlow => 6,
+            Self::RequestsTooMany => 7,
             Self::Unknown(code) => code,
         };
         VarInt::from_u64(code).unwrap_or(VarInt::MAX)
@@ -57,6 +60,7 @@ impl ResetCode {
             4 => Self::RequestTooSlow,
             5 => Self::ReaderTooSlow,
             6 => Self::HandlerTooSlow,
+            7 => Self::RequestsTooMany,
             _ => Self::Unknown(code),
         }
     }
@@ -71,6 +75,7 @@ impl ResetCode {
             Self::RequestTooSlow => "the request did not arrive whole in the peer's time limit".to_owned(),
             Self::ReaderTooSlow => "answers were not read fast enough, so the peer dropped this one".to_owned(),
             Self::HandlerTooSlow => "the peer gave up its own work on the answer".to_owned(),
+            Self::RequestsTooMany => "the peer reads as many bytes of requests as it may; send it again".to_owned(),
             Self::Unknown(code) => format!("the peer reset the stream with the unknown code {code}"),
         }
     }
@@ -109,6 +114,8 @@ impl Places {
 pub(super) enum WholeError {
     /// More than the limit has arrived: this many bytes so far.
     TooLarge(usize),
+    /// As many bytes as may be are being read of all together.
+    TooMany,
     /// The stream or its connection ended.
     Read(ReadError),
 }
@@ -116,22 +123,44 @@ pub(super) enum WholeError {
 /// Chunks (packets' contents) that are taken from the connection under one lock: an answer of 20 KB needs 14.
 const CHUNKS_MAX: usize = 32;
 
+/// What requests over [`SMALL_REQUEST_BYTES`] must have before they are read on.
+#[derive(Clone, Copy)]
+pub(super) struct LargeRequests<'a> {
+    /// One of these places of their connection; they wait for it.
+    pub(super) places: &'a Places,
+    /// Their bytes of these, on which there is no waiting.
+    pub(super) bytes: Option<&'a Gauge>,
+}
+
 /// Reads the stream to its end, `limit` bytes at the most. The bytes are copied as they arrive: a chunk keeps a whole
 /// packet alive, which a peer that sends byte by byte would turn into a thousand times its size. Beyond
-/// [`SMALL_REQUEST_BYTES`] reading goes on only with a permit of `large`, if one is given.
+/// [`SMALL_REQUEST_BYTES`] reading goes on only with what `large` asks for, if it is given.
 pub(super) async fn read_whole(
     stream: &mut RecvStream,
     limit: usize,
-    large: Option<&Places>,
+    large: Option<LargeRequests<'_>>,
 ) -> Result<Bytes, WholeError> {
     let mut whole: Vec<u8> = Vec::new();
     let mut permit: Option<PlacesHeld<'_>> = None;
+    let mut counted: Option<Taken<'_>> = None;
     let mut chunks: [Bytes; CHUNKS_MAX] = Default::default();
     while let Some(count) = stream.read_chunks(&mut chunks).await.map_err(WholeError::Read)? {
         let arrived: usize = chunks[..count].iter().map(Bytes::len).sum();
         let total = whole.len() + arrived;
         if total > limit {
             return Err(WholeError::TooLarge(total));
+        }
+        if let Some(LargeRequests { bytes: Some(bytes), .. }) = large.filter(|_| total > SMALL_REQUEST_BYTES) {
+            let fits = match &mut counted {
+                Some(counted) => counted.grow(arrived as u64),
+                None => {
+                    counted = bytes.take(total as u64);
+                    counted.is_some()
+                }
+            };
+            if !fits {
+                return Err(WholeError::TooMany);
+            }
         }
         whole.reserve(arrived);
         for chunk in &mut chunks[..count] {
@@ -141,12 +170,12 @@ pub(super) async fn read_whole(
         if total > SMALL_REQUEST_BYTES && permit.is_none() {
             // The permit's holder has a flow-control window of its own, so it can always finish: no deadlock.
             permit = match large {
-                Some(places) => Some(places.take().await),
+                Some(large) => Some(large.places.take().await),
                 None => None,
             };
         }
     }
-    drop(permit);
+    drop((counted, permit));
     Ok(Bytes::from(whole))
 }
 
@@ -164,6 +193,7 @@ mod tests {
             ResetCode::RequestTooSlow,
             ResetCode::ReaderTooSlow,
             ResetCode::HandlerTooSlow,
+            ResetCode::RequestsTooMany,
             ResetCode::Unknown(200),
         ] {
             assert_eq!(ResetCode::decode(code.encode()), code);
