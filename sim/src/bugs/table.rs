@@ -17,6 +17,7 @@ const DURABLE_QUORUM: &str = "acknowledged is durable on a quorum";
 const HALF_ROW: &str = "no half row";
 const INVENTED: &str = "no invented value";
 const LINEARIZABLE: &str = "strong reads are linearizable";
+const LOST_ROW: &str = "no acknowledged row lost";
 const NEWEST: &str = "the newest event time wins";
 const OLD_DISK: &str = "an old disk answers for nothing";
 const OWN_WRITES: &str = "own writes are read";
@@ -57,7 +58,7 @@ pub const BUGS: &[PlantedBug] = &[
         name: "AckBeforeFsyncLost",
         what: "the same, seen by clients alone",
         place: "raft/src/wal/writer.rs",
-        judge: LINEARIZABLE,
+        judge: LOST_ROW,
         switch: Switch::Line(Bug::AckBeforeFsync),
         way: Way::Swarm { needs: "power losses of all machines", shape: |plan| short(plan, &[PowerLossOfAll]) },
     },
