@@ -6,7 +6,9 @@ use stoa_planted::Bug;
 
 use super::worlds::{altering_network, lying_disks, replaying_network};
 use super::{PlantedBug, Switch, Way};
-use crate::plan::FaultKind::{self, CrashProcess, CutZone, FailedSync, Hold, Loss, OldDisk, PowerLossOfAll, Spikes};
+use crate::plan::FaultKind::{
+    self, CrashProcess, CutZone, FailedSync, Hold, Loss, OldDisk, PowerLossOfAll, RotInSnapshot, Spikes,
+};
 use crate::plan::{Least, Moves, Plan, Work};
 use crate::scenarios;
 
@@ -23,6 +25,7 @@ const OLD_DISK: &str = "an old disk answers for nothing";
 const OWN_WRITES: &str = "own writes are read";
 const PURGED: &str = "what is purged is in a snapshot";
 const REPLICA_ID: &str = "a replica id is one replica";
+const ROT_IN_SNAPSHOT: &str = "rot in a snapshot is found";
 const STALENESS: &str = "no staler than said";
 const ZONES: &str = "a voter in each of three zones";
 
@@ -92,6 +95,12 @@ pub const BUGS: &[PlantedBug] = &[
         needs "nothing", |plan| short(plan, &[])),
     line!(ApplyOutOfOrder, "raft/src/state_machine.rs", DIGESTS, "followers apply two entries in the wrong order",
         needs "followers that lag", |plan| short(plan, &[Hold])),
+    line!(BelieveRottenSnapshot, "raft/src/state_machine.rs", ROT_IN_SNAPSHOT,
+        "a replica whose snapshot cannot be read goes on from its end, with nothing",
+    needs "rot in snapshots", |plan| {
+        short(plan, &[RotInSnapshot]);
+        plan.chaos = Duration::from_secs(25);
+    }),
     line!(OlderEventWins, "store/src/group_writer.rs", NEWEST, "an event overwrites a newer one",
         needs "nothing", |plan| short(plan, &[])),
     line!(TornRow, "store/src/group_writer.rs", HALF_ROW, "an update writes the first of its values alone",
