@@ -33,6 +33,8 @@ pub enum Bug {
     SnapshotWithoutTail,
     /// The log is purged beyond the snapshot.
     PurgePastSnapshot,
+    /// A replica whose snapshot cannot be read goes on from its end, with nothing.
+    BelieveRottenSnapshot,
     /// An event overwrites a newer one.
     OlderEventWins,
     /// A row is published before all of its values are written.

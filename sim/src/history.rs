@@ -113,7 +113,7 @@ pub enum Demand {
     Any,
     /// At least as new as what this client has had acknowledged.
     OwnWrites,
-    /// All that was ever acknowledged: the audit at the end.
+    /// All that was ever acknowledged: the audits after all is healed.
     All,
 }
 

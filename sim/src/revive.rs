@@ -1,13 +1,17 @@
-//! Liveness: when all is healed, within a short time every partition has a leader, takes a write and serves reads from
-//! every zone, and all replicas are equal, those of the root group and the copies of its state among them.
+//! Liveness: when all is healed, within a short time every partition has a leader, serves strong reads, takes a write
+//! and serves reads from every zone, and all replicas are equal, those of the root group and the copies of its state
+//! among them.
+//!
+//! The strong reads come first, and are an audit: what is written afterwards is newer, and would hide what was lost.
 
 use std::time::Duration;
 
+use stoa_client::{ConfirmBy, ReadLevel};
 use tokio::time::Instant;
 
 use crate::history::Demand;
-use crate::run::POLL;
-use crate::workload::{Shared, Worker};
+use crate::run::{AUDIT_ROWS, POLL};
+use crate::workload::{CALL_LIMIT, Shared, Worker};
 use crate::world::{SimClient, World, ZONES, now};
 
 /// All of it must be so within this time after all is healed.
@@ -22,6 +26,7 @@ pub(crate) async fn revive(
     healed: Instant,
 ) -> Result<(Duration, Duration), String> {
     let mut prober = Worker::open(clients.len(), &clients[0], shared, &world.plan).await?;
+    audit(world, shared, &mut prober, healed).await?;
     let keys: Vec<i64> = (0..world.plan.keys).collect();
     // All keys lie in all partitions together; a call fails if one of them takes no write, or gives no row.
     while !prober.write_keys(&keys).await {
@@ -45,6 +50,19 @@ pub(crate) async fn revive(
     world.compare();
     in_time(healed, || "all is well, and too late".into())?;
     Ok((writable, now() - healed))
+}
+
+/// Reads every key that was ever written, loads' among them, by strong reads: no replica has to be equal to another yet
+/// for that.
+async fn audit(world: &mut World, shared: &Shared, prober: &mut Worker, healed: Instant) -> Result<(), String> {
+    let level = ReadLevel::Linearizable { by: ConfirmBy::ReadIndex };
+    for some in shared.keys_written().chunks(AUDIT_ROWS) {
+        while !prober.read_at(some, Demand::All, level, CALL_LIMIT).await {
+            in_time(healed, || format!("not every partition serves strong reads: {}", world.leadership()))?;
+            world.pass(POLL).await;
+        }
+    }
+    Ok(())
 }
 
 fn in_time(healed: Instant, what: impl FnOnce() -> String) -> Result<(), String> {

@@ -3,8 +3,9 @@
 //! 1. The plan is drawn and printed; one thread, paused time, tokio's own choices seeded.
 //! 2. The cluster forms and learns the catalog.
 //! 3. Clients work, faults strike, judges look at every row that is read and at every replica.
-//! 4. All is healed. Within [`crate::revive::LIVENESS_LIMIT`] every partition must have a leader, take a write
-//!    and serve reads from every zone, and all replicas must be equal, those of the root group, too.
+//! 4. All is healed. Within [`crate::revive::LIVENESS_LIMIT`] every partition must have a leader, serve strong reads,
+//!    take a write and serve reads from every zone, and all replicas must be equal, those of the root group, too. The
+//!    strong reads are of every key, before anything is written: each holds what was acknowledged last.
 //! 5. The audit: every key, read from every zone, holds what was acknowledged last.
 
 use std::collections::BTreeMap;
@@ -37,8 +38,8 @@ use crate::world::{SimClient, World, now};
 
 /// Within this time a cluster without faults is formed and knows its catalog.
 pub(crate) const FORM_LIMIT: Duration = Duration::from_secs(30);
-/// Keys that are asked for at once in the audit.
-const AUDIT_ROWS: usize = 256;
+/// Keys that are asked for at once in an audit.
+pub(crate) const AUDIT_ROWS: usize = 256;
 pub(crate) const POLL: Duration = Duration::from_millis(50);
 
 /// What came of a run.

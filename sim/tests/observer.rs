@@ -166,3 +166,38 @@ fn what_the_reader_takes_for_durable_is_what_a_loss_of_power_leaves() {
     }
     assert!(compared > 400, "{compared}");
 }
+
+/// A log of one group whose second of four synced entries has rotted, as the reader and the log itself find it.
+async fn rotten_in_the_middle(forget: bool) -> (bool, bool) {
+    let disk = SimDisk::new();
+    let (wal, _) = open(&disk).await;
+    let mut places = Vec::new();
+    for index in 1..=4 {
+        let segment = disk.paths().into_iter().max().unwrap();
+        places.push((segment.clone(), disk.bytes(&segment).len()));
+        wal.append(1, vec![(index, entry(1, 100))], |_| {}).unwrap();
+        wal.save_vote(2, vote(index)).await.unwrap();
+    }
+    if forget {
+        wal.forget(1).await.unwrap();
+    }
+    // A later frame attests what comes before it.
+    wal.save_vote(2, vote(9)).await.unwrap();
+    drop(wal);
+    disk.kill();
+    let mut log = DiskLog::default();
+    log.refresh(&disk, &mut |_, _| {});
+    assert!(!log.is_damaged(), "nothing is");
+    let (segment, at) = &places[1];
+    disk.flip(segment, at + 150, 3);
+    disk.kill();
+    log.refresh(&disk, &mut |_, _| {});
+    let (_, recovered) = open(&disk.copy()).await;
+    (log.is_damaged(), !recovered.suspect.is_empty() || recovered.unattributed.is_some())
+}
+
+#[tokio::test(start_paused = true)]
+async fn rot_between_sound_frames_is_seen_and_not_counted_once_its_group_is_no_more() {
+    assert_eq!(rotten_in_the_middle(false).await, (true, true));
+    assert_eq!(rotten_in_the_middle(true).await, (false, false));
+}

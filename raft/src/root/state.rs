@@ -68,7 +68,8 @@ pub struct RootState {
 impl Wire for RootState {
     fn put(&self, out: &mut Vec<u8>) {
         // A program of an earlier version reads the format that it knows for as long as the cluster has it.
-        let has_moves = self.cluster_version >= MOVES_VERSION;
+        let moved = !(self.moves.is_empty() && self.retired.is_empty() && self.root_gone.is_empty());
+        let has_moves = moved || self.cluster_version >= MOVES_VERSION;
         (if has_moves { FORMAT } else { FORMAT_WITHOUT_MOVES }).put(out);
         self.map.put(out);
         self.cluster_version.put(out);

@@ -7,8 +7,8 @@ use stoa_planted::Bug;
 use super::worlds::{altering_network, lying_disks, replaying_network};
 use super::{PlantedBug, Switch, Way};
 use crate::plan::FaultKind::{
-    self, Bridge, CrashProcess, CutPair, CutZone, FailedSync, Hold, Loss, OldDisk, PowerLossOfAll, SlowDisk, SlowNode,
-    Spikes, Upgrade,
+    self, Bridge, CrashProcess, CutPair, CutZone, FailedSync, Hold, Loss, OldDisk, PowerLossOfAll, RotInSnapshot,
+    SlowDisk, SlowNode, Spikes, Upgrade,
 };
 use crate::plan::{Least, Moves, Plan, Work};
 use crate::scenarios;
@@ -21,11 +21,13 @@ const DURABLE_QUORUM: &str = "acknowledged is durable on a quorum";
 const HALF_ROW: &str = "no half row";
 const INVENTED: &str = "no invented value";
 const LINEARIZABLE: &str = "strong reads are linearizable";
+const LOST_ROW: &str = "no acknowledged row lost";
 const NEWEST: &str = "the newest event time wins";
 const OLD_DISK: &str = "an old disk answers for nothing";
 const OWN_WRITES: &str = "own writes are read";
 const PURGED: &str = "what is purged is in a snapshot";
 const REPLICA_ID: &str = "a replica id is one replica";
+const ROT_IN_SNAPSHOT: &str = "rot in a snapshot is found";
 const STALENESS: &str = "no staler than said";
 const VERSIONS: &str = "versions interoperate";
 const ZONES: &str = "a voter in each of three zones";
@@ -62,7 +64,7 @@ pub const BUGS: &[PlantedBug] = &[
         name: "AckBeforeFsyncLost",
         what: "the same, seen by clients alone",
         place: "raft/src/wal/writer.rs",
-        judge: LINEARIZABLE,
+        judge: LOST_ROW,
         switch: Switch::Line(Bug::AckBeforeFsync),
         way: Way::Swarm { needs: "power losses of all machines", shape: |plan| short(plan, &[PowerLossOfAll]) },
     },
@@ -96,6 +98,12 @@ pub const BUGS: &[PlantedBug] = &[
         needs "nothing", |plan| short(plan, &[])),
     line!(ApplyOutOfOrder, "raft/src/state_machine.rs", DIGESTS, "followers apply two entries in the wrong order",
         needs "followers that lag", |plan| short(plan, &[Hold])),
+    line!(BelieveRottenSnapshot, "raft/src/state_machine.rs", ROT_IN_SNAPSHOT,
+        "a replica whose snapshot cannot be read goes on from its end, with nothing",
+    needs "rot in snapshots", |plan| {
+        short(plan, &[RotInSnapshot]);
+        plan.chaos = Duration::from_secs(25);
+    }),
     line!(OlderEventWins, "store/src/group_writer.rs", NEWEST, "an event overwrites a newer one",
         needs "nothing", |plan| short(plan, &[])),
     line!(TornRow, "store/src/group_writer.rs", HALF_ROW, "an update writes the first of its values alone",

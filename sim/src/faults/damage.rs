@@ -3,16 +3,19 @@
 //! the first was replaced may lose rows, and nobody could blame it. What the node cannot use is given up: the machine gets
 //! an empty disk, and an operator has its replicas built anew.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
+
+use stoa_protocol::{PartitionId, ROOT_PARTITION};
 
 use super::lost_disk::{may_damage, rebuild};
 use super::{FaultKind, Step};
 use crate::chance::Chance;
 use crate::judges::{Broken, rot_found};
 use crate::machine::Crash;
+use crate::observe::snapshots::{self, Rot};
 use crate::world::World;
 
 /// An operator's look at a machine after it has started.
@@ -23,6 +26,8 @@ const SECTOR: usize = 512;
 /// Bytes at the end of a segment that later frames may not have attested as durable yet. Damage there looks like a torn
 /// tail, which is not the fault that is meant.
 const UNATTESTED: usize = 16 << 10;
+/// One bit in so many flips in the file that says whose snapshots these are.
+const WHOSE: u64 = 8;
 /// Votes and positions of all groups stand in the first bytes of a segment.
 const HEAD: usize = 512;
 
@@ -47,11 +52,16 @@ pub fn rot_in_vote(world: &mut World, _: FaultKind, chance: &Chance, lasts: Dura
 pub fn rot_in_snapshot(world: &mut World, _: FaultKind, chance: &Chance, lasts: Duration) -> Option<Vec<Step>> {
     strike(world, chance, lasts, |disk, chance| {
         let files: Vec<PathBuf> = disk.paths().into_iter().filter(|path| path.starts_with("snapshots")).collect();
-        let sound: Vec<&PathBuf> = files.iter().filter(|path| disk.synced_bytes(path) > 0).collect();
-        if sound.is_empty() {
+        let sound = |path: &&PathBuf| disk.synced_bytes(path) > 0;
+        let of_snapshots: Vec<&PathBuf> = files.iter().filter(|path| is_of_snapshot(path)).filter(sound).collect();
+        // The file that says whose they are is there from the first moment on; snapshots come later, and are meant.
+        if of_snapshots.is_empty() {
             return None;
         }
-        let path = *chance.pick(&sound);
+        let path = match chance.below(WHOSE) {
+            0 => *chance.pick(&files.iter().filter(|path| path.ends_with("replica")).filter(sound).collect::<Vec<_>>()),
+            _ => *chance.pick(&of_snapshots),
+        };
         let at = chance.below(disk.synced_bytes(path) as u64) as usize;
         disk.flip(path, at, chance.below(8) as u8);
         Some(format!("a bit of {} at {at}", path.display()))
@@ -134,22 +144,27 @@ fn strike(
 /// After a time a process starts on what is left, and a while later an operator looks whether it can use it.
 fn found_and_mended(at: usize, lasts: Duration) -> Vec<Step> {
     let started = Rc::new(Cell::new(0));
-    let life = started.clone();
+    let rotten: Rc<RefCell<Vec<Rot>>> = Rc::default();
+    let (life, rot) = (started.clone(), rotten.clone());
     let restart = move |world: &mut World| {
         world.machines[at].crash(Crash::Process);
+        rot.replace(snapshots::damaged(&world.machines[at].disk));
         world.machines[at].start();
         life.set(world.machines[at].life());
     };
     let look = move |world: &mut World| {
         let (id, well) = (world.machines[at].id(), is_well(world, at));
-        // One that has only just started again has not looked at everything yet. One that has written down what it found may
-        // be well after a while: what was damaged has been replaced, or has moved away.
-        let told = world.machines[at].disk.paths().iter().any(|path| path == Path::new("damage"));
-        if world.machines[at].life() == started.get()
-            && !told
-            && let Some(what) = rot_found::judge(id, well, world.observer.is_damaged(id))
-        {
-            world.broken.push(Broken { judge: "rot in a log is found", what });
+        // One that has only just started again has not looked at everything yet.
+        if world.machines[at].life() == started.get() {
+            // One that has written down what it found may be well after a while: what was damaged has been replaced, or has
+            // moved away.
+            let told = world.machines[at].disk.paths().iter().any(|path| path == Path::new("damage"));
+            let log = rot_found::judge(id, well && !told, world.observer.is_damaged(id));
+            world.broken.extend(log.map(|what| Broken { judge: "rot in a log is found", what }));
+            for rot in rotten.take() {
+                let what = rot_found::judge_files(id, &rot, running(world, at, rot.group));
+                world.broken.extend(what.map(|what| Broken { judge: "rot in a snapshot is found", what }));
+            }
         }
         if !well {
             rebuild(world, at);
@@ -163,11 +178,27 @@ fn is_well(world: &World, at: usize) -> bool {
     world.machines[at].node().is_some_and(|node| node.status().replicas.iter().all(|r| r.trouble.is_empty()))
 }
 
+/// The replica of a group that runs on a machine and is in no trouble.
+fn running(world: &World, at: usize, group: u64) -> Option<u64> {
+    let node = world.machines[at].node()?;
+    if group == ROOT_PARTITION.0 {
+        return node.root_replica().filter(|root| root.trouble().is_none()).map(|root| root.id().0);
+    }
+    let hosted = node.hosted(PartitionId(group))?;
+    hosted.replica.trouble().is_none().then(|| hosted.replica.id().0)
+}
+
 /// The newest segment of a log, and how much of it is durable.
 fn log_end(disk: &crate::disk::SimDisk) -> Option<(PathBuf, usize)> {
     let newest = disk.paths().into_iter().filter(|path| is_segment(path)).max()?;
     let bytes = disk.synced_bytes(&newest);
     Some((newest, bytes))
+}
+
+/// Whether it is a file of a whole snapshot: what is in the making, or on its way out, has a name that begins with a word.
+fn is_of_snapshot(path: &Path) -> bool {
+    let name = path.iter().nth(2).and_then(|name| name.to_str());
+    path.iter().count() == 4 && name.is_some_and(|name| name.starts_with(|first: char| first.is_ascii_digit()))
 }
 
 fn is_segment(path: &Path) -> bool {

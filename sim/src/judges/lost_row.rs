@@ -1,9 +1,9 @@
-//! No acknowledged row lost: when all is over, each key holds the winner among the acknowledged writes, or one that
-//! beats it and whose outcome nobody knows.
+//! No acknowledged row lost: when all is healed, before anybody writes again, and once more when all is over, each key
+//! holds the winner among the acknowledged writes, or one that beats it and whose outcome nobody knows.
 
 use crate::history::{Demand, Event, History, Known, Seen, Write};
 
-/// Judges the audit.
+/// Judges an audit.
 pub fn judge(history: &History, seen: &Seen) -> Option<String> {
     if seen.demand != Demand::All {
         return None;

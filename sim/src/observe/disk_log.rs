@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::frames::{self, Frame, LogId, Members, Said, Vote};
+use super::frames::{self, Frame, LogId, Members, Owner, Said, Vote};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::disk::SimDisk;
@@ -165,7 +165,10 @@ struct Segment {
     /// How many of its first bytes are attested as durable: by its name, by any frame in it, or by the next segment.
     attested: u64,
     frames: Vec<Frame>,
+    /// Whether its header, or its end, is damaged.
     damaged: bool,
+    /// Where something else that was durable is no sound frame, and whose it was.
+    rot: Vec<(usize, Owner)>,
 }
 
 impl DiskLog {
@@ -240,8 +243,8 @@ impl DiskLog {
             return self.replay(see);
         }
         for (id, from) in appended {
+            self.damaged |= self.is_rotten(id, &BTreeMap::new());
             let segment = &self.segments[&id];
-            self.damaged |= segment.damaged;
             for frame in &segment.frames[from..] {
                 take(&mut self.groups, &mut self.seen, frame, id, false, see);
             }
@@ -258,6 +261,18 @@ impl DiskLog {
         let frames = self.segments.iter().flat_map(|(id, segment)| segment.frames.iter().map(|frame| (*id, frame)));
         let forgets = frames.filter(|(_, frame)| frame.said == Said::Forget);
         forgets.map(|(id, frame)| (frame.group, (id, frame.offset))).collect()
+    }
+
+    /// Whether a segment is damaged in what still counts: not in a frame that said nothing of any group, or of one that is no
+    /// more since.
+    fn is_rotten(&self, id: u64, forgotten: &BTreeMap<u64, (u64, usize)>) -> bool {
+        let segment = &self.segments[&id];
+        let counts = |(offset, owner): &(usize, Owner)| match owner {
+            Owner::Unknown => true,
+            Owner::Nobody => false,
+            Owner::Group(group) => forgotten.get(group).is_none_or(|at| *at < (id, *offset)),
+        };
+        segment.damaged || segment.rot.iter().any(counts)
     }
 
     /// Takes all frames from the first one on: segments that a later one replaces are left out, and what a later one says
@@ -296,7 +311,7 @@ impl DiskLog {
             }
             before = id;
         }
-        self.damaged |= chain.iter().any(|id| self.segments[id].damaged);
+        self.damaged |= chain.iter().any(|id| self.is_rotten(*id, &forgotten));
         self.groups.values_mut().for_each(|group| group.suspect |= self.damaged);
     }
 }
@@ -343,7 +358,7 @@ impl Segment {
         };
         // A name is durable after the beginning of its file.
         let damaged = salt == 0;
-        Self { file, read: 0, salt, previous, previous_valid, attested, frames: Vec::new(), damaged }
+        Self { file, read: 0, salt, previous, previous_valid, attested, frames: Vec::new(), damaged, rot: Vec::new() }
     }
 
     /// Reads on where the last reading ended; the place of the first new frame. `sealed` is how much of it the next
@@ -352,8 +367,12 @@ impl Segment {
         let from = self.frames.len();
         self.attested = self.attested.max(sealed);
         while self.read < bytes.len() {
-            let next = frames::read(bytes, id, self.read, self.salt).or_else(|| self.after_damage(bytes, id));
-            let Some(frame) = next else { break };
+            let sound = frames::read(bytes, id, self.read, self.salt);
+            let rotten = sound.is_none();
+            let Some(frame) = sound.or_else(|| self.after_damage(bytes, id)) else { break };
+            if rotten {
+                self.rot.push((self.read, frames::owner(bytes, id, self.read, self.salt)));
+            }
             self.read = frame.end;
             self.frames.push(frame);
         }

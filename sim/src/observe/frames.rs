@@ -7,6 +7,9 @@ const MAGIC: &[u8; 4] = b"SWAL";
 const HEADER_BYTES: usize = 80;
 const CRC_AT: usize = 72;
 const HARD_STATE_FIXED: usize = 64;
+/// Kinds.
+const SEGMENT: u8 = 1;
+const MARK: u8 = 9;
 
 /// A term and an index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,6 +99,17 @@ pub enum Said {
     Mark,
 }
 
+/// Whose a damaged frame is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// Its header is damaged, too.
+    Unknown,
+    /// It said nothing of any group.
+    Nobody,
+    /// A group.
+    Group(u64),
+}
+
 /// One frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
@@ -115,20 +129,32 @@ pub struct Frame {
     pub end: usize,
 }
 
-/// The frame at `offset`, if a whole and sound one stands there.
-pub fn read(file: &[u8], segment: u64, offset: usize, salt: u32) -> Option<Frame> {
+/// The header at `offset`, if a sound one stands there.
+fn header(file: &[u8], segment: u64, offset: usize, salt: u32) -> Option<&[u8]> {
     let header = file.get(offset..offset.checked_add(HEADER_BYTES)?)?;
     let kind = header[4];
-    let payload_len = u32_at(header, 8)? as usize;
     let placed = u64_at(header, 16)? == segment && u64_at(header, 24)? == offset as u64;
     if header[..4] != MAGIC[..] || !placed {
         return None;
     }
-    let mut hasher = crc32fast::Hasher::new_with_initial(if kind == 1 { 0 } else { salt });
+    let mut hasher = crc32fast::Hasher::new_with_initial(if kind == SEGMENT { 0 } else { salt });
     hasher.update(&header[..CRC_AT]);
-    if hasher.finalize() != u32_at(header, CRC_AT)? {
-        return None;
+    (hasher.finalize() == u32_at(header, CRC_AT)?).then_some(header)
+}
+
+/// Whose frame begins at `offset`, as far as a sound header says it: a group, or nobody if its kind says nothing of any.
+pub fn owner(file: &[u8], segment: u64, offset: usize, salt: u32) -> Owner {
+    match header(file, segment, offset, salt) {
+        Some(header) if header[4] == MARK => Owner::Nobody,
+        Some(header) if header[4] != SEGMENT => u64_at(header, 32).map_or(Owner::Unknown, Owner::Group),
+        _ => Owner::Unknown,
     }
+}
+
+/// The frame at `offset`, if a whole and sound one stands there.
+pub fn read(file: &[u8], segment: u64, offset: usize, salt: u32) -> Option<Frame> {
+    let header = header(file, segment, offset, salt)?;
+    let (kind, payload_len) = (header[4], u32_at(header, 8)? as usize);
     let start = offset + HEADER_BYTES;
     let end = start.checked_add(payload_len.next_multiple_of(8))?;
     let payload = file.get(start..end)?.get(..payload_len)?;
@@ -143,7 +169,7 @@ pub fn read(file: &[u8], segment: u64, offset: usize, salt: u32) -> Option<Frame
 
 fn said(kind: u8, index: u64, payload: &[u8]) -> Option<Said> {
     Some(match kind {
-        1 => {
+        SEGMENT => {
             let mut hasher = crc32fast::Hasher::new();
             hasher.update(payload.get(8..32)?); // cluster u128, node u64
             Said::Segment {
@@ -167,7 +193,7 @@ fn said(kind: u8, index: u64, payload: &[u8]) -> Option<Said> {
         6 => Said::Truncate((!payload.is_empty()).then_some(index)),
         7 => Said::Purge(log_id(payload)?),
         8 => Said::Forget,
-        9 => Said::Mark,
+        MARK => Said::Mark,
         _ => return None,
     })
 }

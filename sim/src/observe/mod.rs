@@ -6,6 +6,7 @@
 
 pub mod disk_log;
 pub mod frames;
+pub mod snapshots;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};

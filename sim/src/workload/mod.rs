@@ -75,7 +75,8 @@ const NAME: &str = "shop/row@1";
 const EVENT_SPAN_US: u64 = 2_000_000;
 /// One write in so many is of an event that happened long before.
 const OLD_EVENTS: u64 = 10;
-const CALL_LIMIT: Duration = Duration::from_secs(2);
+/// How long a client waits that is not hasty.
+pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(2);
 /// Where something strikes, clients differ in how long they wait for a read, and for a write, in milliseconds: few wait
 /// for as long as an election takes.
 const READ_PATIENCE_MS: [u64; 6] = [50, 50, 150, 150, 500, 2_000];
@@ -149,6 +150,11 @@ impl Shared {
     /// What was not kept so far.
     pub fn broken(&self) -> Vec<Broken> {
         self.lock().broken.clone()
+    }
+
+    /// Every key that was ever written, or was to be.
+    pub fn keys_written(&self) -> Vec<i64> {
+        self.lock().history.keys()
     }
 
     /// What was done so far.
