@@ -65,6 +65,14 @@ pub enum Bug {
     BelieveOldDisk,
     /// A command is proposed before every node speaks its version.
     ProposeUngated,
+    /// A group that grows keeps its schema version.
+    GrowUnderOneVersion,
+    /// A group's features are exchanged for others under its name.
+    ExchangeFeatures,
+    /// A load ends without the last batch of the last partition.
+    DropLastBatch,
+    /// A load that goes on takes the first batch that its session lacks for written.
+    SkipBatchOnResume,
     /// A write whose outcome nobody knows is told to have failed.
     UnknownIsFailed,
 }

@@ -15,12 +15,15 @@ use crate::scenarios;
 
 const ABSENT: &str = "absent features keep their values";
 const BOUNDS: &str = "what is bounded stays in its bounds";
+const CATALOG: &str = "the catalog is what was defined";
+const CATALOG_GROWS: &str = "what a node has of the catalog only grows";
 const DIGESTS: &str = "equal digests at equal positions";
 const DURABLE_FIRST: &str = "a promise is durable first";
 const DURABLE_QUORUM: &str = "acknowledged is durable on a quorum";
 const HALF_ROW: &str = "no half row";
 const INVENTED: &str = "no invented value";
 const LINEARIZABLE: &str = "strong reads are linearizable";
+const LOADS: &str = "a load says what is loaded";
 const LOST_ROW: &str = "no acknowledged row lost";
 const NEWEST: &str = "the newest event time wins";
 const OLD_DISK: &str = "an old disk answers for nothing";
@@ -150,6 +153,27 @@ pub const BUGS: &[PlantedBug] = &[
         plan.nodes = 6;
         plan.moves = Moves::Between;
         plan.chaos = Duration::from_secs(25);
+    }),
+    line!(GrowUnderOneVersion, "raft/src/root/catalog.rs", CATALOG_GROWS, "a group that grows keeps its schema version",
+    needs "catalog changes", |plan| {
+        short(plan, &[]);
+        plan.work.definitions = true;
+    }),
+    line!(ExchangeFeatures, "raft/src/root/catalog.rs", CATALOG, "a group's features are exchanged for others under its name",
+    needs "catalog changes", |plan| {
+        short(plan, &[]);
+        plan.work.definitions = true;
+    }),
+    line!(DropLastBatch, "server/src/load/batcher.rs", LOADS, "a load ends without the last batch of the last partition",
+    needs "loads", |plan| {
+        short(plan, &[]);
+        plan.work.loads = true;
+    }),
+    line!(SkipBatchOnResume, "server/src/load/lanes.rs", LOST_ROW,
+        "a load that goes on takes the first batch that its session lacks for written",
+    needs "loads", |plan| {
+        short(plan, &[]);
+        plan.work.loads = true;
     }),
     line!(BelieveOldDisk, "server/src/node/witness.rs", OLD_DISK,
         "a data directory that is an old image of itself is believed",
