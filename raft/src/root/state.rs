@@ -194,9 +194,22 @@ impl RootState {
             );
             return refuse(ErrorCode::WrongVersion, message);
         }
-        self.put_node(&join.node, (join.version_min, join.version_max))?;
+        let versions = (join.version_min, join.version_max);
+        if self.has_other_data(&join.node) && self.spoken_by(join.node.id) != Some(versions) {
+            // It is refused for its data as soon as it asks again. But the program that runs there is the one that speaks for
+            // the node from now on: if that did not count, nobody could raise the cluster to where such nodes are replaced.
+            self.versions.iter_mut().filter(|(id, _)| *id == join.node.id).for_each(|(_, spoken)| *spoken = versions);
+            return Ok(());
+        }
+        self.put_node(&join.node, versions)?;
         self.settle_root();
         Ok(())
+    }
+
+    /// Whether the node is known with another data directory.
+    fn has_other_data(&self, node: &NodeInfo) -> bool {
+        let known = self.map.node(node.id).map(|known| known.incarnation);
+        known.is_some_and(|known| ![node.incarnation, NO_INCARNATION].contains(&known))
     }
 
     fn put_node(&mut self, node: &NodeInfo, versions: (u32, u32)) -> Result<(), ErrorBody> {
@@ -207,10 +220,11 @@ impl RootState {
             let message = format!("{} is the address of node {}", node.addr, other.id);
             return refuse(ErrorCode::Conflict, message);
         }
+        let has_other_data = self.has_other_data(node);
         match self.map.nodes.binary_search_by_key(&node.id, |n| n.id) {
             Ok(at) => {
                 let known = &mut self.map.nodes[at];
-                if ![node.incarnation, NO_INCARNATION].contains(&known.incarnation) {
+                if has_other_data {
                     let message = format!(
                         "node {} is known with the data directory {:016x}, and this one is {:016x}: a node whose data is \
                          gone does not come back as itself; bring its data directory back, or have it built anew \

@@ -1,10 +1,11 @@
 //! Clusters of programs of several versions.
 
-use stoa_protocol::message::{PlacementRequest, ReplaceReplica};
+use stoa_protocol::message::{PlacementRequest, ReplaceNode, ReplaceReplica};
 use stoa_protocol::{ErrorCode, NodeId, ReplicaId};
 use stoa_raft::root::state::{FIRST_VERSION, MOVES_VERSION, SPOKEN_VERSIONS};
 
 use super::cluster::{Cluster, TestNode, end_of, until};
+use super::hosting::refusal;
 use crate::node::{NODE_CALL_LIMIT, NodeError, NodeOptions};
 
 /// A node as a program starts it that speaks up to this version.
@@ -60,4 +61,37 @@ async fn a_cluster_is_raised_once_every_node_speaks_the_next_version_and_not_low
     let other = start(&mut cluster, 4, FIRST_VERSION).await.unwrap();
     let why = end_of(&other).await;
     assert!(why.contains("version 2") && why.contains("speaks"), "{why}");
+}
+
+#[tokio::test]
+async fn a_node_whose_data_is_gone_speaks_for_itself_so_that_it_can_be_replaced() {
+    let mut cluster = Cluster::new(1, 3);
+    for node in 1..=3 {
+        start(&mut cluster, node, FIRST_VERSION).await.unwrap();
+    }
+    cluster.settle().await;
+    let lost = cluster.node(2).info().incarnation;
+    cluster.wipe(2).await;
+    for node in [1, 3] {
+        restart(&mut cluster, node, MOVES_VERSION).await;
+    }
+    let node = start(&mut cluster, 2, FIRST_VERSION).await.unwrap();
+    until("it is refused", || !refusal(&node).is_empty()).await;
+    let asked = || PlacementRequest::Node(ReplaceNode { node: NodeId(2), incarnation: lost });
+    let refused = cluster.root_leader().await.place(asked(), NODE_CALL_LIMIT).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::WrongVersion);
+    assert!(refused.message.contains("2 (up to 1)"), "{}", refused.message);
+
+    drop(node);
+    cluster.stop(2).await;
+    let node = start(&mut cluster, 2, MOVES_VERSION).await.unwrap();
+    until("the cluster is raised", || cluster.node(1).state().cluster_version == MOVES_VERSION).await;
+    until("it is refused", || !refusal(&node).is_empty()).await;
+    cluster.root_leader().await.place(asked(), NODE_CALL_LIMIT).await.unwrap();
+    until("it is built anew", || {
+        let state = node.state();
+        state.map.node(NodeId(2)) == Some(node.info()) && state.moves.is_empty() && refusal(&node).is_empty()
+    })
+    .await;
+    cluster.settle().await;
 }
