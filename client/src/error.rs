@@ -78,6 +78,9 @@ impl CallError {
             Self::Refused { error, .. } => return error.clone(),
             Self::WrongCluster { .. } => ErrorCode::WrongCluster,
             Self::TooLarge { .. } | Self::Transport(TransportError::TooLarge { .. }) => ErrorCode::TooLarge,
+            Self::Transport(TransportError::NoRoom { .. } | TransportError::AnswerDropped { .. }) => {
+                ErrorCode::Overloaded
+            }
             Self::Transport(_) | Self::Frame { .. } | Self::Unfit { .. } => ErrorCode::NoQuorum,
         };
         ErrorBody::new(code, self.to_string())
@@ -86,10 +89,16 @@ impl CallError {
     /// Whether the node may have acted on the request all the same.
     pub fn leaves_outcome_open(&self) -> bool {
         match self {
-            Self::Transport(TransportError::NotSent { .. } | TransportError::Untrusted { .. }) => false,
-            Self::Transport(TransportError::Broken { .. } | TransportError::TimedOut { .. }) => true,
-            // The answer may have been the one that was too large.
-            Self::Transport(TransportError::TooLarge { .. }) => true,
+            Self::Transport(
+                TransportError::NotSent { .. } | TransportError::Untrusted { .. } | TransportError::NoRoom { .. },
+            ) => false,
+            // Of what was too large: it may have been the answer.
+            Self::Transport(
+                TransportError::Broken { .. }
+                | TransportError::TimedOut { .. }
+                | TransportError::AnswerDropped { .. }
+                | TransportError::TooLarge { .. },
+            ) => true,
             Self::Frame { .. } | Self::Unfit { .. } => true,
             Self::Refused { error, .. } => crate::retry::leaves_outcome_open(error.code),
             Self::WrongCluster { .. } | Self::TooLarge { .. } => false,

@@ -279,7 +279,10 @@ impl<T: Transport> Shared<T> {
 pub(crate) fn peer_failure(error: &CallError) -> Option<PeerFailure> {
     match error {
         CallError::Transport(TransportError::TimedOut { .. }) => Some(PeerFailure::Silent),
-        CallError::Transport(TransportError::TooLarge { .. }) | CallError::TooLarge { .. } => None,
+        CallError::Transport(
+            TransportError::TooLarge { .. } | TransportError::NoRoom { .. } | TransportError::AnswerDropped { .. },
+        )
+        | CallError::TooLarge { .. } => None,
         CallError::Transport(_) => Some(PeerFailure::Connection),
         CallError::Frame { .. } | CallError::Unfit { .. } => Some(PeerFailure::Garbled),
         CallError::Refused { .. } | CallError::WrongCluster { .. } => None,

@@ -89,18 +89,13 @@ impl Gauge {
         Hold { gauge: self.clone(), held: more }
     }
 
-    /// As [`hold`](Self::hold), if there is room for so much; else nothing is counted. Two that come at once may both be
-    /// refused where one of them would have had room.
+    /// As [`hold`](Self::hold), if there is room for so much; else nothing is counted.
     #[must_use = "what is taken is given back when this is dropped"]
     pub fn take(&self, more: u64) -> Option<Taken<'_>> {
-        let now = self.now.fetch_add(more, Ordering::Relaxed).saturating_add(more);
-        // From here on it is given back, whatever comes of it.
-        let taken = Taken { gauge: self, held: more };
-        if now > self.mark.bound {
-            return None;
-        }
-        self.note(now);
-        Some(taken)
+        let fits = |now: u64| now.checked_add(more).filter(|then| *then <= self.mark.bound);
+        let before = self.now.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
+        self.note(before + more);
+        Some(Taken { gauge: self, held: more })
     }
 
     /// Counts `more`, until it is [given back](Self::sub).

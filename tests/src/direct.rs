@@ -44,7 +44,9 @@ impl DirectError {
         use ErrorCode::{DeadlineExceeded, Halted, LogFailed, OutcomeUnknown};
         match self {
             Self::Refused(error) => !matches!(error.code, OutcomeUnknown | DeadlineExceeded | Halted | LogFailed),
-            Self::Transport(TransportError::NotSent { .. } | TransportError::Untrusted { .. }) => true,
+            Self::Transport(
+                TransportError::NotSent { .. } | TransportError::Untrusted { .. } | TransportError::NoRoom { .. },
+            ) => true,
             Self::Transport(_) | Self::Unfit(_) => false,
         }
     }

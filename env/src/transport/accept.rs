@@ -209,7 +209,7 @@ impl<H: Handler> Acceptor<H> {
 
     async fn request(self: Arc<Self>, line: Arc<Line>, mut reply: Reply, mut recv: RecvStream) {
         let limit = self.options.frame_bytes_max;
-        let counted = Some(&self.counted.client_requests).filter(|_| line.channel == Channel::Client);
+        let counted = Some(&self.counted.client_requests).filter(|_| line.is_clients());
         let large = LargeRequests { places: &line.large_requests, bytes: counted };
         let read = read_whole(&mut recv, limit, Some(large));
         let request = match tokio::time::timeout(self.options.request_within, read).await {
@@ -240,16 +240,17 @@ impl<H: Handler> Acceptor<H> {
             tracing::warn!(from = ?line.from, channel = ?line.channel, "dropped an answer: the peer reads too slowly");
             return reply.reset(ResetCode::ReaderTooSlow);
         };
-        // What nodes tell each other is bounded by their connections, which are few, and must not wait for clients.
-        let _bytes_of_all = match line.channel {
-            Channel::Client => match self.counted.client_answers.take(u64::from(bytes)) {
+        // What nodes tell each other is bounded by their connections, which are few, and must not wait for clients, on the
+        // channel that they share no more than on others.
+        let _bytes_of_all = match line.is_clients() {
+            true => match self.counted.client_answers.take(u64::from(bytes)) {
                 None => {
                     tracing::warn!(from = ?line.from, "dropped an answer: clients read too slowly, all together");
                     return reply.reset(ResetCode::ReaderTooSlow);
                 }
                 taken => taken,
             },
-            Channel::Liveness | Channel::Append | Channel::Snapshot => None,
+            false => None,
         };
         if tokio::time::timeout(self.options.reply_within, reply.send(answer)).await.is_err() {
             tracing::warn!(from = ?line.from, channel = ?line.channel, "dropped an answer: nobody took it in time");
@@ -264,6 +265,12 @@ struct Line {
     channel: Channel,
     large_requests: Places,
     answer_bytes: Places,
+}
+
+impl Line {
+    fn is_clients(&self) -> bool {
+        matches!(*self.from, PeerIdentity::Client(_))
+    }
 }
 
 /// The answering half of a stream. quinn finishes a stream that is dropped, which would look like a whole, empty

@@ -125,10 +125,10 @@ pub struct QuicOptions {
     pub inbound_connections_max: usize,
     /// Inbound connections of clients; 3,584, so that clients cannot keep out nodes. More are closed.
     pub inbound_clients_max: usize,
-    /// Bytes of requests over 64 KiB on [`Channel::Client`] that are being read, over all connections; 1 GiB, that of eight
+    /// Bytes of requests of clients over 64 KiB that are being read, over all connections; 1 GiB, that of eight
     /// connections that use all of their places. Beyond, the stream of whoever sends more is reset.
     pub client_request_bytes_max: usize,
-    /// Bytes of answers on [`Channel::Client`] that wait for peers to read them, over all connections; 1 GiB, that of eight
+    /// Bytes of answers to clients that wait to be read, over all connections; 1 GiB, that of eight
     /// connections that read nothing. Further answers are dropped and their streams reset.
     pub client_answer_bytes_max: usize,
     /// Outbound connections; 4,096. Beyond, the one that was used least recently is closed.

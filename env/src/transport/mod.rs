@@ -83,6 +83,22 @@ pub enum TransportError {
         /// What went wrong.
         reason: String,
     },
+    /// The peer lives and has no room for the request: nobody has begun to work on it.
+    #[error("{addr} has no room for the request: {reason}")]
+    NoRoom {
+        /// Where the peer listens.
+        addr: SocketAddr,
+        /// What there is too much of.
+        reason: String,
+    },
+    /// The peer lives, has worked on the request, and has dropped its answer, as it has no room for answers that wait.
+    #[error("{addr} dropped its answer: {reason}")]
+    AnswerDropped {
+        /// Where the peer listens.
+        addr: SocketAddr,
+        /// What there is too much of.
+        reason: String,
+    },
     /// No answer came within the call's time limit.
     #[error("no answer from {addr} within {limit:?}")]
     TimedOut {

@@ -86,7 +86,8 @@ pub(super) fn reset(addr: SocketAddr, code: VarInt, sent: usize, limit: usize) -
         ResetCode::RequestTooLarge => TransportError::TooLarge { addr, bytes: sent, limit },
         ResetCode::AnswerTooLarge(bytes) => TransportError::TooLarge { addr, bytes, limit },
         // It was not read whole, so nobody has begun to work on it.
-        ResetCode::RequestsTooMany => TransportError::NotSent { addr, reason: ResetCode::RequestsTooMany.reason() },
+        code @ ResetCode::RequestsTooMany => TransportError::NoRoom { addr, reason: code.reason() },
+        code @ ResetCode::ReaderTooSlow => TransportError::AnswerDropped { addr, reason: code.reason() },
         code => TransportError::Broken { addr, reason: code.reason() },
     }
 }

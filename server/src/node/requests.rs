@@ -34,34 +34,56 @@ const REQUEST_BYTES_MAX: u64 = 2 * NODE_BYTES_MAX as u64;
 /// How long a caller that was refused should pause: some answers of those that wait.
 const OVERLOADED_PAUSE_MS: u32 = 5;
 
+/// Requests of clients that wait until this node's copy of the catalog is as new as what they have heard of. A client may
+/// claim to have heard of anything; those that wait for what never comes must not take the places of reads and writes.
+const BEHIND_MAX: u64 = 1_024;
+
+/// Their bytes: such a request names a view or a group.
+const BEHIND_BYTES_MAX: u64 = FRAME_BYTES_MAX as u64;
+
 const _: () = assert!(FRAME_BYTES_MAX as u64 <= REQUEST_BYTES_MAX, "the largest request must fit");
 
 /// Counts the requests of clients that are being answered, and refuses those beyond the bounds.
 #[derive(Debug)]
 pub(crate) struct ClientRequests {
-    count: Gauge,
-    bytes: Gauge,
+    answered: (Gauge, Gauge),
+    behind: (Gauge, Gauge),
 }
 
 impl ClientRequests {
     pub(crate) fn new(bounds: &Bounds) -> Self {
+        let gauge = |name, bound| bounds.node_gauge(name, bound);
         Self {
-            count: bounds.node_gauge("requests of clients", REQUESTS_MAX),
-            bytes: bounds.node_gauge("bytes of requests of clients", REQUEST_BYTES_MAX),
+            answered: (
+                gauge("requests of clients", REQUESTS_MAX),
+                gauge("bytes of requests of clients", REQUEST_BYTES_MAX),
+            ),
+            behind: (
+                gauge("requests of clients that wait for the catalog", BEHIND_MAX),
+                gauge("bytes of requests of clients that wait for the catalog", BEHIND_BYTES_MAX),
+            ),
         }
     }
 
     /// A place for a request of so many bytes until what is returned is dropped.
     fn take(&self, bytes: usize) -> Result<(Taken<'_>, Taken<'_>), ErrorBody> {
-        let refused = |what: String| {
-            let message = format!("this node answers {what}, which is as much as it does at once; pause and ask again");
-            ErrorBody { retry_after_ms: OVERLOADED_PAUSE_MS, ..ErrorBody::new(ErrorCode::Overloaded, message) }
-        };
-        let count = self.count.take(1).ok_or_else(|| refused(format!("about {REQUESTS_MAX} requests of clients")))?;
-        let bytes = self.bytes.take(bytes as u64);
-        let bytes = bytes.ok_or_else(|| refused(format!("about {REQUEST_BYTES_MAX} bytes of requests of clients")))?;
-        Ok((count, bytes))
+        both(&self.answered, bytes, "requests of clients that it answers")
     }
+
+    /// A place for one that waits for the catalog.
+    fn take_behind(&self, bytes: usize) -> Result<(Taken<'_>, Taken<'_>), ErrorBody> {
+        both(&self.behind, bytes, "requests of clients that wait for its copy of the catalog")
+    }
+}
+
+fn both<'g>((count, sum): &'g (Gauge, Gauge), bytes: usize, what: &str) -> Result<(Taken<'g>, Taken<'g>), ErrorBody> {
+    let refused = |what: String| {
+        let message = format!("this node has {what}, which is as much as it takes at once; pause and ask again");
+        ErrorBody { retry_after_ms: OVERLOADED_PAUSE_MS, ..ErrorBody::new(ErrorCode::Overloaded, message) }
+    };
+    let taken = count.take(1).ok_or_else(|| refused(format!("{} {what}", count.bound_and_high().0)))?;
+    let bytes = sum.take(bytes as u64).ok_or_else(|| refused(format!("{} bytes of {what}", sum.bound_and_high().0)))?;
+    Ok((taken, bytes))
 }
 
 impl<D: Disk, T: Transport> Handler for Node<D, T> {
@@ -129,10 +151,13 @@ impl<D: Disk, T: Transport> Node<D, T> {
         let limit = Duration::from_micros(header.remaining_us);
         // Pings tell whether a node is there, and are answered at once; other nodes come by few connections, which bound
         // what they can cost, and nobody is served without them.
-        let _place = match from {
-            PeerIdentity::Client(_) if kind != Kind::Ping => Some(self.requests.take(body.len())?),
-            PeerIdentity::Client(_) | PeerIdentity::Node(_) => None,
-        };
+        let counted = matches!(from, PeerIdentity::Client(_)) && kind != Kind::Ping;
+        let asks_catalog = matches!(kind, Kind::Map | Kind::View | Kind::Group);
+        if asks_catalog && self.map_version() < header.map_version {
+            let _place = counted.then(|| self.requests.take_behind(body.len())).transpose()?;
+            self.wait_version(header.map_version, limit).await?;
+        }
+        let _place = counted.then(|| self.requests.take(body.len())).transpose()?;
         match kind {
             Kind::Raft
             | Kind::Join
@@ -149,10 +174,6 @@ impl<D: Disk, T: Transport> Node<D, T> {
                     ));
                 };
                 self.answer_node(*id, kind, body, limit).await
-            }
-            Kind::Map | Kind::View | Kind::Group => {
-                self.wait_version(header.map_version, limit).await?;
-                self.answer_client(from, kind, body, limit).await
             }
             _ => self.answer_client(from, kind, body, limit).await,
         }
@@ -446,7 +467,11 @@ mod tests {
         let all: Vec<_> = (0..REQUESTS_MAX).map(|_| requests.take(1).unwrap()).collect();
         let refused = requests.take(0).unwrap_err();
         assert!(refused.message.contains("16384 requests"), "{refused}");
-        drop(all);
+        let behind: Vec<_> = (1..BEHIND_MAX).map(|_| requests.take_behind(1).unwrap()).collect();
+        let rest = requests.take_behind((BEHIND_BYTES_MAX - BEHIND_MAX + 1) as usize).unwrap();
+        let refused = requests.take_behind(0).unwrap_err();
+        assert!(refused.message.contains("1024 requests of clients that wait"), "{refused}");
+        drop((all, behind, rest));
         requests.take(1).unwrap();
         assert!(bounds.table().iter().all(|bounded| bounded.high == bounded.bound), "{:?}", bounds.table());
     }

@@ -27,9 +27,9 @@ pub struct Committed {
 }
 
 impl Committed {
-    /// The log of node `node` is `durable`, and it knows from a leader of the term of `upto` that this is committed.
+    /// The log of node `node` is `durable`, and it knows from the leader that it follows that this is committed.
     pub fn judge(&mut self, node: u64, group: u64, upto: LogId, durable: &GroupLog) -> Option<String> {
-        self.judge_by(node, group, upto, upto.term, durable)
+        self.judge_by(node, group, upto, durable.committed_by(upto.term), durable)
     }
 
     /// The same for what a leader of term `by` has said.

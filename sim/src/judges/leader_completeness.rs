@@ -27,3 +27,24 @@ pub fn judge(node: u64, group: u64, term: u64, durable: &GroupLog, committed: &C
         )
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::disk_log::Held;
+    use crate::observe::frames::LogId;
+
+    #[test]
+    fn an_entry_counts_from_the_term_in_which_it_was_committed() {
+        let entries = |upto: u64| (1..=upto).map(|index| (index, Held::new(5, index))).collect();
+        let follower = |led| GroupLog { entries: entries(3), led, ..GroupLog::default() };
+        let elected = |led, term| {
+            let mut committed = Committed::default();
+            assert_eq!(committed.judge(1, 7, LogId { term: 5, index: 3 }, &follower(led)), None);
+            judge(2, 7, term, &GroupLog { entries: entries(2), ..GroupLog::default() }, &committed)
+        };
+        assert_eq!(elected(Some(7), 6), None, "a leader of term 7 committed what one of term 5 had left");
+        assert!(elected(Some(7), 8).is_some());
+        assert!(elected(Some(5), 6).is_some(), "it was heard of in term 5");
+    }
+}

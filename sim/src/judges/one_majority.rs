@@ -58,8 +58,10 @@ impl Memberships {
     /// The memberships that may decide about entry `index` in a log of `group`: the last one up to it, and the later ones.
     pub fn deciding(&self, group: u64, index: u64, log: &GroupLog, committed: &Committed) -> Vec<(u64, Members)> {
         let last = self.last(group, index, log, committed);
-        let later = log.members.range(index + 1..).map(|(at, members)| (*at, members));
-        last.into_iter().chain(later).map(|(at, members)| (at, members.clone())).collect()
+        let kept = log.purged.map_or(0, |purged| purged.index + 1).max(index + 1);
+        let purged = self.committed_up_to(group, kept - 1, committed).take_while(|(at, _)| *at > index);
+        let later = log.members.range(kept..).map(|(at, members)| (*at, members));
+        last.into_iter().chain(purged).chain(later).map(|(at, members)| (at, members.clone())).collect()
     }
 
     /// The last membership up to `index` of `log`. Of what is purged the log says nothing: that was committed.
@@ -68,7 +70,7 @@ impl Memberships {
         group: u64,
         index: u64,
         log: &'a GroupLog,
-        committed: &Committed,
+        committed: &'a Committed,
     ) -> Option<(u64, &'a Members)> {
         let kept = log.purged.map_or(0, |purged| purged.index + 1);
         if let Some((at, members)) =
@@ -76,14 +78,23 @@ impl Memberships {
         {
             return Some((*at, members));
         }
+        self.committed_up_to(group, index.min(kept.checked_sub(1)?), committed).next()
+    }
+
+    /// The memberships of a group that are known to be committed up to `index`, the last one first.
+    fn committed_up_to<'a>(
+        &'a self,
+        group: u64,
+        index: u64,
+        committed: &'a Committed,
+    ) -> impl Iterator<Item = (u64, &'a Members)> {
         let stands = committed.of(group);
         // Entry 0 is the group's first membership, equal on all who formed it.
-        let is_committed = |(at, term): &(u64, u64)| {
-            *at == 0 || stands.and_then(|stands| stands.get(at)).is_some_and(|stands| stands.term == *term)
+        let is_committed = move |at: u64, term: u64| {
+            at == 0 || stands.and_then(|stands| stands.get(&at)).is_some_and(|stands| stands.term == term)
         };
-        let upto = index.min(kept.checked_sub(1)?);
-        let seen = self.seen.get(&group)?.range(..=(upto, u64::MAX)).rev();
-        seen.filter(|(place, _)| is_committed(place)).map(|((at, _), members)| (*at, members)).next()
+        let seen = self.seen.get(&group).into_iter().flat_map(move |seen| seen.range(..=(index, u64::MAX)).rev());
+        seen.filter(move |((at, term), _)| is_committed(*at, *term)).map(|((at, _), members)| (*at, members))
     }
 }
 
@@ -147,6 +158,8 @@ mod tests {
         let cut = GroupLog { purged: Some(LogId { term: 2, index: 6 }), ..GroupLog::default() };
         let decide = all.deciding(1, 7, &cut, &committed);
         assert_eq!(decide, [(3, members(&[&[1, 2, 3]]))], "entry 5 of term 1 was replaced by one of term 2");
+        let decide: Vec<_> = all.deciding(1, 2, &cut, &committed).into_iter().map(|(at, _)| at).collect();
+        assert_eq!(decide, [3], "those after it that were purged with it decide as well");
         assert!(all.judge_next(1, 7, &members(&[&[4, 5, 6]]), &cut, &committed).is_some());
         assert_eq!(all.judge_next(1, 7, &members(&[&[1, 2, 3], &[1, 2, 9]]), &cut, &committed), None);
     }

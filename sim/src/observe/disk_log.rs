@@ -28,6 +28,8 @@ pub struct GroupLog {
     pub members: BTreeMap<u64, Members>,
     /// The vote.
     pub vote: Option<Vote>,
+    /// The latest term whose leader it knew, or led: what it takes as committed was committed in that term at the latest.
+    pub led: Option<u64>,
     /// The commit position.
     pub committed: Option<LogId>,
     /// The purge point.
@@ -73,6 +75,17 @@ impl GroupLog {
         *self = Self { snapshot: self.snapshot, ..Self::default() };
     }
 
+    fn take_vote(&mut self, vote: Option<Vote>) {
+        self.vote = vote;
+        self.led = self.led.max(vote.filter(|vote| vote.committed).map(|vote| vote.term));
+    }
+
+    /// The latest term in which an entry of `term` that it takes as committed can have been committed. Where the vote that
+    /// tells it was read away, the one that stands tells enough.
+    pub fn committed_by(&self, term: u64) -> u64 {
+        self.led.or(self.vote.map(|vote| vote.term)).unwrap_or(term).max(term)
+    }
+
     fn take(&mut self, frame: &Frame, segment: u64) {
         match &frame.said {
             Said::Entry { term, hash, moved, members } => {
@@ -90,7 +103,7 @@ impl GroupLog {
                     self.entries.insert(frame.index, Held { term: *term, hash: *hash, segment });
                 }
             }
-            Said::Vote(vote) => self.vote = Some(*vote),
+            Said::Vote(vote) => self.take_vote(Some(*vote)),
             Said::Committed(id) => self.committed = Some(*id),
             Said::Truncate(keep) => {
                 self.entries =
@@ -107,7 +120,8 @@ impl GroupLog {
                 self.range = self.range.filter(|(first, last)| first <= last);
             }
             Said::HardState { vote, committed, purged, entries, suspect } => {
-                (self.vote, self.committed, self.purged, self.suspect) = (*vote, *committed, *purged, *suspect);
+                self.take_vote(*vote);
+                (self.committed, self.purged, self.suspect) = (*committed, *purged, *suspect);
                 self.range = *entries;
             }
             Said::Segment { .. } | Said::Forget | Said::Mark => {}

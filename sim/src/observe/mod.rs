@@ -160,7 +160,14 @@ impl Judges {
                 self.committed.forget(node, group);
                 self.purges.remove(&group);
             }
-            Said::Purge(_) => drop(self.purges.insert(group, frame.index)),
+            Said::Purge(upto) => {
+                self.purges.insert(group, frame.index);
+                // It had applied them. What a snapshot of another log takes the place of says nothing.
+                if before.term_at(upto.index) == Some(upto.term) {
+                    let broken = self.committed.judge(node, group, *upto, before);
+                    self.report("committed entries stay", broken);
+                }
+            }
             Said::Segment { .. } | Said::HardState { .. } | Said::Mark => {}
         }
     }
@@ -399,8 +406,7 @@ impl Inner {
             Err(what) => judges.report("acknowledged is durable on a quorum", Some(what)),
             // Who has it knows now what is committed; who has another one there has not heard of it yet.
             Ok(Some(term)) => {
-                let vote = nodes.get(&by).and_then(|eye| eye.log.group(group).vote);
-                let by = vote.map_or(term, |vote| vote.term.max(term));
+                let by = nodes.get(&by).map_or(term, |eye| eye.log.group(group).committed_by(term));
                 for (node, disk) in
                     disks.iter().filter(|(_, disk)| disk.entries.get(&index).is_some_and(|e| e.term == term))
                 {
