@@ -44,6 +44,9 @@ pub trait DiskWatch: Send + Sync {
     fn begin(&self, operation: &'static str, on: &(dyn std::fmt::Display + Sync), bytes: usize) -> Duration;
 }
 
+/// Is called when removals in a directory are about to become durable.
+type Parting = Box<dyn Fn() + Send>;
+
 /// An in-memory [`Disk`]. Clones are the same device.
 #[derive(Clone, Default)]
 pub struct SimDisk {
@@ -51,6 +54,7 @@ pub struct SimDisk {
     /// Wakes operations that hang.
     unhung: Arc<Notify>,
     watch: Option<Arc<dyn DiskWatch>>,
+    parting: Arc<Mutex<Option<Parting>>>,
 }
 
 impl std::fmt::Debug for SimDisk {
@@ -369,6 +373,12 @@ impl SimDisk {
         SimDisk { device: Arc::new(Mutex::new(left)), ..SimDisk::default() }
     }
 
+    /// Calls `look` whenever removals are about to become durable, so that a judge misses nothing that comes and goes. It is
+    /// called outside of any lock of the device, and takes the place of an earlier one.
+    pub fn before_removals(&self, look: impl Fn() + Send + 'static) {
+        *self.parting.lock().unwrap_or_else(|e| e.into_inner()) = Some(Box::new(look));
+    }
+
     /// Shows what would be left if power were lost now and the device kept nothing but what was synced. For judges: it
     /// is no operation, and no process sees it.
     pub fn durable<V>(&self, look: impl FnOnce(Durable<'_>) -> V) -> V {
@@ -631,6 +641,13 @@ impl Disk for SimDisk {
     async fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.begin("sync_dir", &dir.display(), 0).await?;
         let dir = inside(dir)?;
+        let removes = |change: &NameChange| matches!(change, NameChange::Remove { .. }) && change.is_in(&dir);
+        let parting = self.lock().pending.iter().any(removes);
+        if let Some(look) = &*self.parting.lock().unwrap_or_else(|e| e.into_inner())
+            && parting
+        {
+            look();
+        }
         let mut device = self.lock();
         // What is not covered stays undone: a covered change in a directory whose rename is not, is one to the directory
         // under its old name.
@@ -830,5 +847,24 @@ mod tests {
             kept.insert((bytes.len(), disk.paths().len()));
         }
         assert!(kept.len() > 5, "the crashes differ: {kept:?}");
+    }
+
+    #[tokio::test]
+    async fn a_judge_looks_at_what_is_removed_while_it_is_still_there() {
+        let disk = SimDisk::new();
+        let seen: Arc<Mutex<Vec<usize>>> = Arc::default();
+        let (noted, looked_at) = (seen.clone(), disk.clone());
+        disk.before_removals(move || {
+            let files = looked_at.durable(|durable| durable.below(Path::new("wal")).count());
+            noted.lock().unwrap().push(files);
+        });
+        let mut file = disk.create(Path::new("wal/1")).await.unwrap();
+        file.sync().await.unwrap();
+        disk.sync_dir(Path::new("wal")).await.unwrap();
+        disk.remove(Path::new("wal/1")).await.unwrap();
+        disk.sync_dir(Path::new("elsewhere")).await.unwrap();
+        disk.sync_dir(Path::new("wal")).await.unwrap();
+        assert_eq!(*seen.lock().unwrap(), [1]);
+        assert_eq!(disk.durable(|durable| durable.below(Path::new("wal")).count()), 0);
     }
 }

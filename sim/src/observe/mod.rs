@@ -208,6 +208,11 @@ impl Observer {
 
     /// A machine is there, with this disk; once more if its disk was exchanged for another.
     pub fn watch(&self, node: u64, disk: SimDisk) {
+        let me = Arc::downgrade(&self.inner);
+        disk.before_removals(move || {
+            let Some(inner) = me.upgrade() else { return };
+            inner.lock().unwrap_or_else(|e| e.into_inner()).refresh_one(node);
+        });
         let mut inner = self.lock();
         inner.refresh_one(node);
         let lost = inner.nodes.remove(&node).map(|eye| (now(), eye.log));
