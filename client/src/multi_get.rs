@@ -490,7 +490,9 @@ impl MultiGet {
                 }
                 let section = &mut self.sections[at];
                 section.failed.clear();
-                let pause = ROUND_PAUSE.saturating_mul(1 << section.rounds.min(16)).min(ROUND_PAUSE_MAX);
+                // Never beyond half of what is left: what comes back before the deadline must be asked once more.
+                let longest = ROUND_PAUSE_MAX.min(self.deadline.since(now) / 2).max(ROUND_PAUSE);
+                let pause = ROUND_PAUSE.saturating_mul(1 << section.rounds.min(16)).min(longest);
                 let pause = jittered(pause, world.random);
                 section.rounds = section.rounds.saturating_add(1);
                 section.resume = Some(now.plus(pause));

@@ -129,7 +129,8 @@ async fn host_one<D: Disk, T: Transport>(
     }
 }
 
-/// Stops a replica that the root state does not place here any more; false if it leads and may hand leadership over yet.
+/// Stops a replica that the root state does not place here any more; false if it should wait for another one to lead: the
+/// vote that it gives may be the one that counts.
 async fn stop_replaced<D: Disk, T: Transport>(
     node: &Arc<Node<D, T>>,
     hosted: &Arc<Hosted<D>>,
@@ -138,9 +139,10 @@ async fn stop_replaced<D: Disk, T: Transport>(
     let partition = hosted.replica.partition();
     let now = node.env.context.clock.boot();
     let since = *looks.leaving.entry(partition).or_insert(now);
-    if hosted.replica.leads() && now.since(since) < HANDOVER_LIMIT {
+    let follows = hosted.replica.leader().is_some_and(|leader| leader != node.info.id);
+    if !follows && now.since(since) < HANDOVER_LIMIT {
         // Asked again each time: a voter that lags now may have caught up at the next look.
-        for (voter, _) in hosted.replica.voters() {
+        for (voter, _) in hosted.replica.voters().into_iter().filter(|_| hosted.replica.leads()) {
             if hosted.replica.transfer_leader(voter).await {
                 break;
             }

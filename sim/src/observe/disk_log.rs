@@ -196,9 +196,10 @@ impl DiskLog {
         self.groups.iter().map(|(id, group)| (*id, group))
     }
 
-    /// Whether what was durable is damaged, in a segment that still counts.
+    /// Whether what was durable is damaged, in what still counts: the replica that it hit may have been erased since.
     pub fn is_damaged(&self) -> bool {
-        self.damaged
+        let forgotten = self.forgotten();
+        self.damaged && self.segments.keys().any(|id| self.is_rotten(*id, &forgotten))
     }
 
     /// Reads what has become durable since the last time.
