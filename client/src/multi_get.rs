@@ -44,6 +44,9 @@ pub const ROUND_PAUSE: Duration = Duration::from_millis(2);
 /// The longest pause between two rounds: a partition that is down costs each of its readers three requests a second.
 pub const ROUND_PAUSE_MAX: Duration = Duration::from_secs(1);
 
+/// With less time than this before the deadline no further round begins: a request would hardly be answered.
+const LAST_ROUNDS: Duration = Duration::from_millis(8);
+
 const _: () = assert!(
     // Each round but the first ten lasts half of the longest pause at the least.
     (SECTION_ATTEMPTS_MAX as u64 / 3 - 10) * (ROUND_PAUSE_MAX.as_micros() as u64 / 2) > DEADLINE_US_MAX / 3,
@@ -490,10 +493,12 @@ impl MultiGet {
                 }
                 let section = &mut self.sections[at];
                 section.failed.clear();
-                // Never beyond half of what is left: what comes back before the deadline must be asked once more.
-                let longest = ROUND_PAUSE_MAX.min(self.deadline.since(now) / 2).max(ROUND_PAUSE);
-                let pause = ROUND_PAUSE.saturating_mul(1 << section.rounds.min(16)).min(longest);
+                let pause = ROUND_PAUSE.saturating_mul(1 << section.rounds.min(16)).min(ROUND_PAUSE_MAX);
                 let pause = jittered(pause, world.random);
+                // One that would sleep through the deadline is cut short, while an answer may still come: a partition that
+                // has a leader again is asked once more.
+                let left = self.deadline.since(now);
+                let pause = if pause >= left && left >= LAST_ROUNDS { left * 3 / 4 } else { pause };
                 section.rounds = section.rounds.saturating_add(1);
                 section.resume = Some(now.plus(pause));
             }
