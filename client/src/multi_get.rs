@@ -41,14 +41,15 @@ pub const SECTION_ATTEMPTS_MAX: u8 = 200;
 /// The pause after all replicas of a section have failed once; doubled each time, up to [`ROUND_PAUSE_MAX`].
 pub const ROUND_PAUSE: Duration = Duration::from_millis(2);
 
-/// The longest pause between two rounds: a partition that is down costs each of its readers three requests a second.
+/// The longest pause between two rounds: a partition that is down costs each of its readers three requests a second, and up
+/// to twelve more in its last one.
 pub const ROUND_PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// With less time than this before the deadline no further round begins: a request would hardly be answered.
+/// With less time than this before the deadline no pause is cut short: a request would hardly be answered.
 const LAST_ROUNDS: Duration = Duration::from_millis(8);
 
 const _: () = assert!(
-    // Each round but the first ten lasts half of the longest pause at the least.
+    // Each round but the first ten, and a few before the deadline, lasts half of the longest pause at the least.
     (SECTION_ATTEMPTS_MAX as u64 / 3 - 10) * (ROUND_PAUSE_MAX.as_micros() as u64 / 2) > DEADLINE_US_MAX / 3,
     "a read must not run out of attempts long before its deadline"
 );
@@ -498,7 +499,8 @@ impl MultiGet {
                 // One that would sleep through the deadline is cut short, while an answer may still come: a partition that
                 // has a leader again is asked once more.
                 let left = self.deadline.since(now);
-                let pause = if pause >= left && left >= LAST_ROUNDS { left * 3 / 4 } else { pause };
+                let pause =
+                    if pause >= left && left >= LAST_ROUNDS { jittered(left * 3 / 4, world.random) } else { pause };
                 section.rounds = section.rounds.saturating_add(1);
                 section.resume = Some(now.plus(pause));
             }

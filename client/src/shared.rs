@@ -209,7 +209,11 @@ impl<T: Transport> Shared<T> {
         let now = self.now();
         let mut nodes = self.nodes();
         match &result {
-            Ok(_) | Err(CallError::Refused { .. }) => nodes.peers.on_heard(node, now),
+            Ok(_)
+            | Err(
+                CallError::Refused { .. }
+                | CallError::Transport(TransportError::NoRoom { .. } | TransportError::AnswerDropped { .. }),
+            ) => nodes.peers.on_heard(node, now),
             Err(error) => {
                 if let Some(failure) = peer_failure(error) {
                     nodes.peers.on_failure(node, sent, failure, now);

@@ -196,7 +196,10 @@ pub(crate) async fn search_leader<T: Transport, R: Wire, A: Wire>(
             }
             Err(error) => error,
         };
-        shared.leaders().remove(&partition);
+        // One that has no room for the request leads all the same.
+        if !matches!(error, CallError::Transport(TransportError::NoRoom { .. })) {
+            shared.leaders().remove(&partition);
+        }
         // A node that is heard is slow; one that is silent may be dead, and is not given more of an election's time.
         if matches!(error, CallError::Transport(TransportError::TimedOut { .. })) && alive {
             patience = patience.saturating_mul(2);

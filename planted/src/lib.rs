@@ -61,6 +61,8 @@ pub enum Bug {
     TwoReplicasInOneZone,
     /// A new replica gets the number of one that is gone.
     ReuseReplicaId,
+    /// A node comes back under its number with another data directory, and takes part as if it were the same.
+    ReuseNodeId,
     /// A data directory that is an old image of itself is believed.
     BelieveOldDisk,
     /// A command is proposed before every node speaks its version.

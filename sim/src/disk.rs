@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use stoa_env::{Disk, DiskFile};
 use tokio::sync::Notify;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Sectors survive a crash whole or not at all.
 const SECTOR: usize = 512;
@@ -44,7 +45,7 @@ pub trait DiskWatch: Send + Sync {
     fn begin(&self, operation: &'static str, on: &(dyn std::fmt::Display + Sync), bytes: usize) -> Duration;
 }
 
-/// Is called when removals in a directory are about to become durable.
+/// Is called when what was durable may be about to go.
 type Parting = Box<dyn Fn() + Send>;
 
 /// An in-memory [`Disk`]. Clones are the same device.
@@ -188,6 +189,7 @@ impl SimDisk {
     /// Loses power: of what was not synced, `choose(n)` (a number below `n`) decides what is kept. Open files are dead;
     /// all fault switches are off.
     pub fn crash(&self, choose: &mut dyn FnMut(u64) -> u64) {
+        self.show();
         let mut device = self.lock();
         device.strikes.crashes += 1;
         device.epoch += 1;
@@ -373,8 +375,9 @@ impl SimDisk {
         SimDisk { device: Arc::new(Mutex::new(left)), ..SimDisk::default() }
     }
 
-    /// Calls `look` whenever removals are about to become durable, so that a judge misses nothing that comes and goes. It is
-    /// called outside of any lock of the device, and takes the place of an earlier one.
+    /// Calls `look` whenever what was durable may be about to go: before a loss of power, and before changes of names other
+    /// than new ones become durable. So a judge misses nothing that comes and goes. It is called outside of any lock of the
+    /// device, and takes the place of an earlier one.
     pub fn before_removals(&self, look: impl Fn() + Send + 'static) {
         *self.parting.lock().unwrap_or_else(|e| e.into_inner()) = Some(Box::new(look));
     }
@@ -383,6 +386,12 @@ impl SimDisk {
     /// is no operation, and no process sees it.
     pub fn durable<V>(&self, look: impl FnOnce(Durable<'_>) -> V) -> V {
         look(Durable(&self.lock()))
+    }
+
+    fn show(&self) {
+        if let Some(look) = &*self.parting.lock().unwrap_or_else(|e| e.into_inner()) {
+            look();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Device> {
@@ -641,12 +650,10 @@ impl Disk for SimDisk {
     async fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.begin("sync_dir", &dir.display(), 0).await?;
         let dir = inside(dir)?;
-        let removes = |change: &NameChange| matches!(change, NameChange::Remove { .. }) && change.is_in(&dir);
-        let parting = self.lock().pending.iter().any(removes);
-        if let Some(look) = &*self.parting.lock().unwrap_or_else(|e| e.into_inner())
-            && parting
-        {
-            look();
+        let takes = |change: &NameChange| !matches!(change, NameChange::Set { .. }) && change.is_in(&dir);
+        let takes = self.lock().pending.iter().any(takes);
+        if takes {
+            self.show();
         }
         let mut device = self.lock();
         // What is not covered stays undone: a covered change in a directory whose rename is not, is one to the directory
@@ -690,7 +697,17 @@ impl SimFile {
         bytes: usize,
         work: impl FnOnce(&mut Device, u64) -> io::Result<T>,
     ) -> io::Result<T> {
-        self.disk.begin(operation, &self.file, bytes).await?;
+        self.with_named(operation, &self.file, bytes, work).await
+    }
+
+    async fn with_named<T>(
+        &self,
+        operation: &'static str,
+        on: &(dyn std::fmt::Display + Sync),
+        bytes: usize,
+        work: impl FnOnce(&mut Device, u64) -> io::Result<T>,
+    ) -> io::Result<T> {
+        self.disk.begin(operation, on, bytes).await?;
         let mut device = self.disk.lock();
         if device.epoch != self.epoch || !device.files.contains_key(&self.file) {
             return Err(io::Error::other("the file was opened before a crash"));
@@ -701,7 +718,9 @@ impl SimFile {
 
 impl DiskFile for SimFile {
     async fn append(&mut self, bytes: Bytes) -> io::Result<()> {
-        self.with("append", bytes.len(), |device, file| {
+        // Two runs of a seed must write the same bytes, not only as many.
+        let on = format!("{} {:016x}", self.file, xxh3_64(&bytes));
+        self.with_named("append", &on, bytes.len(), |device, file| {
             let room = device.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(device.used()));
             let fits = bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX));
             let content = device.files.get_mut(&file).expect("looked up before");

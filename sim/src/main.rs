@@ -52,6 +52,9 @@ enum What {
         /// The first seed.
         #[arg(long, default_value_t = 1)]
         from: u64,
+        /// These seeds and no others, with commas between.
+        #[arg(long, value_delimiter = ',', conflicts_with_all = ["count", "from"])]
+        list: Vec<u64>,
         /// Prints one JSON object.
         #[arg(long)]
         json: bool,
@@ -83,8 +86,9 @@ fn main() -> ExitCode {
     let result = match Sim::parse().what {
         What::Run { seed, trace, overrides } => one(seed, trace.as_deref(), &overrides),
         What::Meta { seeds, from } => meta(from..from.saturating_add(seeds)),
-        What::Sweep { count, from, json } => {
-            sweep(from..from.saturating_add(count), if json { Form::Json } else { Form::Text })
+        What::Sweep { count, from, list, json } => {
+            let seeds = if list.is_empty() { (from..from.saturating_add(count)).collect() } else { list };
+            sweep(&seeds, if json { Form::Json } else { Form::Text })
         }
         What::Minimise { seed, overrides } => minimise(seed, overrides),
         What::Scenarios { seeds, from, only } => play(from..from.saturating_add(seeds), only.as_deref()),

@@ -56,7 +56,8 @@ pub enum PeerIdentity {
     Client(String),
 }
 
-/// Why a call gave no answer. None of these says whether the peer acted on the request, except `NotSent`.
+/// Why a call gave no answer. `NotSent` and `NoRoom` say that the peer has not acted on the request, `AnswerDropped` that it
+/// has; the others leave that open, `Untrusted` apart: nobody of this cluster was asked.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum TransportError {
     /// No connection could be made, so the peer has not seen the request.
@@ -91,7 +92,7 @@ pub enum TransportError {
         /// What there is too much of.
         reason: String,
     },
-    /// The peer lives, has worked on the request, and has dropped its answer, as it has no room for answers that wait.
+    /// The peer lives, has worked on the request, and has dropped its answer, as answers are not read fast enough.
     #[error("{addr} dropped its answer: {reason}")]
     AnswerDropped {
         /// Where the peer listens.

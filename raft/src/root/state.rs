@@ -195,9 +195,10 @@ impl RootState {
             return refuse(ErrorCode::WrongVersion, message);
         }
         let versions = (join.version_min, join.version_max);
-        if self.has_other_data(&join.node) && self.spoken_by(join.node.id) != Some(versions) {
+        if self.may_speak_for(&join.node) && self.spoken_by(join.node.id) != Some(versions) {
             // It is refused for its data as soon as it asks again. But the program that runs there is the one that speaks for
             // the node from now on: if that did not count, nobody could raise the cluster to where such nodes are replaced.
+            // Whoever proposes it has made sure that no process runs on the data that the cluster knows.
             self.versions.iter_mut().filter(|(id, _)| *id == join.node.id).for_each(|(_, spoken)| *spoken = versions);
             return Ok(());
         }
@@ -206,8 +207,14 @@ impl RootState {
         Ok(())
     }
 
+    /// Whether it is refused for its data directory and nothing else, and could be had built anew.
+    fn may_speak_for(&self, node: &NodeInfo) -> bool {
+        let same_zone = self.map.node(node.id).is_some_and(|known| known.zone == node.zone);
+        same_zone && self.has_other_data(node) && !self.root_gone.contains(&ReplicaId(node.incarnation))
+    }
+
     /// Whether the node is known with another data directory.
-    fn has_other_data(&self, node: &NodeInfo) -> bool {
+    pub fn has_other_data(&self, node: &NodeInfo) -> bool {
         let known = self.map.node(node.id).map(|known| known.incarnation);
         known.is_some_and(|known| ![node.incarnation, NO_INCARNATION].contains(&known))
     }

@@ -10,6 +10,7 @@
 //! A crash at any point is safe: forming again with other incarnations is refused by Raft and by the root state.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -84,6 +85,11 @@ impl<D: Disk, T: Transport> Node<D, T> {
             formed = root.voters().into_iter().map(|(id, node)| ReplicaInfo { id, node }).collect();
         }
         Ok(HelloAnswer { node: self.info.clone(), formed })
+    }
+
+    /// For who answers a request: what answers may ask, and what asks may be answered here, so that the type must end.
+    fn greet_boxed(&self, node: NodeId) -> Pin<Box<dyn Future<Output = Result<HelloAnswer, CallError>> + Send + '_>> {
+        Box::pin(self.greet(node))
     }
 
     async fn greet(&self, node: NodeId) -> Result<HelloAnswer, CallError> {
@@ -275,6 +281,19 @@ impl<D: Disk, T: Transport> Node<D, T> {
             version_min: request.versions.0,
             version_max: request.versions.1,
         };
+        let state = self.state();
+        if state.has_other_data(&request.node)
+            && state.spoken_by(request.node.id) != Some(request.versions)
+            && let Some(known) = state.map.node(request.node.id)
+            && let Ok(answer) = self.greet_boxed(known.id).await
+            && answer.node.incarnation == known.incarnation
+        {
+            let message = format!(
+                "node {} runs at {} with the data directory that the cluster knows, {:016x}; this one is {:016x}",
+                known.id, known.addr, known.incarnation, request.node.incarnation
+            );
+            return Err(ErrorBody::new(ErrorCode::WrongIdentity, message));
+        }
         self.propose_to_root(RootCommand::Join(join), limit).await
     }
 }

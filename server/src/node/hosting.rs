@@ -39,7 +39,7 @@ use super::{HELD_CALLS, Hosted, LOOP_PAUSE, Node};
 /// How long a voter that is not the preferred leader waits before it forms a group that nobody has formed.
 const FORM_PATIENCE: Duration = Duration::from_secs(3);
 
-/// How long a leader that is to be stopped may take to hand leadership over.
+/// How long a replica that is to be stopped waits for another one to lead, to which it may hand leadership over.
 const HANDOVER_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long a leader may take to say whether its group can spare a voter, and the pause before it is asked again.
@@ -51,7 +51,7 @@ const SPARE_PAUSE: Duration = Duration::from_millis(500);
 pub(super) struct Looks {
     /// Replicas whose group may not have been formed, and since when they run.
     unformed: BTreeMap<PartitionId, BootTime>,
-    /// Leaders that are to be stopped, and since when.
+    /// Replicas that are to be stopped, and since when they wait for another one to lead.
     leaving: BTreeMap<PartitionId, BootTime>,
     /// Voters that are to go, and when their groups were last asked to spare them.
     asked: BTreeMap<PartitionId, BootTime>,
@@ -77,7 +77,7 @@ pub(crate) async fn host_partitions<D: Disk, T: Transport>(node: Weak<Node<D, T>
 pub(super) async fn host_placed<D: Disk, T: Transport>(node: &Arc<Node<D, T>>, looks: &mut Looks) {
     let state = node.state();
     let Some(known) = state.map.node(node.info.id) else { return };
-    if known.incarnation != node.info.incarnation {
+    if known.incarnation != node.info.incarnation && !planted!(ReuseNodeId) {
         // Its data was given up: it joins anew, and then its replicas are built anew.
         if known.incarnation == NO_INCARNATION {
             return;
@@ -112,9 +112,12 @@ async fn host_one<D: Disk, T: Transport>(
         if placed == Some(hosted.replica.id()) {
             return form_if_nobody_has(node, partition, &hosted, looks).await;
         }
-        if !is_spared(node, state, partition, hosted.replica.id(), looks).await
-            || !stop_replaced(node, &hosted, looks).await
-        {
+        if !is_spared(node, state, partition, hosted.replica.id(), looks).await {
+            return;
+        }
+        if !stop_replaced(node, &hosted, looks).await {
+            // The next look asks at once whether it can be spared still: an election takes less than the pause.
+            looks.asked.remove(&partition.id);
             return;
         }
         looks.asked.remove(&partition.id);
@@ -139,10 +142,14 @@ async fn stop_replaced<D: Disk, T: Transport>(
     let partition = hosted.replica.partition();
     let now = node.env.context.clock.boot();
     let since = *looks.leaving.entry(partition).or_insert(now);
+    let leads = hosted.replica.leads();
     let follows = hosted.replica.leader().is_some_and(|leader| leader != node.info.id);
-    if !follows && now.since(since) < HANDOVER_LIMIT {
+    // One that is no member has no vote to give.
+    let waits = leads || !follows && hosted.replica.is_member();
+    if waits && now.since(since) < HANDOVER_LIMIT {
         // Asked again each time: a voter that lags now may have caught up at the next look.
-        for (voter, _) in hosted.replica.voters().into_iter().filter(|_| hosted.replica.leads()) {
+        let voters = if leads { hosted.replica.voters() } else { Vec::new() };
+        for (voter, _) in voters {
             if hosted.replica.transfer_leader(voter).await {
                 break;
             }

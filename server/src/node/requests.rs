@@ -38,8 +38,11 @@ const OVERLOADED_PAUSE_MS: u32 = 5;
 /// claim to have heard of anything; those that wait for what never comes must not take the places of reads and writes.
 const BEHIND_MAX: u64 = 1_024;
 
-/// Their bytes: such a request names a view or a group.
-const BEHIND_BYTES_MAX: u64 = FRAME_BYTES_MAX as u64;
+/// What each may hold: it names a view or a group at the most.
+const CATALOG_REQUEST_BYTES_MAX: usize = 64 << 10;
+
+/// How long they wait. Copies of the catalog are milliseconds old; a version that has not come by then may not exist.
+const BEHIND_LIMIT: Duration = Duration::from_secs(2);
 
 const _: () = assert!(FRAME_BYTES_MAX as u64 <= REQUEST_BYTES_MAX, "the largest request must fit");
 
@@ -47,7 +50,7 @@ const _: () = assert!(FRAME_BYTES_MAX as u64 <= REQUEST_BYTES_MAX, "the largest 
 #[derive(Debug)]
 pub(crate) struct ClientRequests {
     answered: (Gauge, Gauge),
-    behind: (Gauge, Gauge),
+    behind: Gauge,
 }
 
 impl ClientRequests {
@@ -58,32 +61,30 @@ impl ClientRequests {
                 gauge("requests of clients", REQUESTS_MAX),
                 gauge("bytes of requests of clients", REQUEST_BYTES_MAX),
             ),
-            behind: (
-                gauge("requests of clients that wait for the catalog", BEHIND_MAX),
-                gauge("bytes of requests of clients that wait for the catalog", BEHIND_BYTES_MAX),
-            ),
+            behind: gauge("requests of clients that wait for the catalog", BEHIND_MAX),
         }
     }
 
     /// A place for a request of so many bytes until what is returned is dropped.
     fn take(&self, bytes: usize) -> Result<(Taken<'_>, Taken<'_>), ErrorBody> {
-        both(&self.answered, bytes, "requests of clients that it answers")
+        let (count, sum) = &self.answered;
+        let what = "requests of clients that it answers";
+        Ok((
+            count.take(1).ok_or_else(|| overloaded(&format!("{REQUESTS_MAX} {what}")))?,
+            sum.take(bytes as u64).ok_or_else(|| overloaded(&format!("{REQUEST_BYTES_MAX} bytes of {what}")))?,
+        ))
     }
 
     /// A place for one that waits for the catalog.
-    fn take_behind(&self, bytes: usize) -> Result<(Taken<'_>, Taken<'_>), ErrorBody> {
-        both(&self.behind, bytes, "requests of clients that wait for its copy of the catalog")
+    fn take_behind(&self) -> Result<Taken<'_>, ErrorBody> {
+        let full = || overloaded(&format!("{BEHIND_MAX} requests of clients that wait for its copy of the catalog"));
+        self.behind.take(1).ok_or_else(full)
     }
 }
 
-fn both<'g>((count, sum): &'g (Gauge, Gauge), bytes: usize, what: &str) -> Result<(Taken<'g>, Taken<'g>), ErrorBody> {
-    let refused = |what: String| {
-        let message = format!("this node has {what}, which is as much as it takes at once; pause and ask again");
-        ErrorBody { retry_after_ms: OVERLOADED_PAUSE_MS, ..ErrorBody::new(ErrorCode::Overloaded, message) }
-    };
-    let taken = count.take(1).ok_or_else(|| refused(format!("{} {what}", count.bound_and_high().0)))?;
-    let bytes = sum.take(bytes as u64).ok_or_else(|| refused(format!("{} bytes of {what}", sum.bound_and_high().0)))?;
-    Ok((taken, bytes))
+fn overloaded(what: &str) -> ErrorBody {
+    let message = format!("this node has {what}, which is as much as it takes at once; pause and ask again");
+    ErrorBody { retry_after_ms: OVERLOADED_PAUSE_MS, ..ErrorBody::new(ErrorCode::Overloaded, message) }
 }
 
 impl<D: Disk, T: Transport> Handler for Node<D, T> {
@@ -152,10 +153,16 @@ impl<D: Disk, T: Transport> Node<D, T> {
         // Pings tell whether a node is there, and are answered at once; other nodes come by few connections, which bound
         // what they can cost, and nobody is served without them.
         let counted = matches!(from, PeerIdentity::Client(_)) && kind != Kind::Ping;
-        let asks_catalog = matches!(kind, Kind::Map | Kind::View | Kind::Group);
-        if asks_catalog && self.map_version() < header.map_version {
-            let _place = counted.then(|| self.requests.take_behind(body.len())).transpose()?;
-            self.wait_version(header.map_version, limit).await?;
+        if matches!(kind, Kind::Map | Kind::View | Kind::Group) && self.map_version() < header.map_version {
+            if body.len() > CATALOG_REQUEST_BYTES_MAX {
+                let message = format!(
+                    "a request of {} bytes; one for the catalog has up to {CATALOG_REQUEST_BYTES_MAX}",
+                    body.len()
+                );
+                return Err(ErrorBody::new(ErrorCode::TooLarge, message));
+            }
+            let _place = counted.then(|| self.requests.take_behind()).transpose()?;
+            self.wait_version(header.map_version, limit.min(BEHIND_LIMIT)).await?;
         }
         let _place = counted.then(|| self.requests.take(body.len())).transpose()?;
         match kind {
@@ -467,11 +474,10 @@ mod tests {
         let all: Vec<_> = (0..REQUESTS_MAX).map(|_| requests.take(1).unwrap()).collect();
         let refused = requests.take(0).unwrap_err();
         assert!(refused.message.contains("16384 requests"), "{refused}");
-        let behind: Vec<_> = (1..BEHIND_MAX).map(|_| requests.take_behind(1).unwrap()).collect();
-        let rest = requests.take_behind((BEHIND_BYTES_MAX - BEHIND_MAX + 1) as usize).unwrap();
-        let refused = requests.take_behind(0).unwrap_err();
+        let behind: Vec<_> = (0..BEHIND_MAX).map(|_| requests.take_behind().unwrap()).collect();
+        let refused = requests.take_behind().unwrap_err();
         assert!(refused.message.contains("1024 requests of clients that wait"), "{refused}");
-        drop((all, behind, rest));
+        drop((all, behind));
         requests.take(1).unwrap();
         assert!(bounds.table().iter().all(|bounded| bounded.high == bounded.bound), "{:?}", bounds.table());
     }

@@ -7,8 +7,8 @@ use stoa_planted::Bug;
 use super::worlds::{altering_network, lying_disks, replaying_network};
 use super::{PlantedBug, Switch, Way};
 use crate::plan::FaultKind::{
-    self, Bridge, CrashProcess, CutPair, CutZone, FailedSync, Hold, Loss, OldDisk, PowerLossOfAll, RotInSnapshot,
-    SlowDisk, SlowNode, Spikes, Upgrade,
+    self, Bridge, CrashProcess, CutPair, CutZone, FailedSync, Hold, Loss, LostDisk, OldDisk, PowerLossOfAll,
+    RotInSnapshot, SlowDisk, SlowNode, Spikes, Upgrade,
 };
 use crate::plan::{Least, Moves, Plan, Work};
 use crate::scenarios;
@@ -154,6 +154,9 @@ pub const BUGS: &[PlantedBug] = &[
         plan.moves = Moves::Between;
         plan.chaos = Duration::from_secs(25);
     }),
+    line!(ReuseNodeId, "server/src/node/hosting.rs", REPLICA_ID,
+        "a node comes back with another data directory, and takes part as if it were the same",
+        needs "a lost disk", |plan| short(plan, &[LostDisk])),
     line!(GrowUnderOneVersion, "raft/src/root/catalog.rs", CATALOG_GROWS, "a group that grows keeps its schema version",
     needs "catalog changes", |plan| {
         short(plan, &[]);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -61,11 +61,16 @@ pub enum Form {
 }
 
 /// Runs seeds; whether all of them kept every promise.
-pub fn sweep(seeds: Range<u64>, form: Form) -> std::io::Result<bool> {
+pub fn sweep(seeds: &[u64], form: Form) -> std::io::Result<bool> {
     let start = cpu();
     let mut totals = Totals::default();
-    for seed in seeds {
-        let outcome = run(Plan::draw(seed), None, &Planted::default())?;
+    for &seed in seeds {
+        // A panic of the product is caught where it happens. One of the simulator's own ends the sweep, but not without a word.
+        let outcome = catch_unwind(AssertUnwindSafe(|| run(Plan::draw(seed), None, &Planted::default())));
+        let outcome = outcome.unwrap_or_else(|panic| {
+            eprintln!("seed {seed}: the simulator panicked\n{}", replay(seed, &Overrides::default()));
+            resume_unwind(panic)
+        })?;
         totals.count(&outcome);
         match form {
             _ if outcome.broken.is_empty() => {}
@@ -73,10 +78,11 @@ pub fn sweep(seeds: Range<u64>, form: Form) -> std::io::Result<bool> {
                 println!("{}\n{}", outcome.plan, summary(&outcome));
                 tell_broken(&outcome, &Overrides::default());
             }
-            Form::Json => outcome.broken.iter().take(1).for_each(|broken| {
-                eprintln!("seed {seed} BROKEN, {}: {}", broken.judge, broken.what);
+            Form::Json => {
+                let broken = outcome.broken.iter();
+                broken.for_each(|broken| eprintln!("seed {seed} BROKEN, {}: {}", broken.judge, broken.what));
                 eprintln!("{}", replay(seed, &Overrides::default()));
-            }),
+            }
         }
     }
     totals.cpu = cpu().saturating_sub(start);

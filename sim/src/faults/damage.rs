@@ -149,6 +149,8 @@ fn found_and_mended(at: usize, lasts: Duration) -> Vec<Step> {
     let restart = move |world: &mut World| {
         world.machines[at].crash(Crash::Process);
         rot.replace(snapshots::damaged(&world.machines[at].disk));
+        // The judge remembers what is damaged now: it may be gone by the time it is asked again.
+        world.observer.is_damaged(world.machines[at].id());
         world.machines[at].start();
         life.set(world.machines[at].life());
     };

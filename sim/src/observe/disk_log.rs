@@ -164,8 +164,9 @@ pub struct DiskLog {
     segments: BTreeMap<u64, Segment>,
     groups: BTreeMap<u64, GroupLog>,
     seen: SeenFrames,
-    /// What was durable is damaged: no group is whole for sure, and the node has to find that out itself.
-    damaged: bool,
+    /// Where what was durable was found damaged, and whose it was, until that group is erased; also of segments that are gone
+    /// since: the node has to find it out itself.
+    rot: BTreeSet<(u64, usize, Owner)>,
     nothing: GroupLog,
 }
 
@@ -196,10 +197,9 @@ impl DiskLog {
         self.groups.iter().map(|(id, group)| (*id, group))
     }
 
-    /// Whether what was durable is damaged, in what still counts: the replica that it hit may have been erased since.
+    /// Whether what was durable was found damaged, other than of groups that were erased since.
     pub fn is_damaged(&self) -> bool {
-        let forgotten = self.forgotten();
-        self.damaged && self.segments.keys().any(|id| self.is_rotten(*id, &forgotten))
+        !self.rot.is_empty()
     }
 
     /// Reads what has become durable since the last time.
@@ -258,13 +258,13 @@ impl DiskLog {
             return self.replay(see);
         }
         for (id, from) in appended {
-            self.damaged |= self.is_rotten(id, &BTreeMap::new());
+            self.note_rot(id);
             let segment = &self.segments[&id];
             for frame in &segment.frames[from..] {
                 take(&mut self.groups, &mut self.seen, frame, id, false, see);
             }
         }
-        self.groups.values_mut().for_each(|group| group.suspect |= self.damaged);
+        self.suspect();
         // What was still needed of them has been written once more, and was taken above.
         for group in self.groups.values_mut().filter(|_| !gone.is_empty()) {
             group.entries.retain(|_, held| !gone.contains(&held.segment));
@@ -278,16 +278,20 @@ impl DiskLog {
         forgets.map(|(id, frame)| (frame.group, (id, frame.offset))).collect()
     }
 
-    /// Whether a segment is damaged in what still counts: not in a frame that said nothing of any group, or of one that is no
-    /// more since.
-    fn is_rotten(&self, id: u64, forgotten: &BTreeMap<u64, (u64, usize)>) -> bool {
+    /// Remembers where a segment is damaged, but for frames that said nothing of any group.
+    fn note_rot(&mut self, id: u64) {
         let segment = &self.segments[&id];
-        let counts = |(offset, owner): &(usize, Owner)| match owner {
-            Owner::Unknown => true,
-            Owner::Nobody => false,
-            Owner::Group(group) => forgotten.get(group).is_none_or(|at| *at < (id, *offset)),
-        };
-        segment.damaged || segment.rot.iter().any(counts)
+        let whole = segment.damaged.then_some((id, 0, Owner::Unknown));
+        let frames = segment.rot.iter().filter(|(_, owner)| *owner != Owner::Nobody);
+        self.rot.extend(frames.map(|(offset, owner)| (id, *offset, *owner)).chain(whole));
+    }
+
+    /// Forgets the damage of what was erased, and takes the groups for suspect that the rest may have hit.
+    fn suspect(&mut self) {
+        let forgotten = self.forgotten();
+        let erased = |group: u64, at: (u64, usize)| forgotten.get(&group).is_some_and(|forgot| *forgot > at);
+        self.rot.retain(|&(id, at, owner)| !matches!(owner, Owner::Group(group) if erased(group, (id, at))));
+        doubt(&mut self.groups, &self.rot);
     }
 
     /// Takes all frames from the first one on: segments that a later one replaces are left out, and what a later one says
@@ -295,7 +299,7 @@ impl DiskLog {
     fn replay(&mut self, see: See<'_>) {
         // What judges look at while frames are shown to them.
         self.groups.values_mut().for_each(GroupLog::forget_log);
-        self.groups.values_mut().for_each(|group| group.suspect = self.damaged);
+        self.suspect();
         if self.segments.is_empty() {
             // An empty disk is another life, and has no past.
             self.seen = SeenFrames::default();
@@ -314,7 +318,7 @@ impl DiskLog {
             if first {
                 chain.clear();
                 self.groups.values_mut().for_each(GroupLog::forget_log);
-                self.groups.values_mut().for_each(|group| group.suspect = self.damaged);
+                doubt(&mut self.groups, &self.rot);
             }
             chain.push(id);
             let valid = later.filter(|later| later.previous == id).map_or(u64::MAX, |later| later.previous_valid);
@@ -326,9 +330,15 @@ impl DiskLog {
             }
             before = id;
         }
-        self.damaged |= chain.iter().any(|id| self.is_rotten(*id, &forgotten));
-        self.groups.values_mut().for_each(|group| group.suspect |= self.damaged);
+        chain.into_iter().for_each(|id| self.note_rot(id));
+        self.suspect();
     }
+}
+
+/// Takes groups for suspect that damage may have hit.
+fn doubt(groups: &mut BTreeMap<u64, GroupLog>, rot: &BTreeSet<(u64, usize, Owner)>) {
+    let hit = |id: u64| rot.iter().any(|(.., owner)| [Owner::Unknown, Owner::Group(id)].contains(owner));
+    groups.iter_mut().for_each(|(id, group)| group.suspect |= hit(*id));
 }
 
 fn take(
@@ -386,7 +396,11 @@ impl Segment {
             let rotten = sound.is_none();
             let Some(frame) = sound.or_else(|| self.after_damage(bytes, id)) else { break };
             if rotten {
-                self.rot.push((self.read, frames::owner(bytes, id, self.read, self.salt)));
+                // What the damage covers may be several frames, of which headers are left.
+                let owner = |at: usize| (at, frames::owner(bytes, id, at, self.salt));
+                let named = (self.read + 8..frame.offset).step_by(8).map(owner);
+                self.rot.push(owner(self.read));
+                self.rot.extend(named.filter(|(_, owner)| *owner != Owner::Unknown));
             }
             self.read = frame.end;
             self.frames.push(frame);

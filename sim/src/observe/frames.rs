@@ -100,7 +100,7 @@ pub enum Said {
 }
 
 /// Whose a damaged frame is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Owner {
     /// Its header is damaged, too.
     Unknown,
