@@ -1,5 +1,5 @@
-//! Planted bugs: each is one line in the product, in a condition that is the constant `false` unless the feature
-//! `planted` is on, and that asks which bug is on otherwise. `stoa-sim bugs` switches one on at a time, and the judge
+//! Planted bugs: each is one condition in the product that is the constant `false` unless the feature `planted` is
+//! on, and that asks which bug is on otherwise. `stoa-sim bugs` switches one on at a time, and the judge
 //! that is named for it must report it. So the judges are known to be able to fail.
 //!
 //! It lies below all other crates, because there are bugs to plant in all of them, and knows none. What each bug does,
@@ -21,7 +21,7 @@ pub enum Bug {
     BelieveUnsyncedTail,
     /// A write is acknowledged when one replica has it.
     AckOnOneReplica,
-    /// Messages from an earlier life of a replica count.
+    /// An answer to an earlier append counts for a newer one.
     CountStaleAcks,
     /// A vote is given within the lease that may have been granted before a restart.
     VoteAfterRestart,
@@ -33,6 +33,8 @@ pub enum Bug {
     SnapshotWithoutTail,
     /// The log is purged beyond the snapshot.
     PurgePastSnapshot,
+    /// A replica whose log is damaged goes on with what is left of it.
+    BelieveRottenLog,
     /// A replica whose snapshot cannot be read goes on from its end, with nothing.
     BelieveRottenSnapshot,
     /// An event overwrites a newer one.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use stoa_env::planted;
 
 use super::frame::{FrameHeader, Item, Kind};
 use super::hard_state::{HardState, Suspicion, SuspicionCause, range};
@@ -84,6 +85,9 @@ impl Replay {
     }
 
     fn suspect(&mut self, group: u64, header: &FrameHeader, cause: SuspicionCause) {
+        if planted!(BelieveRottenLog) {
+            return;
+        }
         let found = Suspicion { segment: header.at.segment, offset: header.at.offset, cause };
         self.group(group).state.suspect.get_or_insert(found);
     }

@@ -7,7 +7,7 @@ use stoa_planted::Bug;
 use super::worlds::{altering_network, lying_disks, replaying_network};
 use super::{PlantedBug, Switch, Way};
 use crate::plan::FaultKind::{
-    self, Bridge, CrashProcess, CutPair, CutZone, FailedSync, Hold, Loss, LostDisk, OldDisk, PowerLossOfAll,
+    self, Bridge, CrashProcess, CutPair, CutZone, FailedSync, Hold, Loss, LostDisk, OldDisk, PowerLossOfAll, RotInLog,
     RotInSnapshot, SlowDisk, SlowNode, Spikes, Upgrade,
 };
 use crate::plan::{Least, Moves, Plan, Work};
@@ -30,6 +30,7 @@ const OLD_DISK: &str = "an old disk answers for nothing";
 const OWN_WRITES: &str = "own writes are read";
 const PURGED: &str = "what is purged is in a snapshot";
 const REPLICA_ID: &str = "a replica id is one replica";
+const ROT_IN_LOG: &str = "rot in a log is found";
 const ROT_IN_SNAPSHOT: &str = "rot in a snapshot is found";
 const STALENESS: &str = "no staler than said";
 const VERSIONS: &str = "versions interoperate";
@@ -79,6 +80,9 @@ pub const BUGS: &[PlantedBug] = &[
         needs "syncs that fail", |plan| short(plan, &[FailedSync])),
     line!(TruncateMiddle, "raft/src/wal/recovery.rs", LINEARIZABLE, "damage in the middle of the log is cut like a torn tail",
         scenario scenarios::rot_in_the_middle),
+    line!(BelieveRottenLog, "raft/src/wal/replay.rs", ROT_IN_LOG,
+        "a replica whose log is damaged goes on with what is left of it",
+        needs "rot in logs", |plan| short(plan, &[RotInLog])),
     line!(BelieveUnsyncedTail, "raft/src/wal/writer.rs", DURABLE_QUORUM,
         "what was written and not synced before a crash is believed, and not synced",
         needs "crashes", |plan| short(plan, &[CrashProcess])),

@@ -9,7 +9,7 @@ use crate::chance::Chance;
 use crate::machine::Machine;
 use crate::world::World;
 
-/// What an operation takes on a device that is slow: ten and a thousand times what is usual.
+/// What an operation takes on a device that is slow, over the usual 0.2 to 3 ms of a sync.
 const SLOW: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(100), Duration::from_secs(1)];
 
 pub fn failed_sync(world: &mut World, _: FaultKind, chance: &Chance, lasts: Duration) -> Option<Vec<Step>> {

@@ -21,9 +21,12 @@ fn formed() -> RootState {
 }
 
 fn join(id: u64, incarnation: u64) -> RootCommand {
-    let zone = ["a", "b", "c"][(id as usize - 1) % 3].into();
-    let node = NodeInfo { id: NodeId(id), zone, addr: ([127, 0, 0, 1], 7_000 + id as u16).into(), incarnation };
-    RootCommand::Join(Join { node, version_min: 1, version_max: MOVES_VERSION })
+    speaking(id, incarnation, ["a", "b", "c"][(id as usize - 1) % 3], MOVES_VERSION)
+}
+
+fn speaking(id: u64, incarnation: u64, zone: &str, version_max: u32) -> RootCommand {
+    let (zone, addr) = (zone.to_owned(), ([127, 0, 0, 1], 7_000 + id as u16).into());
+    RootCommand::Join(Join { node: NodeInfo { id: NodeId(id), zone, addr, incarnation }, version_min: 1, version_max })
 }
 
 /// As the machine applies: whole or not at all.
@@ -287,4 +290,24 @@ fn aim(state: &RootState, command: RootCommand) -> RootCommand {
         }
         other => other,
     }
+}
+
+#[test]
+fn a_node_without_its_data_is_heard_once_for_what_it_speaks_and_for_nothing_else() {
+    let mut state = RootState::new(ClusterId(1));
+    for (id, zone) in [(1, "a"), (2, "b"), (3, "c")] {
+        apply(&mut state, speaking(id, id, zone, if id == 2 { 1 } else { MOVES_VERSION })).unwrap();
+    }
+    let map = state.map.clone();
+    let code = |state: &mut RootState, command| apply(state, command).unwrap_err().code;
+    assert_eq!(code(&mut state, speaking(2, 77, "b", 1)), ErrorCode::WrongIdentity, "it speaks what is known");
+    assert_eq!(code(&mut state, speaking(2, 77, "a", MOVES_VERSION)), ErrorCode::WrongIdentity, "in another zone");
+    assert_eq!(state.version_ahead(), None);
+    apply(&mut state, speaking(2, 77, "b", MOVES_VERSION)).unwrap();
+    assert_eq!((state.version_ahead(), &state.map), (Some(MOVES_VERSION), &map), "nothing else has changed");
+    assert_eq!(code(&mut state, speaking(2, 77, "b", MOVES_VERSION)), ErrorCode::WrongIdentity);
+    apply(&mut state, speaking(2, 2, "b", 1)).unwrap();
+    assert_eq!(state.version_ahead(), None, "whose data it is says what it speaks");
+    state.root_gone.push(ReplicaId(77));
+    assert_eq!(code(&mut state, speaking(2, 77, "b", MOVES_VERSION)), ErrorCode::WrongIdentity, "it was replaced");
 }

@@ -1,10 +1,11 @@
 //! Clusters of programs of several versions.
 
-use stoa_protocol::message::{PlacementRequest, ReplaceNode, ReplaceReplica};
+use stoa_protocol::map::NodeInfo;
+use stoa_protocol::message::{JoinRequest, PlacementRequest, ReplaceNode, ReplaceReplica};
 use stoa_protocol::{ErrorCode, NodeId, ReplicaId};
 use stoa_raft::root::state::{FIRST_VERSION, MOVES_VERSION, SPOKEN_VERSIONS};
 
-use super::cluster::{Cluster, TestNode, end_of, until};
+use super::cluster::{CLUSTER, Cluster, TestNode, end_of, until};
 use super::hosting::refusal;
 use crate::node::{NODE_CALL_LIMIT, NodeError, NodeOptions};
 
@@ -71,6 +72,15 @@ async fn a_node_whose_data_is_gone_speaks_for_itself_so_that_it_can_be_replaced(
     }
     cluster.settle().await;
     let lost = cluster.node(2).info().incarnation;
+    // Another process under its number, while it lives.
+    let stray = NodeInfo { incarnation: lost + 1, ..cluster.node(2).info().clone() };
+    let stray = JoinRequest { cluster: CLUSTER, node: stray, versions: SPOKEN_VERSIONS };
+    let leader = cluster.root_leader().await;
+    let refused = leader.take_join(&stray, NODE_CALL_LIMIT).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::WrongIdentity);
+    assert!(refused.message.contains("node 2 runs at"), "{}", refused.message);
+    assert_eq!(leader.state().spoken_by(NodeId(2)), Some((FIRST_VERSION, FIRST_VERSION)));
+    drop(leader);
     cluster.wipe(2).await;
     for node in [1, 3] {
         restart(&mut cluster, node, MOVES_VERSION).await;
