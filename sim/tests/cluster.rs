@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use stoa_sim::bugs::worlds::{altering_network, lying_disks};
 use stoa_sim::history::Rule;
-use stoa_sim::plan::{FaultKind, Plan};
+use stoa_sim::plan::{FaultKind, LEAST, Plan};
 use stoa_sim::run::{Outcome, Planted, run};
 use stoa_sim::world::World;
 
@@ -106,6 +106,36 @@ fn a_panic_in_the_product_breaks_a_promise() {
     let planted = Planted { world: faint, ..Planted::default() };
     let outcome = run(Plan::calm(6, 1, SHORT), None, &planted).expect("as above");
     assert_eq!(judges(&outcome), ["nothing panics"]);
+}
+
+#[test]
+fn a_cluster_whose_nodes_cannot_speak_to_each_other_any_more_breaks_every_promise_of_life() {
+    fn mute(world: &mut World) {
+        let mut left = 2_000u32;
+        world.net.set_tamper(Box::new(move |from, to, bytes| {
+            if !(from.starts_with('n') && to.starts_with('n')) {
+                return bytes;
+            }
+            left = left.saturating_sub(1);
+            if left > 0 { bytes } else { bytes::Bytes::from_static(b"no frame of ours") }
+        }));
+    }
+    let planted = Planted { world: mute, ..Planted::default() };
+    let plan = Plan { least: LEAST, ..Plan::calm(10, 1, SHORT) };
+    let judges = judges(&run(plan, None, &planted).expect("as above"));
+    for judge in ["liveness", "clients get work done", "nothing is unavailable in a calm cluster"] {
+        assert!(judges.contains(&judge), "{judge}: {judges:?}");
+    }
+}
+
+#[test]
+fn a_node_that_ends_for_no_fault_of_the_plan_is_seen() {
+    fn fail(world: &mut World) {
+        world.machines[0].disk.fail_sync(200);
+    }
+    let planted = Planted { world: fail, ..Planted::default() };
+    let outcome = run(Plan::calm(11, 1, SHORT), None, &planted).expect("as above");
+    assert!(judges(&outcome).contains(&"a node goes on"), "{:?}", judges(&outcome));
 }
 
 /// A client's reads, their level turned into the local one on the way: a node that serves strong reads as if they were
