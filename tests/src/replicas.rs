@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use stoa::local_cluster::LocalCluster;
+use stoa::node::CLUSTER_VERSION;
 use stoa_client::Client;
 use stoa_env::QuicTransport;
 use stoa_protocol::message::DigestAnswer;
@@ -115,11 +116,25 @@ pub async fn serves(cluster: &LocalCluster, client: &Client<QuicTransport>, node
     .await
 }
 
-/// The paths of all files in the data directories of all nodes.
+/// Waits until every node knows that the cluster is at the version that this program speaks: a cluster begins at the first
+/// one, and is raised once all nodes have joined.
+pub async fn raised(client: &Client<QuicTransport>) -> anyhow::Result<()> {
+    until("a cluster at this program's version", async || {
+        for node in client.map().nodes.iter().map(|node| node.id) {
+            let at = client.status(node, ANSWER_LIMIT).await?.cluster_version;
+            ensure!(at == CLUSTER_VERSION, "node {node} is at cluster version {at}, not {CLUSTER_VERSION}");
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// The paths of all files in the data directories of all nodes, but for those that nodes which run write now and then.
 pub fn files(cluster: &LocalCluster) -> anyhow::Result<BTreeSet<PathBuf>> {
     let mut out = BTreeSet::new();
     for node in cluster.nodes() {
-        out.extend(files_in(&cluster.data_dir(node))?);
+        let lasts = |path: &PathBuf| path.file_name().is_none_or(|name| name != "witness");
+        out.extend(files_in(&cluster.data_dir(node))?.into_iter().filter(lasts));
     }
     Ok(out)
 }
@@ -133,6 +148,7 @@ pub fn files_in(dir: &Path) -> anyhow::Result<BTreeSet<PathBuf>> {
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
         match path.is_dir() {
+            _ if path.extension().is_some_and(|extension| extension == "new") => {}
             true => out.extend(files_in(&path)?),
             false => {
                 out.insert(path);

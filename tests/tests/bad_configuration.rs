@@ -1,7 +1,7 @@
 //! Nodes whose configuration cannot be right: each ends by itself, names the thing, says what would be right, and changes
 //! neither the cluster nor the data directory that it was pointed at.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
@@ -41,7 +41,7 @@ async fn a_node_with_a_bad_configuration_ends_by_itself_and_changes_nothing() ->
     let before = equal_digests(&client).await?;
     ensure!(cluster.terminate(STOPPED, LIMIT).await?.success(), "{}", cluster.last_words());
     let others = cluster.nodes().into_iter().filter(|node| *node != STOPPED).map(NodeId).collect();
-    let (names, bytes) = (lasting(&cluster)?, contents(&cluster.data_dir(STOPPED))?);
+    let (names, bytes) = (files(&cluster)?, contents(&cluster.data_dir(STOPPED))?);
 
     let good = std::fs::read_to_string(cluster.config(STOPPED)?)?;
     let mut failures = Vec::new();
@@ -69,7 +69,7 @@ async fn a_node_with_a_bad_configuration_ends_by_itself_and_changes_nothing() ->
         if !missing.is_empty() {
             failures.push(format!("{named}: {missing:?} is missing in: {}", finished.err));
         }
-        if lasting(&cluster)? != names || contents(&cluster.data_dir(STOPPED))? != bytes {
+        if files(&cluster)? != names || contents(&cluster.data_dir(STOPPED))? != bytes {
             failures.push(format!("{named}: files have changed"));
         }
         if equal_digests_of(&client, &others).await? != before {
@@ -148,14 +148,6 @@ async fn a_second_process_of_a_node_ends_before_it_touches_a_file() -> anyhow::R
     let finished = run(&cluster, &["node", "--config", "nowhere.yaml"]).await?;
     ensure!(finished.code == Some(1) && finished.err.contains("nowhere.yaml"), "{finished:?}");
     Ok(())
-}
-
-/// All files of a directory.
-/// All files but those that the nodes which run write now and then.
-fn lasting(cluster: &LocalCluster) -> anyhow::Result<BTreeSet<PathBuf>> {
-    let mut names = files(cluster)?;
-    names.retain(|path| path.file_stem().is_none_or(|stem| stem != "witness"));
-    Ok(names)
 }
 
 fn contents(dir: &Path) -> anyhow::Result<BTreeMap<PathBuf, Vec<u8>>> {

@@ -11,7 +11,7 @@ use stoa_client::Client;
 use stoa_env::{Clock, QuicTransport, RealClock};
 use stoa_tests::command::{finish, run};
 use stoa_tests::items::{define, rows, writer};
-use stoa_tests::replicas::{Digests, equal_digests, files};
+use stoa_tests::replicas::{Digests, equal_digests, files, raised};
 use stoa_tests::{repository, start};
 
 const PARTITIONS: u64 = 4;
@@ -27,7 +27,7 @@ fn case(args: &[&str], says: &'static [&'static str]) -> Case {
 }
 
 /// All that must stay as it is.
-#[derive(PartialEq)]
+#[derive(Debug, PartialEq)]
 struct State {
     digests: Digests,
     catalog: String,
@@ -53,6 +53,7 @@ async fn bad_requests_are_refused_by_name_and_change_nothing() -> anyhow::Result
     }
     let dir = cluster.dir().join("bad");
     std::fs::create_dir(&dir)?;
+    raised(&client).await?;
     let before = State::of(&cluster, &client).await?;
     let mut failures = Vec::new();
     for Case { args, says } in [gets(), loads(&dir)?, applies(&dir)?, connections(&dir)?].into_iter().flatten() {
@@ -66,8 +67,11 @@ async fn bad_requests_are_refused_by_name_and_change_nothing() -> anyhow::Result
         if !missing.is_empty() {
             failures.push(format!("{named}: {missing:?} is missing in: {}", finished.err));
         }
-        if State::of(&cluster, &client).await? != before {
-            failures.push(format!("{named}: something has changed"));
+        let after = State::of(&cluster, &client).await?;
+        if after != before {
+            let new: Vec<_> = after.files.symmetric_difference(&before.files).collect();
+            let (catalogs, same) = ((&before.catalog, &after.catalog), before.digests == after.digests);
+            failures.push(format!("{named}: changed: catalog {catalogs:?}, digests equal: {same}, files {new:?}"));
         }
     }
     ensure!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));

@@ -138,6 +138,7 @@ fn json(map: &ClusterMap, nodes: &BTreeMap<NodeId, Result<NodeStatus, String>>) 
         match &nodes[&info.id] {
             Ok(status) => {
                 value["build"] = status.build.clone().into();
+                value["cluster_version"] = status.cluster_version.into();
                 value["replicas"] = status
                     .replicas
                     .iter()

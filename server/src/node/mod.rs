@@ -66,6 +66,9 @@ use rounds::Rounds;
 use strangers::Neighbours;
 use witness::Witness;
 
+/// The highest cluster version that this program speaks.
+pub const CLUSTER_VERSION: u32 = stoa_raft::root::state::SPOKEN_VERSIONS.1;
+
 /// What a node is told at its start.
 #[derive(Debug, Clone)]
 pub struct NodeOptions {
