@@ -42,11 +42,12 @@ pub const SECTION_ATTEMPTS_MAX: u8 = 200;
 pub const ROUND_PAUSE: Duration = Duration::from_millis(2);
 
 /// The longest pause between two rounds: a partition that is down costs each of its readers three requests a second, and up
-/// to twelve more in its last one.
+/// to nine more in its last one.
 pub const ROUND_PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// With less time than this before the deadline no pause is cut short: a request would hardly be answered.
-const LAST_ROUNDS: Duration = Duration::from_millis(8);
+/// With less time than this before the deadline no pause is cut short: so little may be slept through, and short reads of a
+/// busy cluster must not make it busier.
+const LAST_ROUNDS: Duration = Duration::from_millis(32);
 
 const _: () = assert!(
     // Each round but the first ten, and a few before the deadline, lasts half of the longest pause at the least.
@@ -499,8 +500,8 @@ impl MultiGet {
                 // One that would sleep through the deadline is cut short, while an answer may still come: a partition that
                 // has a leader again is asked once more.
                 let left = self.deadline.since(now);
-                let pause =
-                    if pause >= left && left >= LAST_ROUNDS { jittered(left * 3 / 4, world.random) } else { pause };
+                let cut = left / 4 * 3 + jittered(left / 8, world.random);
+                let pause = if pause >= left && left >= LAST_ROUNDS { cut } else { pause };
                 section.rounds = section.rounds.saturating_add(1);
                 section.resume = Some(now.plus(pause));
             }

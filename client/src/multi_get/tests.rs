@@ -53,8 +53,12 @@ impl Script {
 
     /// A new read of the same client, 50 ms long.
     fn begin(&mut self, sections: u64) {
+        self.begin_for(sections, Duration::from_millis(50));
+    }
+
+    fn begin_for(&mut self, sections: u64, deadline: Duration) {
         let sections = (0..sections).map(|at| (PartitionId(2 + at), SectionWeight::default()));
-        self.read = MultiGet::new(sections, self.now.plus(Duration::from_millis(50)));
+        self.read = MultiGet::new(sections, self.now.plus(deadline));
         self.sent.clear();
         self.step(|read, now, world| read.start(now, world));
     }
@@ -280,7 +284,7 @@ fn a_read_that_all_replicas_refuse_asks_ever_more_rarely_until_its_deadline() {
         script.pass(0.5);
     }
     assert!(script.now.since(start) >= Duration::from_millis(50), "it gave up after {:?}", script.now.since(start));
-    assert!((10..=24).contains(&refused), "{refused} requests in 50 ms");
+    assert!((10..=18).contains(&refused), "{refused} requests in 50 ms");
     let nodes: Vec<_> = script.sent.iter().map(|sent| sent.1).collect();
     assert_eq!(nodes[..6], [A, B, C, A, B, C]);
     assert_eq!(script.read.last_errors().count(), 2);
@@ -289,8 +293,9 @@ fn a_read_that_all_replicas_refuse_asks_ever_more_rarely_until_its_deadline() {
 
 #[test]
 fn a_partition_that_comes_back_before_the_deadline_is_asked_once_more() {
-    for back_ms in [2, 15, 25, 35, 42] {
+    for back_ms in [2, 15, 500, 1_000, 1_500, 1_900] {
         let mut script = Script::new(2);
+        script.begin_for(2, Duration::from_secs(2));
         let start = script.now;
         let mut answered = 0;
         while !script.done() {
@@ -302,7 +307,7 @@ fn a_partition_that_comes_back_before_the_deadline_is_asked_once_more() {
             }
             script.pass(0.5);
         }
-        assert_eq!(script.finish().0, [Some(1), Some(1)], "back after {back_ms} ms of 50");
+        assert_eq!(script.finish().0, [Some(1), Some(1)], "back after {back_ms} ms of 2,000");
     }
 }
 
