@@ -133,7 +133,9 @@ pub async fn raised(client: &Client<QuicTransport>) -> anyhow::Result<()> {
 pub fn files(cluster: &LocalCluster) -> anyhow::Result<BTreeSet<PathBuf>> {
     let mut out = BTreeSet::new();
     for node in cluster.nodes() {
-        let lasts = |path: &PathBuf| path.file_name().is_none_or(|name| name != "witness");
+        let lasts = |path: &PathBuf| {
+            path.file_name().is_none_or(|name| name != "witness") && path.extension().is_none_or(|end| end != "new")
+        };
         out.extend(files_in(&cluster.data_dir(node))?.into_iter().filter(lasts));
     }
     Ok(out)
@@ -148,7 +150,6 @@ pub fn files_in(dir: &Path) -> anyhow::Result<BTreeSet<PathBuf>> {
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
         match path.is_dir() {
-            _ if path.extension().is_some_and(|extension| extension == "new") => {}
             true => out.extend(files_in(&path)?),
             false => {
                 out.insert(path);

@@ -285,7 +285,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
         if state.has_other_data(&request.node)
             && state.spoken_by(request.node.id) != Some(request.versions)
             && let Some(known) = state.map.node(request.node.id)
-            && let Ok(answer) = self.greet_boxed(known.id).await
+            && let Ok(Ok(answer)) = tokio::time::timeout(limit, self.greet_boxed(known.id)).await
             && answer.node.incarnation == known.incarnation
         {
             let message = format!(
