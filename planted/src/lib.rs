@@ -79,6 +79,10 @@ pub enum Bug {
     SkipBatchOnResume,
     /// A write whose outcome nobody knows is told to have failed.
     UnknownIsFailed,
+    /// What became of the first batch of a call is not told.
+    DropFirstOutcome,
+    /// A batch of an earlier schema version is refused.
+    RefuseEarlierSchema,
 }
 
 /// Whether the named bug is on. Without the feature `planted` it is the constant `false`.

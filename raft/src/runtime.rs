@@ -218,6 +218,47 @@ mod tests {
         }
     }
 
+    /// Counts tokio's time at a rate of its own, in millionths off it.
+    struct Off(tokio::time::Instant, i64);
+    impl Clock for Off {
+        fn boot(&self) -> stoa_env::BootTime {
+            let true_ns = self.0.elapsed().as_nanos() as i128;
+            stoa_env::BootTime((true_ns + true_ns * i128::from(self.1) / 1_000_000) as u64)
+        }
+        fn wall(&self) -> stoa_env::WallTime {
+            stoa_env::WallTime(0)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn openraft_counts_a_tenth_more_in_one_node_than_in_another_beside_it() {
+        #[allow(clippy::disallowed_methods)] // paused time, which both clocks are off from
+        let start = tokio::time::Instant::now();
+        let counted = |rate_ppm| {
+            let context = NodeContext {
+                clock: Arc::new(Off(start, rate_ppm)),
+                entropy: Arc::new(stoa_env::OsEntropy),
+                bounds: Bounds::default(),
+            };
+            // The tasks run side by side on one thread, as nodes do in a simulation.
+            let task = || {
+                StoaRuntime::spawn(async {
+                    let before = <NodeInstant as instant::Instant>::now();
+                    let mut seen = Vec::new();
+                    for _ in 0..10 {
+                        StoaRuntime::sleep(Duration::from_secs(1)).await;
+                        seen.push(<NodeInstant as instant::Instant>::now() - before);
+                    }
+                    seen
+                })
+            };
+            context.run(async move { task().await.expect("nothing panics there") })
+        };
+        let (slow, fast) = tokio::join!(counted(-50_000), counted(50_000));
+        let seconds = |rate_ms: u64| (1..=10).map(|n| Duration::from_millis(n * rate_ms)).collect::<Vec<_>>();
+        assert_eq!((slow, fast), (seconds(950), seconds(1_050)));
+    }
+
     #[test]
     fn openrafts_time_is_the_nodes_clock_in_every_task() {
         let context = NodeContext {

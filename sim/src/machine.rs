@@ -47,9 +47,9 @@ pub struct Machine {
     held: bool,
     node: Arc<Mutex<Started>>,
     /// Why processes of the node ended by themselves, before a fault could end them.
-    ends: Vec<String>,
+    ends: Vec<(Instant, String)>,
     /// What a node may say when it ends by itself: a fault has given it the reason.
-    excuses: Vec<&'static str>,
+    excuses: Vec<Excuse>,
     aim: Arc<Mutex<Aim>>,
     /// What of its disk was damaged beyond what a crash does.
     damage: Option<Damage>,
@@ -70,6 +70,19 @@ struct Started {
     node: Option<Arc<SimNode>>,
     ended: Option<(Instant, String)>,
 }
+
+/// A reason that a fault has given a node to end by itself.
+#[derive(Debug)]
+struct Excuse {
+    words: &'static str,
+    from: Instant,
+    /// Until when; `None` while the fault lasts.
+    until: Option<Instant>,
+}
+
+/// A node may take so long to end for a fault that is over: an error that it has met waits while the process is held or its
+/// machine suspended, for up to ten seconds, or crawls.
+const ENDS_WITHIN: Duration = Duration::from_secs(15);
 
 /// A moment in the life of a process at which it is to be killed.
 #[derive(Debug, Clone, Copy)]
@@ -253,9 +266,9 @@ impl Machine {
         self.lock().node.clone()
     }
 
-    /// Why processes of the node have ended by themselves, in all its lives.
-    pub fn ends(&self) -> Vec<String> {
-        self.ends.iter().cloned().chain(self.lock().ended.clone().map(|(_, why)| why)).collect()
+    /// When and why processes of the node have ended by themselves, in all its lives.
+    pub fn ends(&self) -> Vec<(Instant, String)> {
+        self.ends.iter().cloned().chain(self.lock().ended.clone()).collect()
     }
 
     /// When the process that ran here last has ended by itself, and why, if it has.
@@ -268,16 +281,28 @@ impl Machine {
         self.is_up() && !self.is_held() && self.node().is_some()
     }
 
-    /// From now on the node may end by itself if its reason holds these words.
+    /// From now on the node may end by itself if its reason holds these words, until [`end_excuse`](Self::end_excuse).
     pub fn excuse(&mut self, words: &'static str) {
-        if !self.excuses.contains(&words) {
-            self.excuses.push(words);
-        }
+        self.excuses.push(Excuse { words, from: crate::world::now(), until: None });
     }
 
-    /// Whether a fault has given the node this reason to end.
-    pub fn is_excused(&self, why: &str) -> bool {
-        self.excuses.iter().any(|words| why.contains(words))
+    /// The fault that gave the node this reason is over: it has had its effect by now, or will have it soon.
+    pub fn end_excuse(&mut self, words: &'static str) {
+        let until = crate::world::now() + ENDS_WITHIN;
+        let open = self.excuses.iter_mut().filter(|excuse| excuse.words == words && excuse.until.is_none());
+        open.for_each(|excuse| excuse.until = Some(until));
+    }
+
+    /// All faults are over.
+    pub fn end_excuses(&mut self) {
+        let until = crate::world::now() + ENDS_WITHIN;
+        self.excuses.iter_mut().for_each(|excuse| excuse.until = excuse.until.or(Some(until)));
+    }
+
+    /// Whether a fault has given the node this reason to end at that moment.
+    pub fn is_excused(&self, at: Instant, why: &str) -> bool {
+        let holds = |excuse: &Excuse| excuse.from <= at && excuse.until.is_none_or(|until| at <= until);
+        self.excuses.iter().any(|excuse| why.contains(excuse.words) && holds(excuse))
     }
 
     /// What of its disk was damaged beyond what a crash does.
@@ -378,7 +403,7 @@ impl Machine {
         self.net.close(self.addr());
         process.kill();
         let ended = self.lock().ended.take();
-        self.ends.extend(ended.map(|(_, why)| why));
+        self.ends.extend(ended);
         self.node = Arc::default();
         match how {
             Crash::Process => self.disk.kill(),

@@ -84,6 +84,61 @@ impl fmt::Display for Work {
     }
 }
 
+/// How much nodes keep of their logs: small, so that segments, snapshots and purges come often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    /// Bytes after which a segment of the log ends.
+    pub segment_bytes: u64,
+    /// Bytes of a group's entries after which it writes a snapshot.
+    pub snapshot_log_bytes: u64,
+    /// Bytes that may wait for the log's writer; a quarter of it is taken at once.
+    pub queue_bytes: u64,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self { segment_bytes: 64 << 10, snapshot_log_bytes: 32 << 10, queue_bytes: 1 << 20 }
+    }
+}
+
+impl Sizes {
+    /// Those of a seed.
+    pub fn draw(seed: u64) -> Self {
+        let chance = Chance::new(seed, "sizes");
+        Self {
+            segment_bytes: *chance.pick(&[32 << 10, 64 << 10, 64 << 10, 192 << 10]),
+            snapshot_log_bytes: *chance.pick(&[16 << 10, 32 << 10, 32 << 10, 96 << 10]),
+            queue_bytes: *chance.pick(&[256 << 10, 1 << 20]),
+        }
+    }
+}
+
+impl fmt::Display for Sizes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kib = |bytes: u64| bytes >> 10;
+        let Self { segment_bytes, snapshot_log_bytes, queue_bytes } = *self;
+        write!(
+            f,
+            "segments of {} KiB, snapshots after {} KiB, queues of {} KiB",
+            kib(segment_bytes),
+            kib(snapshot_log_bytes),
+            kib(queue_bytes)
+        )
+    }
+}
+
+/// The timing of a seed: that of the product in every second run, else one that is faster or slower.
+fn timing(seed: u64) -> RaftTiming {
+    let of = |heartbeat, election_min, election_max| RaftTiming {
+        heartbeat: Duration::from_millis(heartbeat),
+        election_min: Duration::from_millis(election_min),
+        election_max: Duration::from_millis(election_max),
+        ..RaftTiming::default()
+    };
+    let usual = RaftTiming::default();
+    *Chance::new(seed, "timing").pick(&[usual, usual, of(60, 240, 400), of(200, 700, 1_100)])
+}
+
 /// What clients must have done before a run counts as one: idle time proves nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Least {
@@ -131,6 +186,8 @@ pub struct Plan {
     pub work: Work,
     /// The timing of replication.
     pub timing: RaftTiming,
+    /// How much nodes keep of their logs.
+    pub sizes: Sizes,
 }
 
 impl Plan {
@@ -141,23 +198,21 @@ impl Plan {
         // A run gives up the only copy of a replica's data for one reason at a time.
         let mut faults = mix(seed);
         faults.retain(|kind| !(kind.damages() && moves == Moves::InPlaceToo));
-        // A node that is lost before it was upgraded cannot be replaced: the first version has no moves.
-        if faults.contains(&FaultKind::Upgrade) {
-            faults.retain(|kind| !kind.damages());
-        }
         // An old image is found if others have heard of what came after it, and live.
         if faults.contains(&FaultKind::OldDisk) {
             faults.retain(|kind| kind.lets_nodes_hear());
         }
+        let (clients, pace) = (3 + chance.below(3) as usize, Duration::from_millis(20 + chance.below(60)));
+        let (clients, pace) = many_clients(seed).map_or((clients, pace), |many| (many, pace * 3));
         Self {
             seed,
             nodes: more_nodes(seed).unwrap_or(*chance.pick(&[3, 3, 4, 6])),
             partitions: 1 + chance.below(4) as u32,
-            clients: 3 + chance.below(3) as usize,
+            clients,
             keys: 20 + chance.below(80) as i64,
             chaos: Duration::from_secs(30 + chance.below(10)),
             least: LEAST,
-            pace: Duration::from_millis(20 + chance.below(60)),
+            pace,
             reserve: Chance::new(seed, "reserve").hits(700_000),
             overlap: 1 + chance.below(4) as usize,
             lease_reads: !faults.iter().any(|kind| kind.stops_clocks()),
@@ -165,7 +220,8 @@ impl Plan {
             moves,
             fault_pause: None,
             work: Work::draw(seed),
-            timing: RaftTiming::default(),
+            timing: timing(seed),
+            sizes: Sizes::draw(seed),
         }
     }
 
@@ -181,6 +237,8 @@ impl Plan {
             pace: Duration::from_millis(60),
             faults: Vec::new(),
             moves: Moves::None,
+            timing: RaftTiming::default(),
+            sizes: Sizes::default(),
             ..Self::draw(seed)
         }
     }
@@ -203,6 +261,12 @@ impl Plan {
 fn more_nodes(seed: u64) -> Option<u64> {
     let chance = Chance::new(seed, "more nodes");
     (chance.below(12) == 0).then(|| *chance.pick(&[5, 7, 8, 9]))
+}
+
+/// One run in eight has many clients, each of which does less.
+fn many_clients(seed: u64) -> Option<usize> {
+    let chance = Chance::new(seed, "many clients");
+    (chance.below(8) == 0).then(|| *chance.pick(&[8, 12, 20]))
 }
 
 /// The longest pauses between two strikes of a kind that a run may have, in seconds.
@@ -230,7 +294,7 @@ impl fmt::Display for Plan {
         write!(
             f,
             "seed {}: {} nodes, {} partitions, {} clients, {} keys, {:?} of work at a pace of {:?}, reserve {}, \
-             lease reads {}, moves {:?}, {}, faults (up to {} at once, each with its longest pause) [",
+             lease reads {}, moves {:?}, {}, heartbeats each {:?}, elections after {:?} to {:?}, {}, faults (up to {} at once, each with its longest pause) [",
             self.seed,
             self.nodes,
             self.partitions,
@@ -242,6 +306,10 @@ impl fmt::Display for Plan {
             self.lease_reads,
             self.moves,
             self.work,
+            self.timing.heartbeat,
+            self.timing.election_min,
+            self.timing.election_max,
+            self.sizes,
             self.overlap,
         )?;
         for (place, kind) in self.faults.iter().enumerate() {

@@ -118,6 +118,7 @@ impl World {
             machine.set_trap(None);
             machine.disk.heal();
             machine.clock().heal();
+            machine.end_excuses();
             machine.go_on();
             machine.start_if_down();
         }
@@ -143,7 +144,7 @@ impl World {
                 machine.crash(how);
             }
             let Some((since, why)) = machine.ended() else { continue };
-            if machine.is_excused(&why) && now() >= since + RESTART_AFTER {
+            if machine.is_excused(since, &why) && now() >= since + RESTART_AFTER {
                 machine.crash(Crash::Process);
                 machine.start();
             }
@@ -368,8 +369,9 @@ impl World {
     /// Nodes that have ended by themselves: no fault of a plan gives them a reason.
     pub fn judge_ends(&mut self) {
         for machine in &self.machines {
-            for why in machine.ends().into_iter().filter(|why| !machine.is_excused(why)) {
-                let what = format!("node {} has ended by itself: {why}", machine.id());
+            for (at, why) in machine.ends().into_iter().filter(|(at, why)| !machine.is_excused(*at, why)) {
+                let after = at - self.start;
+                let what = format!("node {} has ended by itself after {after:?}: {why}", machine.id());
                 let broken = Broken { judge: "a node goes on", what };
                 if !self.broken.contains(&broken) {
                     self.broken.push(broken);
@@ -405,16 +407,15 @@ fn options(plan: &Plan, id: u64) -> NodeOptions {
         nodes_expected: plan.nodes as u32,
         versions: (SPOKEN_VERSIONS.0, if plan.upgrades() { SPOKEN_VERSIONS.0 } else { SPOKEN_VERSIONS.1 }),
         timing: plan.timing,
-        // Small, so that segments, snapshots and purges come often.
         wal: WalOptions {
-            segment_bytes: 64 << 10,
-            queue_bytes: 1 << 20,
-            round_bytes: 256 << 10,
+            segment_bytes: plan.sizes.segment_bytes,
+            queue_bytes: plan.sizes.queue_bytes,
+            round_bytes: plan.sizes.queue_bytes / 4,
             max_live_bytes: 8 << 20,
             // Without a reserve, a full device ends the log, and the node.
-            reserve_bytes: if plan.reserve { (1 << 20) + (256 << 10) } else { 0 },
+            reserve_bytes: if plan.reserve { plan.sizes.queue_bytes / 4 * 5 } else { 0 },
         },
-        snapshot_log_bytes: 32 << 10,
+        snapshot_log_bytes: plan.sizes.snapshot_log_bytes,
         partition_bytes_max: 1 << 30,
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use stoa_planted::planted;
 use stoa_protocol::key::check_key;
 use stoa_protocol::message::{SessionAnswer, SessionStep, WriteAnswer};
 use stoa_protocol::{ErrorBody, ErrorCode, FeatureGroup, FeatureGroupId, LogIndex, RowBatch};
@@ -286,7 +287,9 @@ impl Partition {
 fn fits(batch: &RowBatch, group: &FeatureGroup, keys: &[stoa_protocol::KeyType]) -> Result<(), ErrorBody> {
     let mismatch = |message| Err(ErrorBody::new(ErrorCode::SchemaMismatch, message));
     // Features keep place, name and type for ever, so a batch of an earlier schema fits a later one.
-    if batch.schema_version() > group.schema_version {
+    let earlier_fits = !planted!(RefuseEarlierSchema);
+    if batch.schema_version() > group.schema_version || (batch.schema_version() < group.schema_version && !earlier_fits)
+    {
         return mismatch(format!(
             "the batch is of schema {}, and {} is at schema {}",
             batch.schema_version(),

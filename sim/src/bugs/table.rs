@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use stoa_planted::Bug;
+use stoa_raft::RaftTiming;
 
 use super::worlds::{altering_network, lying_disks, replaying_network};
 use super::{PlantedBug, Switch, Way};
@@ -10,7 +11,7 @@ use crate::plan::FaultKind::{
     self, Bridge, CrashProcess, CutPair, CutZone, FailedSync, Hold, Loss, LostDisk, OldDisk, PowerLossOfAll, RotInLog,
     RotInSnapshot, SlowDisk, SlowNode, Spikes, Upgrade,
 };
-use crate::plan::{Least, Moves, Plan, Work};
+use crate::plan::{Least, Moves, Plan, Sizes, Work};
 use crate::scenarios;
 
 const ABSENT: &str = "absent features keep their values";
@@ -33,6 +34,8 @@ const REPLICA_ID: &str = "a replica id is one replica";
 const ROT_IN_LOG: &str = "rot in a log is found";
 const ROT_IN_SNAPSHOT: &str = "rot in a snapshot is found";
 const STALENESS: &str = "no staler than said";
+const TAKEN: &str = "what fits is taken";
+const TOLD_ONCE: &str = "every row's outcome is told once";
 const VERSIONS: &str = "versions interoperate";
 const ZONES: &str = "a voter in each of three zones";
 
@@ -146,6 +149,14 @@ pub const BUGS: &[PlantedBug] = &[
     }),
     line!(UnknownIsFailed, "client/src/writer.rs", INVENTED, "a write whose outcome nobody knows is told to have failed",
         needs "cut zones, loss", |plan| short(plan, &[CutZone, Loss])),
+    line!(DropFirstOutcome, "client/src/group_writer.rs", TOLD_ONCE,
+        "what became of the first batch of a call is not told", needs "nothing", |plan| short(plan, &[])),
+    line!(RefuseEarlierSchema, "store/src/partition.rs", TAKEN,
+        "a batch of an earlier schema version is refused, of a writer that was open when the group grew",
+    needs "catalog changes", |plan| {
+        short(plan, &[]);
+        plan.work.definitions = true;
+    }),
     line!(TwoReplicasInOneZone, "server/src/node/hosting.rs", ZONES, "a group is formed with two voters in one zone",
     needs "six nodes", |plan| {
         short(plan, &[]);
@@ -223,6 +234,8 @@ fn short(plan: &mut Plan, faults: &[FaultKind]) {
     plan.overlap = 1;
     plan.moves = Moves::None;
     plan.work = Work::default();
+    plan.timing = RaftTiming::default();
+    plan.sizes = Sizes::default();
     plan.fault_pause = Some(Duration::from_millis(800));
 }
 

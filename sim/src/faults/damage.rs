@@ -28,6 +28,8 @@ const SECTOR: usize = 512;
 const UNATTESTED: usize = 16 << 10;
 /// One bit in so many flips in the file that says whose snapshots these are.
 const WHOSE: u64 = 8;
+/// What a node says that ends because of it.
+const OLD: &str = "is an old copy of itself";
 /// Votes and positions of all groups stand in the first bytes of a segment.
 const HEAD: usize = 512;
 
@@ -92,7 +94,7 @@ pub fn old_disk(world: &mut World, _: FaultKind, chance: &Chance, lasts: Duratio
     let at = may_damage(world, chance)?;
     let incarnation = world.machines[at].node()?.info().incarnation;
     let image = world.machines[at].disk.copy();
-    world.machines[at].excuse("is an old copy of itself");
+    world.machines[at].excuse(OLD);
     let had = Rc::new(Cell::new(None));
     let seen = had.clone();
     let note = move |world: &mut World| seen.set(log_end(&world.machines[at].disk));
@@ -111,7 +113,10 @@ pub fn old_disk(world: &mut World, _: FaultKind, chance: &Chance, lasts: Duratio
     let look = move |world: &mut World| match is_well(world, at) {
         // Others have seen no more of it: it has not answered for anything since.
         true => world.machines[at].clear_damage(),
-        false => rebuild(world, at),
+        false => {
+            rebuild(world, at);
+            world.machines[at].end_excuse(OLD);
+        }
     };
     let steps = [Step::new(lasts - HEARD_AFTER, note), Step::new(HEARD_AFTER, back), Step::new(LOOK_AFTER, look)];
     Some(steps.into())

@@ -12,11 +12,20 @@ use crate::world::World;
 /// What an operation takes on a device that is slow, over the usual 0.2 to 3 ms of a sync.
 const SLOW: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(100), Duration::from_secs(1)];
 
+// What a node says that ends for each.
+const IO_ERROR: &str = "Input/output error";
+const FULL: &str = "the simulated device is full";
+const HUNG: &str = "did not answer within";
+
 pub fn failed_sync(world: &mut World, _: FaultKind, chance: &Chance, lasts: Duration) -> Option<Vec<Step>> {
     let at = some_machine(world, chance, Machine::runs)?;
-    world.machines[at].excuse("Input/output error");
+    world.machines[at].excuse(IO_ERROR);
     world.machines[at].disk.fail_sync(1 + chance.below(20));
-    Some(vec![Step::new(lasts, move |world| world.machines[at].disk.heal_syncs())])
+    let heal = move |world: &mut World| {
+        world.machines[at].disk.heal_syncs();
+        world.machines[at].end_excuse(IO_ERROR);
+    };
+    Some(vec![Step::new(lasts, heal)])
 }
 
 pub fn failed_syncs(world: &World, _: FaultKind) -> u64 {
@@ -25,10 +34,14 @@ pub fn failed_syncs(world: &World, _: FaultKind) -> u64 {
 
 pub fn full(world: &mut World, _: FaultKind, chance: &Chance, lasts: Duration) -> Option<Vec<Step>> {
     let at = some_machine(world, chance, Machine::runs)?;
-    world.machines[at].excuse("the simulated device is full");
+    world.machines[at].excuse(FULL);
     let disk = &world.machines[at].disk;
     disk.set_capacity(Some(disk.used() + chance.below(64 << 10)));
-    Some(vec![Step::new(lasts, move |world| world.machines[at].disk.set_capacity(None))])
+    let heal = move |world: &mut World| {
+        world.machines[at].disk.set_capacity(None);
+        world.machines[at].end_excuse(FULL);
+    };
+    Some(vec![Step::new(lasts, heal)])
 }
 
 pub fn full_appends(world: &World, _: FaultKind) -> u64 {
@@ -43,7 +56,11 @@ pub fn slow(world: &mut World, _: FaultKind, chance: &Chance, lasts: Duration) -
 
 pub fn hung(world: &mut World, _: FaultKind, chance: &Chance, lasts: Duration) -> Option<Vec<Step>> {
     let at = some_machine(world, chance, Machine::is_up)?;
-    world.machines[at].excuse("did not answer within");
+    world.machines[at].excuse(HUNG);
     world.machines[at].disk.set_hung(true);
-    Some(vec![Step::new(lasts, move |world| world.machines[at].disk.set_hung(false))])
+    let heal = move |world: &mut World| {
+        world.machines[at].disk.set_hung(false);
+        world.machines[at].end_excuse(HUNG);
+    };
+    Some(vec![Step::new(lasts, heal)])
 }

@@ -18,6 +18,7 @@ pub mod lost_row;
 pub mod newest_wins;
 pub mod old_disk;
 pub mod one_majority;
+pub mod one_move;
 pub mod one_vote;
 pub mod own_writes;
 pub mod partial_rows;

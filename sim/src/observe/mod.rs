@@ -32,7 +32,7 @@ use crate::judges::one_vote::OneVote;
 use crate::judges::progress::Progress;
 use crate::judges::replica_ids::ReplicaIds;
 use crate::judges::root_state::RootStates;
-use crate::judges::{durable_quorum, kept_promises, leader_completeness, old_disk, purged, versions};
+use crate::judges::{durable_quorum, kept_promises, leader_completeness, old_disk, one_move, purged, versions};
 use crate::machine::Machine;
 use crate::trace::Trace;
 use crate::world::now;
@@ -269,6 +269,7 @@ impl Observer {
             let judges = &mut inner.judges;
             let broken = judges.root_states.judge(id, &node.state());
             judges.report("equal root states at equal versions", broken);
+            judges.report("one move of a partition at a time", one_move::judge(id, &node.state()));
             judges.report("versions interoperate", versions::judge(id, machine.speaks(), cluster));
             let broken = judges.catalogs.judge(id, machine.life(), &node.state());
             judges.report("what a node has of the catalog only grows", broken);

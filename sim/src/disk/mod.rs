@@ -5,9 +5,13 @@
 //! Faults are switches of the test: a sync that fails, a device that is full, bits that flip, bytes that land elsewhere,
 //! a device that lies about syncs. Each counts how often it struck, so that a test can say that it did.
 
+mod content;
+mod names;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -17,15 +21,15 @@ use stoa_env::{Disk, DiskFile};
 use tokio::sync::Notify;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Sectors survive a crash whole or not at all.
-const SECTOR: usize = 512;
+use content::Content;
+use names::{NameChange, moved};
 
 /// How often each fault struck, and what was done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Strikes {
     /// Syncs of files asked for.
     pub syncs: u64,
-    /// Syncs that failed.
+    /// Syncs that failed, of files and of directories.
     pub failed_syncs: u64,
     /// Syncs that were answered and not done.
     pub lies: u64,
@@ -86,87 +90,6 @@ struct Device {
     durable_changes: u64,
 }
 
-#[derive(Debug, Default)]
-struct Content {
-    now: Vec<u8>,
-    synced: Vec<u8>,
-    /// Whether the file was cut since the last sync: otherwise it has grown at its end alone.
-    cut: bool,
-    /// Bytes that a failed sync has given up: the cache shows them until a crash, and no later sync writes them.
-    given_up: Range<usize>,
-}
-
-#[derive(Debug, Clone)]
-enum NameChange {
-    Set {
-        path: PathBuf,
-        file: u64,
-    },
-    Rename {
-        from: PathBuf,
-        to: PathBuf,
-        file: u64,
-    },
-    /// A directory, with all it holds.
-    RenameDir {
-        from: PathBuf,
-        to: PathBuf,
-    },
-    Remove {
-        path: PathBuf,
-    },
-    /// A directory, with all that is left in it.
-    RemoveDir {
-        path: PathBuf,
-    },
-}
-
-/// `path` with the directory `from`, if it lies in it, exchanged for `to`.
-fn moved(path: &Path, from: &Path, to: &Path) -> Option<PathBuf> {
-    let rest = path.strip_prefix(from).ok()?;
-    Some(if rest.as_os_str().is_empty() { to.to_owned() } else { to.join(rest) })
-}
-
-impl NameChange {
-    fn is_in(&self, dir: &Path) -> bool {
-        let path = match self {
-            Self::Set { path, .. } | Self::Remove { path } | Self::RemoveDir { path } => path,
-            Self::Rename { to, .. } | Self::RenameDir { to, .. } => to,
-        };
-        path.parent() == Some(dir)
-    }
-
-    fn apply(&self, names: &mut BTreeMap<PathBuf, u64>) {
-        match self {
-            Self::Set { path, file } => drop(names.insert(path.clone(), *file)),
-            Self::Remove { path } => drop(names.remove(path)),
-            Self::RemoveDir { path } => names.retain(|name, _| !name.starts_with(path)),
-            Self::Rename { from, to, file } => {
-                names.remove(from);
-                names.insert(to.clone(), *file);
-            }
-            Self::RenameDir { from, to } => {
-                let all = std::mem::take(names).into_iter();
-                *names = all.map(|(path, file)| (moved(&path, from, to).unwrap_or(path), file)).collect();
-            }
-        }
-    }
-
-    /// The change as it is where the directory rename `lost` never happened: what was done in the directory under its new
-    /// name was done to the same directory under its old one.
-    fn without(self, lost: &NameChange) -> NameChange {
-        let Self::RenameDir { from: old, to: new } = lost else { return self };
-        let back = |path: PathBuf| moved(&path, new, old).unwrap_or(path);
-        match self {
-            Self::Set { path, file } => Self::Set { path: back(path), file },
-            Self::Remove { path } => Self::Remove { path: back(path) },
-            Self::RemoveDir { path } => Self::RemoveDir { path: back(path) },
-            Self::Rename { from, to, file } => Self::Rename { from: back(from), to: back(to), file },
-            Self::RenameDir { from, to } => Self::RenameDir { from: back(from), to: back(to) },
-        }
-    }
-}
-
 impl SimDisk {
     /// An empty device.
     pub fn new() -> Self {
@@ -219,7 +142,8 @@ impl SimDisk {
         device.files.values_mut().for_each(|content| content.crash(choose));
     }
 
-    /// Makes the `n`-th sync of a file from now fail with an input/output error; 1 is the next.
+    /// Makes the `n`-th sync from now, of a file or a directory, fail with an input/output error; 1 is the next. What a failed
+    /// sync of a directory did not cover, a later one may.
     pub fn fail_sync(&self, n: u64) {
         self.lock().fail_sync_in = Some(n);
     }
@@ -464,6 +388,20 @@ impl Device {
         self.files.values().map(|content| content.now.len() as u64).sum()
     }
 
+    /// A sync is asked for: an error if it is the one that fails.
+    fn meet_sync(&mut self) -> io::Result<()> {
+        match self.fail_sync_in.take() {
+            Some(0 | 1) => {
+                self.strikes.failed_syncs += 1;
+                Err(rustix::io::Errno::IO.into())
+            }
+            left => {
+                self.fail_sync_in = left.map(|n| n - 1);
+                Ok(())
+            }
+        }
+    }
+
     fn file(&self, path: &Path) -> io::Result<u64> {
         self.names.get(path).copied().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such file"))
     }
@@ -487,66 +425,6 @@ impl Device {
         }
         let pending = &self.pending;
         self.files.retain(|file, _| used.contains(file) || pending.iter().any(|change| change.names(*file)));
-    }
-}
-
-impl NameChange {
-    fn names(&self, id: u64) -> bool {
-        matches!(self, Self::Set { file, .. } | Self::Rename { file, .. } if *file == id)
-    }
-}
-
-/// Zeros in this range, as far as there are bytes.
-fn clear(bytes: &mut [u8], range: &Range<usize>) {
-    let end = range.end.min(bytes.len());
-    bytes[range.start.min(end)..end].fill(0);
-}
-
-impl Content {
-    fn sync(&mut self) {
-        match std::mem::take(&mut self.cut) || self.synced.len() > self.now.len() {
-            true => self.synced.clone_from(&self.now),
-            false => self.synced.extend_from_slice(&self.now[self.synced.len()..]),
-        }
-        clear(&mut self.synced, &self.given_up);
-    }
-
-    /// A sync has failed: as a kernel does, the cache takes what it could not write for written.
-    fn give_up(&mut self) {
-        let from = if self.given_up.is_empty() { self.synced.len() } else { self.given_up.start };
-        self.given_up = from..self.now.len();
-    }
-
-    fn crash(&mut self, choose: &mut dyn FnMut(u64) -> u64) {
-        clear(&mut self.now, &std::mem::take(&mut self.given_up));
-        let kept = self.synced.len();
-        let longer = self.now.len() >= kept && self.now[..kept] == self.synced[..];
-        if !longer {
-            // A cut that was not synced, or a file whose name came back: the old bytes, or the new.
-            if self.now.is_empty() || choose(2) == 0 {
-                self.now = self.synced.clone();
-            }
-        } else {
-            let unsynced = (self.now.len() - kept) as u64;
-            self.now.truncate(kept + choose(unsynced + 1) as usize);
-            if choose(4) == 0 {
-                self.lose_sectors(kept, choose);
-            }
-        }
-        self.synced = self.now.clone();
-        self.cut = false;
-    }
-
-    /// The size reached the device and some sectors did not.
-    fn lose_sectors(&mut self, from: usize, choose: &mut dyn FnMut(u64) -> u64) {
-        let mut start = from;
-        while start < self.now.len() {
-            let end = (start + 1).next_multiple_of(SECTOR).min(self.now.len());
-            if choose(2) == 0 {
-                self.now[start..end].fill(0);
-            }
-            start = end;
-        }
     }
 }
 
@@ -650,6 +528,7 @@ impl Disk for SimDisk {
     async fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.begin("sync_dir", &dir.display(), 0).await?;
         let dir = inside(dir)?;
+        self.lock().meet_sync()?;
         let takes = |change: &NameChange| !matches!(change, NameChange::Set { .. }) && change.is_in(&dir);
         let takes = self.lock().pending.iter().any(takes);
         if takes {
@@ -737,14 +616,9 @@ impl DiskFile for SimFile {
     async fn sync(&mut self) -> io::Result<()> {
         self.with("sync", 0, |device, file| {
             device.strikes.syncs += 1;
-            if let Some(n) = device.fail_sync_in.take() {
-                if n <= 1 {
-                    device.strikes.failed_syncs += 1;
-                    device.files.get_mut(&file).expect("looked up before").give_up();
-                    return Err(rustix::io::Errno::IO.into());
-                }
-                device.fail_sync_in = Some(n - 1);
-            }
+            device.meet_sync().inspect_err(|_| {
+                device.files.get_mut(&file).expect("looked up before").give_up();
+            })?;
             if device.lie {
                 device.strikes.lies += 1;
                 return Ok(());
@@ -768,122 +642,5 @@ impl DiskFile for SimFile {
 
     async fn len(&mut self) -> io::Result<u64> {
         self.with("len", 0, |device, file| Ok(device.files[&file].now.len() as u64)).await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_directory_keeps_its_files_whether_its_rename_survives_or_not() {
-        let mut names = BTreeSet::new();
-        for seed in 0..64u64 {
-            let disk = SimDisk::new();
-            disk.create_dir(Path::new("top/new")).await.unwrap();
-            for name in ["top/new/a", "top/new/b"] {
-                disk.create(Path::new(name)).await.unwrap();
-            }
-            disk.sync_dir(Path::new("top/new")).await.unwrap();
-            disk.rename(Path::new("top/new"), Path::new("top/old")).await.unwrap();
-            assert_eq!(disk.list(Path::new("top")).await.unwrap(), [PathBuf::from("old")]);
-            disk.remove(Path::new("top/old/a")).await.unwrap();
-            let mut bits = seed;
-            disk.crash(&mut |n| {
-                bits = bits.rotate_right(1);
-                (bits >> 63) % n
-            });
-            let left = disk.list(Path::new("top")).await.unwrap();
-            assert_eq!(left.len(), 1, "{left:?}");
-            assert!(disk.list(&Path::new("top").join(&left[0])).await.unwrap().contains(&PathBuf::from("b")));
-            names.insert(disk.paths());
-        }
-        assert_eq!(names.len(), 4, "renamed or not, with the removal or without: {names:?}");
-    }
-
-    #[tokio::test]
-    async fn a_directory_whose_removal_is_synced_takes_nothing_from_another_of_its_name() {
-        for seed in 0..64u64 {
-            let disk = SimDisk::new();
-            for round in 0..2 {
-                disk.create_dir(Path::new("top/new")).await.unwrap();
-                for name in ["top/new/a", "top/new/b"] {
-                    disk.create(Path::new(name)).await.unwrap();
-                }
-                disk.sync_dir(Path::new("top/new")).await.unwrap();
-                disk.rename(Path::new("top/new"), Path::new("top/it")).await.unwrap();
-                disk.sync_dir(Path::new("top")).await.unwrap();
-                if round == 0 {
-                    disk.remove(Path::new("top/it")).await.unwrap();
-                    disk.sync_dir(Path::new("top")).await.unwrap();
-                }
-            }
-            let mut bits = seed;
-            disk.crash(&mut |n| {
-                bits = bits.rotate_right(1);
-                (bits >> 63) % n
-            });
-            assert_eq!(disk.paths(), [PathBuf::from("top/it/a"), PathBuf::from("top/it/b")], "choices {seed:b}");
-        }
-    }
-
-    #[tokio::test]
-    async fn what_a_failed_sync_gave_up_no_later_one_writes() {
-        let disk = SimDisk::new();
-        let mut file = disk.create(Path::new("a")).await.unwrap();
-        disk.sync_dir(Path::new("")).await.unwrap();
-        file.append(Bytes::from_static(b"one")).await.unwrap();
-        file.sync().await.unwrap();
-        file.append(Bytes::from_static(b"two")).await.unwrap();
-        disk.fail_sync(1);
-        assert!(file.sync().await.is_err());
-        file.append(Bytes::from_static(b"three")).await.unwrap();
-        file.sync().await.unwrap();
-        assert_eq!(disk.bytes(Path::new("a")), b"onetwothree", "the cache has it all");
-        disk.crash(&mut |n| n - 1);
-        assert_eq!(disk.bytes(Path::new("a")), b"one\0\0\0three");
-    }
-
-    #[tokio::test]
-    async fn synced_bytes_and_names_survive_every_choice_and_others_only_some() {
-        let mut kept = BTreeSet::new();
-        for seed in 0..64u64 {
-            let disk = SimDisk::new();
-            let mut file = disk.create(Path::new("a")).await.unwrap();
-            file.append(Bytes::from_static(b"synced")).await.unwrap();
-            file.sync().await.unwrap();
-            disk.sync_dir(Path::new("")).await.unwrap();
-            file.append(Bytes::from_static(b"rest")).await.unwrap();
-            disk.create(Path::new("b")).await.unwrap();
-            let mut state = seed;
-            disk.crash(&mut |n| {
-                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-                (state >> 33) % n
-            });
-            let bytes = disk.bytes(Path::new("a"));
-            assert!(bytes.starts_with(b"synced"));
-            assert!(file.append(Bytes::new()).await.is_err(), "opened before the crash");
-            kept.insert((bytes.len(), disk.paths().len()));
-        }
-        assert!(kept.len() > 5, "the crashes differ: {kept:?}");
-    }
-
-    #[tokio::test]
-    async fn a_judge_looks_at_what_is_removed_while_it_is_still_there() {
-        let disk = SimDisk::new();
-        let seen: Arc<Mutex<Vec<usize>>> = Arc::default();
-        let (noted, looked_at) = (seen.clone(), disk.clone());
-        disk.before_removals(move || {
-            let files = looked_at.durable(|durable| durable.below(Path::new("wal")).count());
-            noted.lock().unwrap().push(files);
-        });
-        let mut file = disk.create(Path::new("wal/1")).await.unwrap();
-        file.sync().await.unwrap();
-        disk.sync_dir(Path::new("wal")).await.unwrap();
-        disk.remove(Path::new("wal/1")).await.unwrap();
-        disk.sync_dir(Path::new("elsewhere")).await.unwrap();
-        disk.sync_dir(Path::new("wal")).await.unwrap();
-        assert_eq!(*seen.lock().unwrap(), [1]);
-        assert_eq!(disk.durable(|durable| durable.below(Path::new("wal")).count()), 0);
     }
 }
