@@ -161,7 +161,7 @@ impl<T: Transport> Client<T> {
             if let Some(last) = last.filter(|_| over) {
                 return Err(last);
             }
-            tokio::time::sleep(pause).await;
+            stoa_env::sleep(pause).await;
         }
     }
 }
@@ -215,7 +215,7 @@ async fn first_contact<T: Transport>(
         if let Some(last) = last.filter(|_| over) {
             return Err(ConnectError::NotReached { seeds: seeds.to_vec(), waited, last });
         }
-        tokio::time::sleep(pause).await;
+        stoa_env::sleep(pause).await;
     }
 }
 

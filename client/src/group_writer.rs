@@ -235,7 +235,7 @@ impl<T: Transport> GroupWriter<T> {
     ) -> (Option<Result<WriteAnswer, WriteError>>, Result<WriteAnswer, WriteError>) {
         let deadline = self.options.deadline;
         let held = self.places.of(partition);
-        let Ok(mut held) = tokio::time::timeout(deadline, held.lock()).await else {
+        let Ok(mut held) = stoa_env::timeout(deadline, held.lock()).await else {
             return (None, Err(WriteError::Busy { partition, waited: deadline }));
         };
         let place = match &mut *held {

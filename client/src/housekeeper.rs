@@ -25,7 +25,7 @@ pub(crate) async fn housekeep<T: Transport>(shared: Arc<Shared<T>>) {
 async fn keep_pinging<T: Transport>(shared: &Shared<T>) {
     loop {
         // Half the interval: a due ping is late by no more than that.
-        tokio::time::sleep(PING_EVERY / 2).await;
+        stoa_env::sleep(PING_EVERY / 2).await;
         let now = shared.now();
         let due = shared.nodes().peers.pings_due(now);
         let mut pings: FuturesUnordered<_> = due.into_iter().map(|node| ping(shared, node)).collect();
@@ -46,7 +46,7 @@ async fn keep_map<T: Transport>(shared: &Shared<T>) {
         // A wish that no node can fulfil (a version that was never committed) ends after one round; the next answer
         // that shows it renews it.
         fetch_map(shared).await;
-        tokio::time::sleep(MAP_PAUSE).await;
+        stoa_env::sleep(MAP_PAUSE).await;
     }
 }
 

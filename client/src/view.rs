@@ -154,7 +154,7 @@ impl<T: Transport> View<T> {
                     routes = maps.borrow_and_update().clone();
                     shared.step(&routes, |world| machine.on_map(shared.now(), world));
                 }
-                () = tokio::time::sleep(wake.since(now)) => {
+                () = stoa_env::sleep(wake.since(now)) => {
                     shared.step(&routes, |world| machine.on_timer(shared.now(), world));
                 }
             }

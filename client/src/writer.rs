@@ -174,7 +174,7 @@ pub(crate) async fn search_leader<T: Transport, R: Wire, A: Wire>(
             Step::Ask(node) => node,
             Step::Pause => {
                 let pause = backoff.pause(std::mem::take(&mut retry_after), shared.entropy.next_u64());
-                tokio::time::sleep(pause.min(deadline.since(shared.now()))).await;
+                stoa_env::sleep(pause.min(deadline.since(shared.now()))).await;
                 continue;
             }
         };
@@ -236,7 +236,7 @@ async fn call_watched<T: Transport>(
 ) -> (Result<Bytes, CallError>, bool) {
     let mut call = pin!(shared.call_node(node, to, kind, body, limit));
     let mut ping = pin!(async {
-        tokio::time::sleep(limit / 2).await;
+        stoa_env::sleep(limit / 2).await;
         let alive = shared.call(to, Kind::Ping, &shared.body(&Empty), limit / 2).await.is_ok();
         if alive {
             let now = shared.now();

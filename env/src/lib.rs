@@ -13,6 +13,7 @@ pub mod clock;
 pub mod disk;
 pub mod entropy;
 pub mod task;
+pub mod timer;
 pub mod transport;
 
 pub use bounds::{Bounded, Bounds, Gauge, Hold, Taken};
@@ -21,6 +22,7 @@ pub use disk::{Disk, DiskFile, RealDisk};
 pub use entropy::{Entropy, OsEntropy};
 pub use stoa_planted::planted;
 pub use task::{JoinSet, Process, TaskGroup, spawn};
+pub use timer::{Elapsed, sleep, timeout};
 pub use transport::credentials::{Credentials, CredentialsError};
 pub use transport::quic::{BindError, FRAME_BYTES_MAX, QuicOptions, QuicTransport};
 pub use transport::{Channel, Handler, Peer, PeerIdentity, Transport, TransportError};

@@ -39,7 +39,7 @@ pub enum Bug {
     BelieveRottenSnapshot,
     /// An event overwrites a newer one.
     OlderEventWins,
-    /// A row is published before all of its values are written.
+    /// An update writes the first of its values alone.
     TornRow,
     /// An update takes the features away that it does not name.
     ForgetAbsent,

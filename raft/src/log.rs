@@ -109,6 +109,18 @@ impl GroupLog {
         Ok(Self { partition, wal, state: Arc::new(Mutex::new(state)) })
     }
 
+    /// What recovery would find now. For another start in the same process: a start that fails may have saved a vote before,
+    /// or emptied the log.
+    pub(crate) fn recovered(&self) -> RecoveredGroup {
+        let state = self.lock();
+        RecoveredGroup {
+            vote: state.vote.as_ref().map(encode_vote),
+            committed: state.committed.as_ref().map(encode_log_id),
+            purged: state.purged.as_ref().map(|id| (id.index, encode_log_id(id))),
+            entries: state.entries.iter().map(|(index, slot)| (*index, encode_entry(&slot.entry))).collect(),
+        }
+    }
+
     /// How much the log holds.
     pub fn size(&self) -> LogSize {
         let state = self.lock();

@@ -213,7 +213,7 @@ impl<T: Transport, D: Disk> ReplicaLink<T, D> {
     ) -> Result<RaftAnswer, NetworkError<StoaTypes>> {
         if !self.vouched.by(self.node) {
             // Raft would ask again at once.
-            tokio::time::sleep(VOUCHED_PAUSE.min(limit)).await;
+            stoa_env::sleep(VOUCHED_PAUSE.min(limit)).await;
             return Err(lost(format!("node {} has not vouched for this data directory yet", self.node)));
         }
         let body = seal(&self.envelope, call);
@@ -265,7 +265,7 @@ impl<T: Transport, D: Disk> ReplicaLink<T, D> {
                 Ok(answer) => return Ok(answer),
                 Err(error) => tracing::debug!(node = self.node.0, %error, "a part of a snapshot is sent again"),
             }
-            tokio::time::sleep(pause).await;
+            stoa_env::sleep(pause).await;
             pause = (pause * 2).min(CHUNK_PAUSE_MAX);
         }
         self.call(Channel::Snapshot, call, transfer_limit(call)).await
@@ -332,7 +332,7 @@ impl<T: Transport, D: Disk> ReplicaLink<T, D> {
             Ok(RaftAnswer::NoRoom(why)) => {
                 // The node is well and its log has no room: less at a time, and not at once again.
                 self.window.shrink();
-                tokio::time::sleep(NO_ROOM_PAUSE).await;
+                stoa_env::sleep(NO_ROOM_PAUSE).await;
                 Err(lost(why))
             }
             Ok(other) => Err(lost(format!("an answer that does not fit: {other:?}"))),

@@ -196,7 +196,7 @@ impl<D: Disk, M: Machine> Replica<D, M> {
                 );
                 return Err(ErrorBody::new(ErrorCode::Conflict, message));
             }
-            tokio::time::sleep(SPARE_LOOK).await;
+            stoa_env::sleep(SPARE_LOOK).await;
         }
     }
 
@@ -227,7 +227,7 @@ impl<D: Disk, M: Machine> Replica<D, M> {
         tracing::info!(partition = self.partition().0, %change, "the members of a group change");
         let changed = self.context.run(self.raft.change_membership_if(change, false, [derived_from]));
         let partition = self.partition();
-        match tokio::time::timeout(limit, changed).await {
+        match stoa_env::timeout(limit, changed).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => {
                 Err(ErrorBody::new(ErrorCode::NotLeader, format!("this node does not lead partition {partition}")))

@@ -91,11 +91,25 @@ impl<D: Disk, M: Machine> Replica<D, M> {
         partition: PartitionId,
         id: ReplicaId,
         machine: M,
-        recovered: RecoveredGroup,
+        recovered: &mut RecoveredGroup,
+    ) -> std::io::Result<Arc<Self>> {
+        let log = GroupLog::new(partition, env.wal.clone(), recovered.clone())?;
+        let started = Self::start_on(env, partition, id, machine, log.clone()).await;
+        if started.is_err() {
+            *recovered = log.recovered();
+        }
+        started
+    }
+
+    async fn start_on<T: Transport>(
+        env: &ReplicaEnvironment<D, T>,
+        partition: PartitionId,
+        id: ReplicaId,
+        machine: M,
+        mut log: GroupLog,
     ) -> std::io::Result<Arc<Self>> {
         let (snapshots, newest) =
             SnapshotStore::open(env.disk.clone(), Path::new(&env.snapshot_dir), partition, &env.context.bounds).await?;
-        let mut log = GroupLog::new(partition, env.wal.clone(), recovered)?;
         let covered = newest.as_ref().map(|handle| &handle.meta);
         check_seam(&env.disk, snapshots.dir(), partition, id, &mut log, covered).await?;
         let untouched = log.is_untouched(id) && newest.is_none();
@@ -199,7 +213,7 @@ impl<D: Disk, M: Machine> Replica<D, M> {
         let mut command = Command::new(command);
         command.give_room(Arc::new(room));
         let written = self.context.run(self.raft.client_write(command));
-        match tokio::time::timeout(limit, written).await {
+        match stoa_env::timeout(limit, written).await {
             Ok(Ok(response)) => Ok(response.data),
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))))
                 if forward.reason == ForwardReason::LeaseExpired =>
@@ -261,7 +275,7 @@ impl<D: Disk, M: Machine> Replica<D, M> {
         // An acknowledgement that is too old is no refusal: a new one is asked for. Raft waits no longer than the caller.
         let option = LinearizerOption::new(Some(age_max), true).with_wait_timeout(limit);
         let asked = self.context.run(self.raft.get_read_linearizer(option));
-        match tokio::time::timeout(limit, asked).await {
+        match stoa_env::timeout(limit, asked).await {
             // Whoever takes over need not wait for the lease. It is looked at after the verdict: had the handover begun
             // before, this would see it; what begins now cannot have made another leader before the verdict.
             Ok(Ok(_))
@@ -540,7 +554,7 @@ async fn campaign_after_silence<D: Disk, M: Machine>(
     let until = context.clock.boot().plus(silence);
     // A sleep may end early by the node's clock (tokio's stands still in suspension, the node's does not).
     while context.clock.boot() < until {
-        tokio::time::sleep(until.since(context.clock.boot())).await;
+        stoa_env::sleep(until.since(context.clock.boot())).await;
     }
     raft.runtime_config().elect(true);
 }

@@ -2,8 +2,8 @@
 //!
 //! openraft asks a static `Instant::now()`, so the node's clock travels in a task-local, which every task that openraft
 //! spawns inherits, and which [`NodeContext::run`] sets around every call into openraft. Verdicts (leases, election
-//! timeouts) therefore follow boot time, which runs on while the machine is suspended. Sleeps are tokio's: they may end
-//! late after a suspension, never early by the node's clock, and openraft asks `now` again after each.
+//! timeouts) therefore follow boot time, which runs on while the machine is suspended. Sleeps rest on the monotonic clock: they may
+//! end late after a suspension, never early by the node's clock, and openraft asks `now` again after each.
 
 use std::future::Future;
 use std::ops::{Add, AddAssign, Sub, SubAssign};
@@ -138,10 +138,10 @@ impl<T> Future for NodeJoinHandle<T> {
 impl AsyncRuntime for StoaRuntime {
     type JoinError = tokio::task::JoinError;
     type JoinHandle<T: OptionalSend + 'static> = NodeJoinHandle<T>;
-    type Sleep = tokio::time::Sleep;
+    type Sleep = stoa_env::timer::Sleep;
     type Instant = NodeInstant;
-    type TimeoutError = tokio::time::error::Elapsed;
-    type Timeout<R, T: Future<Output = R> + OptionalSend> = tokio::time::Timeout<T>;
+    type TimeoutError = stoa_env::Elapsed;
+    type Timeout<R, T: Future<Output = R> + OptionalSend> = stoa_env::timer::Timeout<T>;
     type ThreadLocalRng = NodeRng;
     type Mpsc = TokioMpsc;
     type Watch = TokioWatch;
@@ -159,19 +159,19 @@ impl AsyncRuntime for StoaRuntime {
     }
 
     fn sleep(duration: Duration) -> Self::Sleep {
-        tokio::time::sleep(duration)
+        stoa_env::sleep(duration)
     }
 
     fn sleep_until(deadline: Self::Instant) -> Self::Sleep {
-        tokio::time::sleep(deadline - <NodeInstant as instant::Instant>::now())
+        stoa_env::sleep(deadline - <NodeInstant as instant::Instant>::now())
     }
 
     fn timeout<R, F: Future<Output = R> + OptionalSend>(duration: Duration, future: F) -> Self::Timeout<R, F> {
-        tokio::time::timeout(duration, future)
+        stoa_env::timeout(duration, future)
     }
 
     fn timeout_at<R, F: Future<Output = R> + OptionalSend>(deadline: Self::Instant, future: F) -> Self::Timeout<R, F> {
-        tokio::time::timeout(deadline - <NodeInstant as instant::Instant>::now(), future)
+        stoa_env::timeout(deadline - <NodeInstant as instant::Instant>::now(), future)
     }
 
     fn is_panic(join_error: &Self::JoinError) -> bool {

@@ -414,8 +414,15 @@ impl<D: Disk> SnapshotWriter<D> {
         let (index, term) = covered.unwrap_or((0, 0));
         let dir = store.dir.join(format!("{index}-{term}-{}", self.number));
         store.disk.rename(&self.dir, &dir).await?;
-        store.disk.sync_dir(&store.dir).await?;
+        let synced = store.disk.sync_dir(&store.dir).await;
         let handle = store.handle(dir, self.meta, self.chunks);
+        if let Err(error) = synced {
+            // Nobody may count on it, and nobody would remove it before the next start.
+            shelf.leaving.push(handle);
+            store.sweep(&mut shelf).await;
+            shelf.counted.note_len(shelf.leaving.len());
+            return Err(error);
+        }
         if let Some(replaced) = shelf.newest.replace(handle.clone()) {
             shelf.leaving.push(replaced);
         }

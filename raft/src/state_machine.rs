@@ -212,7 +212,7 @@ impl<D: Disk> RaftSnapshotBuilder<StoaTypes> for SnapshotBuilder<D> {
                 tracing::warn!(%error, ?pause, "a snapshot was given up");
                 self.snapshots.tidy().await;
                 // Raft takes one at a time, so none is tried meanwhile.
-                tokio::time::sleep(pause).await;
+                stoa_env::sleep(pause).await;
                 let last = self.newest.lock().expect("nothing panics while it holds a handle").clone();
                 let handle = last.unwrap_or_else(|| self.snapshots.nothing());
                 Ok(Snapshot { meta: handle.meta.clone(), snapshot: handle })

@@ -12,6 +12,7 @@ pub mod faults;
 pub mod history;
 pub mod judges;
 pub mod links;
+pub mod log;
 pub mod machine;
 pub mod net;
 pub mod observe;

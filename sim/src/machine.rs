@@ -1,6 +1,7 @@
 //! One machine: a disk and clocks that stay, and the process of a node that comes and goes.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -79,6 +80,12 @@ struct Excuse {
     /// Until when; `None` while the fault lasts.
     until: Option<Instant>,
 }
+
+/// What a node says that ends for a full device.
+pub const FULL: &str = "the simulated device is full";
+/// The file with what a node holds back for the day its device is full, and what is noted where it is left.
+const RESERVE: &str = "wal/reserve";
+const UNSPENT: &str = "its reserve is not spent";
 
 /// A node may take so long to end for a fault that is over: an error that it has met waits while the process is held or its
 /// machine suspended, for up to ten seconds, or crawls.
@@ -302,7 +309,9 @@ impl Machine {
     /// Whether a fault has given the node this reason to end at that moment.
     pub fn is_excused(&self, at: Instant, why: &str) -> bool {
         let holds = |excuse: &Excuse| excuse.from <= at && excuse.until.is_none_or(|until| at <= until);
-        self.excuses.iter().any(|excuse| why.contains(excuse.words) && holds(excuse))
+        // A full device is no reason to end for one that has not drawn on what it holds back for that day.
+        let unspent = |excuse: &Excuse| excuse.words == FULL && why.contains(UNSPENT);
+        self.excuses.iter().any(|excuse| why.contains(excuse.words) && holds(excuse) && !unspent(excuse))
     }
 
     /// What of its disk was damaged beyond what a crash does.
@@ -359,7 +368,7 @@ impl Machine {
         self.lives += 1;
         let (id, life) = (self.id(), self.lives);
         self.trace.note(format_args!("start n{id} life {life}"));
-        let process = Process::new();
+        let process = Process::named(&format!("n{id}"));
         self.aim.lock().unwrap_or_else(|e| e.into_inner()).process = Some(process.clone());
         let started: Arc<Mutex<Started>> = Arc::default();
         self.node = started.clone();
@@ -373,7 +382,7 @@ impl Machine {
             bounds: bounds.clone(),
         };
         let (options, net, trace) = (self.options.clone(), self.net.clone(), self.trace.clone());
-        let of_node = process.clone();
+        let (of_node, disk) = (process.clone(), self.disk.clone());
         process.spawn("node", async move {
             let set = |change: &dyn Fn(&mut Started)| change(&mut started.lock().unwrap_or_else(|e| e.into_inner()));
             let (addr, zone) = (options.advertise, options.zone.clone());
@@ -382,7 +391,9 @@ impl Machine {
                     trace.note(format_args!("serves n{id}"));
                     net.listen(addr, id, &zone, &of_node, node.clone());
                     set(&|started| started.node = Some(node.clone()));
-                    node.wait_fatal().await
+                    let why = node.wait_fatal().await;
+                    let reserve = disk.paths().iter().any(|path| path == Path::new(RESERVE));
+                    if reserve { format!("{why}; {UNSPENT}") } else { why }
                 }
                 Err(error) => error.to_string(),
             };
@@ -397,7 +408,14 @@ impl Machine {
 
     /// Ends the process without notice. Nothing happens if none runs.
     pub fn crash(&mut self, how: Crash) {
-        let Some(process) = self.process.take() else { return };
+        let Some(process) = self.process.take() else {
+            // Nobody runs there, and what the last process left in memory is lost with the power all the same.
+            if how == Crash::Power {
+                self.trace.note(format_args!("crash n{} {how:?}", self.id()));
+                self.disk.crash(&mut |n| self.chance.below(n));
+            }
+            return;
+        };
         self.held = false;
         self.trace.note(format_args!("crash n{} {how:?}", self.id()));
         self.net.close(self.addr());
@@ -428,6 +446,15 @@ impl Machine {
         if let Some(process) = &self.process {
             self.trace.note(format_args!("hold n{}", self.id()));
             process.hold();
+        }
+    }
+
+    /// Holds it with its monotonic clock, as a machine that is suspended does: what sleeps, sleeps on when it goes on.
+    pub fn suspend(&mut self) {
+        self.held = self.is_up();
+        if let Some(process) = &self.process {
+            self.trace.note(format_args!("suspend n{}", self.id()));
+            process.suspend();
         }
     }
 

@@ -12,7 +12,8 @@ use commands::options::Overrides;
 use commands::play::play;
 use commands::report::{summary, tell_broken};
 use commands::sweep::{Form, sweep};
-use stoa_sim::bugs::options::{BugsOptions, build_and_run};
+use stoa_sim::bugs::clean::bugs;
+use stoa_sim::bugs::options::BugsOptions;
 use stoa_sim::run::{Planted, run};
 
 /// The whole cluster in one thread under a seed.
@@ -92,8 +93,7 @@ fn main() -> ExitCode {
         }
         What::Minimise { seed, overrides } => minimise(seed, overrides),
         What::Scenarios { seeds, from, only } => play(from..from.saturating_add(seeds), only.as_deref()),
-        // As they were given, after the command's name.
-        What::Bugs(_) => build_and_run(std::env::args_os().skip(2)).map(|status| status.success()),
+        What::Bugs(options) => bugs(&options),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -454,7 +454,7 @@ impl Transport for SimTransport {
         let mut left = limit;
         loop {
             let step = left.min(IDLE_MAX);
-            match tokio::time::timeout(step, &mut answered).await {
+            match stoa_env::timeout(step, &mut answered).await {
                 Ok(Ok(result)) => return result,
                 Ok(Err(_)) => return Err(TransportError::Broken { addr: to.addr, reason: "the network ended".into() }),
                 Err(_) => left -= step,

@@ -23,6 +23,7 @@ use crate::faults::{Strikes, strike};
 use crate::history::{Demand, History, Rule};
 use crate::judges::Broken;
 use crate::judges::bounds::HighWater;
+use crate::log;
 use crate::net::NetCounts;
 use crate::observe::Judged;
 use crate::panics;
@@ -94,6 +95,7 @@ pub fn run(plan: Plan, trace_file: Option<&Path>, planted: &Planted) -> std::io:
     runtime(plan.seed)?.block_on(async {
         let start = now();
         let trace = Trace::new(start, trace_file)?;
+        let _log = trace_file.map(|_| log::follow(trace.clone()));
         trace.note(format_args!("plan {plan}"));
         let shared = Shared::new(History::new(planted.rule), trace.clone(), &plan);
         let mut world = World::new(plan, trace, start);
@@ -200,17 +202,17 @@ async fn phases(world: &mut World, shared: &Shared, outcome: &mut Outcome) -> Re
     stop.store(true, Ordering::Relaxed);
     let mut veterans = Vec::new();
     for worker in workers {
-        veterans.extend(worker.await.map_err(|error| format!("a client panicked: {error}"))?);
+        veterans.extend(world.pass_while(worker).await.map_err(|error| format!("a client panicked: {error}"))?);
     }
-    let (definer, loader) = others.end().await?;
+    let (definer, loader) = world.pass_while(others.end()).await?;
     outcome.alive = Some(revive(world, shared, &clients, healed).await?);
     operator.abort();
     let mut keys: Vec<i64> = (0..world.plan.keys).collect();
     serve_veterans(world, veterans, &keys).await?;
     if let Some(mut definer) = definer {
-        definer.finish(LIVENESS_LIMIT).await?;
+        world.pass_while(definer.finish(LIVENESS_LIMIT)).await?;
         for (number, client) in clients.iter().enumerate() {
-            definer.use_appended(client, number).await?;
+            world.pass_while(definer.use_appended(client, number)).await?;
         }
         settle(world).await?;
         for machine in &world.machines {
@@ -219,7 +221,7 @@ async fn phases(world: &mut World, shared: &Shared, outcome: &mut Outcome) -> Re
         }
     }
     if let Some(mut loader) = loader {
-        loader.finish(LIVENESS_LIMIT).await?;
+        world.pass_while(loader.finish(LIVENESS_LIMIT)).await?;
         keys.extend(loader.keys());
     }
     settle(world).await?;
@@ -267,7 +269,10 @@ impl Others {
 async fn serve_veterans(world: &mut World, veterans: Vec<Worker>, keys: &[i64]) -> Result<(), String> {
     let end = now() + LIVENESS_LIMIT;
     for mut worker in veterans {
-        while !(worker.write_keys(keys).await && worker.read_keys(keys, Demand::Any).await) {
+        while !world
+            .pass_while(async { worker.write_keys(keys).await && worker.read_keys(keys, Demand::Any).await })
+            .await
+        {
             if now() > end {
                 return Err(format!("{} cannot write or read by what it opened long ago", worker.name()));
             }
@@ -319,15 +324,17 @@ pub(crate) async fn open(
     }
 }
 
-/// Every key from every zone. All replicas are equal now, so whichever answers must have everything.
-async fn audit(world: &World, shared: &Shared, clients: &[SimClient], keys: &[i64]) -> Result<(), String> {
+/// Every key from every zone, with no help from the others. All replicas are equal now, so each must have everything.
+async fn audit(world: &mut World, shared: &Shared, clients: &[SimClient], keys: &[i64]) -> Result<(), String> {
     for (number, client) in clients.iter().enumerate().take(crate::world::ZONES.len()) {
         let mut auditor = Worker::open(world.plan.clients + 1 + number, client, shared, &world.plan).await?;
+        let alone = world.keep_in_zone(number);
         for some in keys.chunks(AUDIT_ROWS) {
-            if !auditor.read_keys(some, Demand::All).await {
+            if !world.pass_while(auditor.read_keys(some, Demand::All)).await {
                 return Err(format!("the client of zone {number} cannot read every key at the end"));
             }
         }
+        world.take_away(alone);
     }
     Ok(())
 }

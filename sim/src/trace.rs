@@ -1,6 +1,6 @@
 //! What happened, in order: every message, every operation on a disk, every fault, every call of a client and its
-//! result. Each is a line of text that goes into a hash and, on request, into a file. Two runs of a seed are the same if
-//! their lines are.
+//! result. Each is a line of text that goes into a hash and, on request, into a file, there with what the processes log
+//! ([`crate::log`]). Two runs of a seed are the same if their lines are.
 
 use std::fmt::Arguments;
 use std::fs::File;
@@ -48,7 +48,16 @@ impl Trace {
         }
     }
 
-    /// Lines so far and the hash of all of them.
+    /// Writes a line to the file, if there is one, and to nothing else: what is noted only where somebody reads it.
+    pub fn note_beside(&self, event: Arguments<'_>) {
+        let now_us = self.start.elapsed().as_micros();
+        let mut inner = self.inner.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(file) = &mut inner.file {
+            writeln!(file, "{now_us} {event}").expect("the trace file takes the next line");
+        }
+    }
+
+    /// Lines so far and the hash of all of them, without those that are in the file alone.
     pub fn digest(&self) -> (u64, u128) {
         let inner = self.inner.lock().unwrap_or_else(|e| e.into_inner());
         (inner.lines, inner.hash.digest128())

@@ -24,7 +24,7 @@ use crate::faults::{FaultKind, finish, rebuild};
 use crate::judges::Broken;
 use crate::judges::digests::Digests;
 use crate::judges::voter_sets;
-use crate::links::Links;
+use crate::links::{Effect, Ends, Links, Rule};
 use crate::machine::{Crash, Machine, Trap};
 use crate::net::{Net, SimTransport};
 use crate::observe::Observer;
@@ -186,6 +186,39 @@ impl World {
             }
             self.supervise();
         }
+    }
+
+    /// Waits for `future` while time passes as in [`pass`](Self::pass): nodes that end are started again, and judges look.
+    pub async fn pass_while<F: Future>(&mut self, future: F) -> F::Output {
+        let mut future = std::pin::pin!(future);
+        loop {
+            tokio::select! {
+                biased;
+                output = &mut future => return output,
+                () = self.pass(LOOK_EVERY) => {}
+            }
+        }
+    }
+
+    /// Lays a rule on the links: the client of this number reaches the nodes of its own zone alone. Gives back what takes it
+    /// away.
+    pub fn keep_in_zone(&self, client: usize) -> Vec<u64> {
+        let own = ZONES[client % ZONES.len()];
+        let rule = |zone: &&str| Rule {
+            of: FaultKind::CutZone,
+            from: Ends::Process(format!("c{client}")),
+            to: Ends::Zone((*zone).into()),
+            effect: Effect::Cut,
+        };
+        let rules: Vec<Rule> = ZONES.iter().filter(|zone| **zone != own).map(rule).collect();
+        let mut laid = Vec::new();
+        self.net.links(|links| laid = rules.into_iter().map(|rule| links.add(rule)).collect());
+        laid
+    }
+
+    /// Takes rules away.
+    pub fn take_away(&self, rules: Vec<u64>) {
+        self.net.links(|links| rules.iter().for_each(|rule| links.remove(*rule)));
     }
 
     /// Compares the digests of all replicas with those of others at the same position.
@@ -391,7 +424,8 @@ fn addr(id: u64) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, id as u8], 7000))
 }
 
-fn zone(id: u64) -> String {
+/// The zone of a node.
+pub fn zone(id: u64) -> String {
     ZONES[(id as usize - 1) % ZONES.len()].to_owned()
 }
 

@@ -6,8 +6,10 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::Instant;
 
 /// Finished members are forgotten when there are this many, and again at twice what is left.
 const MEMBERS_CHECKED_AT: usize = 256;
@@ -24,11 +26,16 @@ pub struct Process {
 
 #[derive(Debug, Default)]
 struct Inner {
+    name: Arc<str>,
     state: State,
     members: Vec<AbortHandle>,
     check_at: usize,
     /// Members that wanted to run while the process was held, in order.
     held: Vec<Waker>,
+    /// Since when its machine has been suspended, if it is.
+    suspended: Option<Instant>,
+    /// For how long it was before.
+    stood: Duration,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +50,18 @@ impl Process {
     /// A running process without tasks.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// One with a name, for whoever reads what several of them log.
+    pub fn named(name: &str) -> Self {
+        let process = Self::default();
+        process.lock().name = name.into();
+        process
+    }
+
+    /// Its name; empty if it has none.
+    pub fn name(&self) -> Arc<str> {
+        self.lock().name.clone()
     }
 
     /// The process of the task that asks.
@@ -79,6 +98,22 @@ impl Process {
         }
     }
 
+    /// Holds all members as [`hold`](Self::hold) does, with the monotonic clock of their machine: what sleeps in them
+    /// ([`crate::timer`]) sleeps on for as long when they go on.
+    #[allow(clippy::disallowed_methods)] // true time, in which a suspension lasts
+    pub fn suspend(&self) {
+        self.hold();
+        let mut inner = self.lock();
+        if inner.state == State::Held && inner.suspended.is_none() {
+            inner.suspended = Some(Instant::now());
+        }
+    }
+
+    /// For how long the monotonic clock of its machine has stood still, in all suspensions that are over.
+    pub fn stood(&self) -> Duration {
+        self.lock().stood
+    }
+
     /// Lets the members go on.
     pub fn go_on(&self) {
         let held = {
@@ -86,6 +121,8 @@ impl Process {
             if inner.state != State::Held {
                 return;
             }
+            let stood = inner.suspended.take().map_or(Duration::ZERO, |since| since.elapsed());
+            inner.stood += stood;
             inner.state = State::Running;
             std::mem::take(&mut inner.held)
         };
@@ -148,7 +185,6 @@ impl Process {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
-    use std::time::Duration;
 
     use super::*;
 

@@ -72,5 +72,5 @@ async fn in_time<T>(answer: impl Future<Output = io::Result<T>>) -> io::Result<T
         let text = format!("the device did not answer within {DEVICE_SILENCE_MAX:?}");
         io::Error::new(io::ErrorKind::TimedOut, text)
     };
-    tokio::time::timeout(DEVICE_SILENCE_MAX, answer).await.map_err(silent)?
+    stoa_env::timeout(DEVICE_SILENCE_MAX, answer).await.map_err(silent)?
 }

@@ -216,7 +216,7 @@ impl<D: Disk> Writer<D> {
                     tokio::select! {
                         biased;
                         () = self.queue.wait() => {}
-                        () = tokio::time::sleep(RESERVE_RETRY) => {
+                        () = stoa_env::sleep(RESERVE_RETRY) => {
                             if let Err(error) = self.fill_reserve().await {
                                 self.queue.end(error);
                                 return;

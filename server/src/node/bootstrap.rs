@@ -110,7 +110,7 @@ pub(crate) async fn form<D: Disk, T: Transport>(node: Weak<Node<D, T>>) {
             tracing::debug!(why, "the cluster is not formed yet");
         }
         drop(strong);
-        tokio::time::sleep(LOOP_PAUSE).await;
+        stoa_env::sleep(LOOP_PAUSE).await;
     }
 }
 
@@ -230,7 +230,7 @@ pub(crate) async fn join<D: Disk, T: Transport>(node: Weak<Node<D, T>>) {
         }
         let refused = strong.refused.lock().unwrap_or_else(|e| e.into_inner()).is_some();
         drop((strong, state));
-        tokio::time::sleep(if refused { REFUSED_PAUSE } else { LOOP_PAUSE }).await;
+        stoa_env::sleep(if refused { REFUSED_PAUSE } else { LOOP_PAUSE }).await;
     }
 }
 
@@ -285,7 +285,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
         if state.has_other_data(&request.node)
             && state.spoken_by(request.node.id) != Some(request.versions)
             && let Some(known) = state.map.node(request.node.id)
-            && let Ok(Ok(answer)) = tokio::time::timeout(limit, self.greet_boxed(known.id)).await
+            && let Ok(Ok(answer)) = stoa_env::timeout(limit, self.greet_boxed(known.id)).await
             && answer.node.incarnation == known.incarnation
         {
             let message = format!(

@@ -59,6 +59,11 @@ impl<D: Disk, T: Transport> Node<D, T> {
         recovered.get(&partition.0).cloned().unwrap_or_default()
     }
 
+    /// A start has failed, and left this of what recovery found: the next one in this process begins with it.
+    pub(crate) fn keep_recovered(&self, partition: PartitionId, left: RecoveredGroup) {
+        self.recovered.lock().unwrap_or_else(|e| e.into_inner()).insert(partition.0, left);
+    }
+
     /// What recovery found of a group counts no more: it has been started by it, or it has been erased.
     pub(crate) fn forget_recovered(&self, partition: PartitionId) {
         self.recovered.lock().unwrap_or_else(|e| e.into_inner()).remove(&partition.0);

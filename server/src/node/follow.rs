@@ -82,7 +82,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
     pub(crate) async fn watch_state(&self, request: WatchRequest, limit: Duration) -> Bytes {
         let mut watch = self.state.subscribe();
         let newer = watch.wait_for(|state| state.map.version > request.known);
-        match tokio::time::timeout(limit.min(WATCH_LIMIT), newer).await {
+        match stoa_env::timeout(limit.min(WATCH_LIMIT), newer).await {
             Ok(Ok(state)) => state.to_bytes().into(),
             _ => Bytes::new(),
         }
@@ -124,7 +124,7 @@ pub(super) async fn follow<D: Disk, T: Transport>(node: Weak<Node<D, T>>) {
         let ended = tokio::select! {
             biased;
             Some(ended) = watches.join_next(), if !watches.is_empty() => ended,
-            () = tokio::time::sleep(LOOP_PAUSE) => continue,
+            () = stoa_env::sleep(LOOP_PAUSE) => continue,
         };
         let (from, answer) = ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
         asked.remove(&from);
@@ -136,7 +136,7 @@ pub(super) async fn follow<D: Disk, T: Transport>(node: Weak<Node<D, T>>) {
                 // It would come again at once, as long as it is newer than what is here.
                 tracing::warn!(%error, from = from.0, "a root state that cannot be read");
                 drop(strong);
-                tokio::time::sleep(UNREADABLE_PAUSE).await;
+                stoa_env::sleep(UNREADABLE_PAUSE).await;
             }
         }
         // Dropping the set ends what is in it, so that no task of it is ever seen to have been cancelled.
@@ -152,7 +152,7 @@ async fn watch_one<T: Transport>(peers: Peers<T>, to: NodeId, known: MapVersion)
         Ok(bytes) => (to, Some(bytes).filter(|bytes| !bytes.is_empty())),
         Err(error) => {
             tracing::debug!(to = to.0, %error, "watching the root state");
-            tokio::time::sleep(LOOP_PAUSE).await;
+            stoa_env::sleep(LOOP_PAUSE).await;
             (to, None)
         }
     }

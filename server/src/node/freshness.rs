@@ -143,7 +143,7 @@ pub(super) async fn keep_fresh<D: Disk, T: Transport>(node: Weak<Node<D, T>>) {
         let Some(strong) = node.upgrade() else { return };
         strong.refresh();
         drop(strong);
-        tokio::time::sleep(FRESH_EVERY / 2).await;
+        stoa_env::sleep(FRESH_EVERY / 2).await;
     }
 }
 

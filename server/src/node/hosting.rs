@@ -68,7 +68,7 @@ pub(crate) async fn host_partitions<D: Disk, T: Transport>(node: Weak<Node<D, T>
         let Some(strong) = node.upgrade() else { return };
         host_placed(&strong, &mut looks).await;
         drop(strong);
-        tokio::time::sleep(LOOP_PAUSE).await;
+        stoa_env::sleep(LOOP_PAUSE).await;
     }
 }
 
@@ -336,6 +336,8 @@ async fn start_one<D: Disk, T: Transport>(
         logical_bytes_max: Some(node.options.partition_bytes_max),
     };
     let (machine, view) = PartitionMachine::new(options);
-    let replica = Replica::start(&node.env, partition, replica, machine, node.recovered_of(partition)).await?;
+    let mut recovered = node.recovered_of(partition);
+    let started = Replica::start(&node.env, partition, replica, machine, &mut recovered).await;
+    let replica = started.inspect_err(|_| node.keep_recovered(partition, recovered))?;
     Ok(Hosted::new(replica, view, node.now(), &node.gauges))
 }

@@ -522,8 +522,9 @@ impl<D: Disk, T: Transport> Node<D, T> {
         let started = match self.damaged(ROOT_PARTITION, false) {
             Some(why) => Err(why),
             None => {
-                let recovered = self.recovered_of(ROOT_PARTITION);
-                Replica::start(&self.env, ROOT_PARTITION, id, machine, recovered).await.map_err(|e| e.to_string())
+                // It is not tried again in this process.
+                let mut recovered = self.recovered_of(ROOT_PARTITION);
+                Replica::start(&self.env, ROOT_PARTITION, id, machine, &mut recovered).await.map_err(|e| e.to_string())
             }
         };
         match started {

@@ -37,7 +37,7 @@ pub(super) async fn drive_moves<D: Disk, T: Transport>(node: Weak<Node<D, T>>) {
         }
         drop(strong);
         each(driven, |()| {}).await;
-        tokio::time::sleep(LOOP_PAUSE).await;
+        stoa_env::sleep(LOOP_PAUSE).await;
     }
 }
 

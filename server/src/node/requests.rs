@@ -190,7 +190,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
     /// another must not deny.
     async fn wait_version(&self, version: MapVersion, limit: Duration) -> Result<(), ErrorBody> {
         let mut watch = self.state.subscribe();
-        let waited = tokio::time::timeout(limit, watch.wait_for(|state| state.map.version >= version)).await;
+        let waited = stoa_env::timeout(limit, watch.wait_for(|state| state.map.version >= version)).await;
         match waited {
             Ok(Ok(_)) => Ok(()),
             _ => {

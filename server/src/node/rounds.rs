@@ -148,7 +148,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
         // One after the other is side by side: nothing is done but waiting, and they have one end.
         for (partitions, told) in rounds {
             let left = end.since(self.env.context.clock.boot());
-            if let Ok(Ok(brought)) = tokio::time::timeout(left, told).await {
+            if let Ok(Ok(brought)) = stoa_env::timeout(left, told).await {
                 let index = |partition| Some((partition, *brought.get(&partition)?));
                 confirmed.extend(partitions.into_iter().filter_map(index));
             }

@@ -116,7 +116,7 @@ pub(super) async fn look_around<D: Disk, T: Transport>(node: Weak<Node<D, T>>) {
             return strong.fail(why.to_string());
         }
         drop(strong);
-        tokio::time::sleep(ROUND_PAUSE).await;
+        stoa_env::sleep(ROUND_PAUSE).await;
     }
 }
 

@@ -34,7 +34,7 @@ pub(super) async fn teach_schemas<D: Disk, T: Transport>(node: Weak<Node<D, T>>)
         }
         drop(strong);
         each(lessons, |()| {}).await;
-        tokio::time::sleep(LOOP_PAUSE).await;
+        stoa_env::sleep(LOOP_PAUSE).await;
     }
 }
 
@@ -86,7 +86,7 @@ pub(super) async fn catch_up<D: Disk, T: Transport>(node: Weak<Node<D, T>>) {
         }
         drop(strong);
         each(asked, |()| {}).await;
-        tokio::time::sleep(LOOP_PAUSE).await;
+        stoa_env::sleep(LOOP_PAUSE).await;
     }
 }
 
@@ -174,7 +174,7 @@ pub(super) async fn hand_over<D: Disk, T: Transport>(node: Weak<Node<D, T>>) {
             round += 1;
         }
         drop(strong);
-        tokio::time::sleep(if full { HAND_OVER_PAUSE } else { LOOP_PAUSE }).await;
+        stoa_env::sleep(if full { HAND_OVER_PAUSE } else { LOOP_PAUSE }).await;
     }
 }
 
@@ -219,7 +219,7 @@ pub(super) async fn cut_logs<D: Disk, T: Transport>(node: Weak<Node<D, T>>) {
         let Some(strong) = node.upgrade() else { return };
         strong.cut_logs_once().await;
         drop(strong);
-        tokio::time::sleep(LOOP_PAUSE).await;
+        stoa_env::sleep(LOOP_PAUSE).await;
     }
 }
 

@@ -40,6 +40,6 @@ pub(super) async fn raise<D: Disk, T: Transport>(node: Weak<Node<D, T>>) {
             }
         }
         drop(strong);
-        tokio::time::sleep(LOOP_PAUSE).await;
+        stoa_env::sleep(LOOP_PAUSE).await;
     }
 }

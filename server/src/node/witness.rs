@@ -329,7 +329,7 @@ pub(super) async fn tell<D: Disk, T: Transport>(node: Weak<Node<D, T>>) {
         let Some(strong) = node.upgrade() else { return };
         let all_vouch = strong.tell_witnesses().await;
         drop(strong);
-        tokio::time::sleep(if all_vouch { TELL_PAUSE } else { LOOP_PAUSE }).await;
+        stoa_env::sleep(if all_vouch { TELL_PAUSE } else { LOOP_PAUSE }).await;
     }
 }
 
@@ -342,7 +342,7 @@ pub(super) async fn write_down<D: Disk, T: Transport>(node: Weak<Node<D, T>>) {
         let took = strong.now().since(began);
         drop(strong);
         // The log comes first where the device is slow.
-        tokio::time::sleep(WRITE_PAUSE.max(took * WRITE_SHARE)).await;
+        stoa_env::sleep(WRITE_PAUSE.max(took * WRITE_SHARE)).await;
     }
 }
 

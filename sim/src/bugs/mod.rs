@@ -3,9 +3,10 @@
 //!
 //! A bug is a line of the product that `stoa_env::planted!` names and no other build has, or a world that breaks what
 //! the product builds on. [`table`] lists them; `hunt` (with the feature `planted` alone) looks for the first seed in
-//! which the judge reports, and runs the same seeds without the bug. `stoa-sim bugs` builds and starts
-//! `stoa-sim-bugs`, so that a program with bugs in it never stands where the other one did.
+//! which the judge reports, and [`clean`] runs the same seeds in the program that has no bugs. `stoa-sim bugs` is that program;
+//! it builds and starts `stoa-sim-bugs`, so that one with bugs in it never stands where it did itself.
 
+pub mod clean;
 #[cfg(feature = "planted")]
 pub mod hunt;
 pub mod options;

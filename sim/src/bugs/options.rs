@@ -1,8 +1,7 @@
 //! What `bugs` is asked for, and the start of the program that can do it.
 
-use std::ffi::OsString;
 use std::path::Path;
-use std::process::{Command, ExitStatus};
+use std::process::{Child, Command, Stdio};
 
 use clap::Args;
 
@@ -29,16 +28,30 @@ pub struct BugsOptions {
     pub rate: u64,
 }
 
-/// Builds the program that has the planted bugs, with the optimisation of a release, and runs it with these arguments.
-/// It is another program under another name: what stands at the release build's place stays free of bugs.
+/// Builds the program that has the planted bugs, with the optimisation of a release, and starts it; it tells what came of each
+/// bug in a line. It is another program under another name: what stands at the release build's place stays free of bugs.
 ///
 /// # Errors
 /// If cargo cannot be started.
-pub fn build_and_run(arguments: impl Iterator<Item = OsString>) -> std::io::Result<ExitStatus> {
+pub fn build_and_start(options: &BugsOptions) -> std::io::Result<Child> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
     let mut command = Command::new(cargo);
     command.args(["run", "--quiet", "--release", "--features", "planted", "--bin", "stoa-sim-bugs", "--manifest-path"]);
-    command.arg(manifest).arg("--").args(arguments);
-    command.status()
+    command.arg(manifest).arg("--").args(options.words()).stdout(Stdio::piped());
+    command.spawn()
+}
+
+impl BugsOptions {
+    /// As they are given to the program that hunts.
+    fn words(&self) -> Vec<String> {
+        let Self { json: _, quick, only, from, seeds, rate } = self;
+        let mut words: Vec<String> = Vec::new();
+        words.extend(quick.then(|| "--quick".into()));
+        words.extend(only.iter().flat_map(|name| ["--only".into(), name.clone()]));
+        for (name, value) in [("--from", from), ("--seeds", seeds), ("--rate", rate)] {
+            words.extend([name.into(), value.to_string()]);
+        }
+        words
+    }
 }

@@ -12,7 +12,9 @@ pub fn meta(seeds: std::ops::Range<u64>) -> std::io::Result<bool> {
         match twice(seed, &dir) {
             Ok(told) => println!("seed {seed}: {told}"),
             Err(told) => {
-                println!("seed {seed}: {told}");
+                println!(
+                    "seed {seed}: {told}\nreplay: cargo run --release -p stoa-sim -- meta --from {seed} --seeds 1"
+                );
                 equal = false;
             }
         }

@@ -2,15 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 use stoa_sim::faults::TABLE;
 use stoa_sim::judges::bounds::HighWater;
-use stoa_sim::plan::{FaultKind, LEAST, Plan};
+use stoa_sim::plan::{FaultKind, LEAST, Moves, Plan};
 use stoa_sim::run::{Outcome, Planted, run};
+use stoa_sim::workload::moves::MoveCounts;
 use stoa_sim::workload::{ExtraCounts, LevelCounts};
 
 use super::options::Overrides;
@@ -40,6 +43,10 @@ struct Totals {
     extra: ExtraCounts,
     /// In how many runs each kind of work besides was drawn, and in how many it was done.
     works: BTreeMap<&'static str, (u64, u64)>,
+    /// What operators did in all runs.
+    moves: MoveCounts,
+    /// Seeds in whose plan replicas are replaced, and none was.
+    unmoved: Vec<u64>,
     longest: Duration,
     longest_seed: u64,
     faults: BTreeMap<FaultKind, Struck>,
@@ -64,13 +71,21 @@ pub enum Form {
 pub fn sweep(seeds: &[u64], form: Form) -> std::io::Result<bool> {
     let start = cpu();
     let mut totals = Totals::default();
+    let on = Arc::new(AtomicU64::new(NO_SEED));
+    std::thread::spawn({
+        let on = on.clone();
+        move || tell_of_slow_runs(&on)
+    });
     for &seed in seeds {
-        // A panic of the product is caught where it happens. One of the simulator's own ends the sweep, but not without a word.
+        on.store(seed, Ordering::Relaxed);
+        // A panic of a task is caught where it happens. One on the way of the run itself has unwound through it.
         let outcome = catch_unwind(AssertUnwindSafe(|| run(Plan::draw(seed), None, &Planted::default())));
-        let outcome = outcome.unwrap_or_else(|panic| {
-            eprintln!("seed {seed}: the simulator panicked\n{}", replay(seed, &Overrides::default()));
-            resume_unwind(panic)
-        })?;
+        let Ok(outcome) = outcome else {
+            eprintln!("seed {seed} BROKEN, nothing panics: see above\n{}", replay(seed, &Overrides::default()));
+            totals.count_panic(seed);
+            continue;
+        };
+        let outcome = outcome?;
         totals.count(&outcome);
         match form {
             _ if outcome.broken.is_empty() => {}
@@ -93,6 +108,25 @@ pub fn sweep(seeds: &[u64], form: Form) -> std::io::Result<bool> {
     Ok(totals.failed.is_empty())
 }
 
+/// No run is under way.
+const NO_SEED: u64 = u64::MAX;
+/// A run costs a second or two, and ten on a slow machine.
+const SLOW: Duration = Duration::from_secs(300);
+
+/// Says which seed it is when a run does not end: one in which time does not pass, or never stops to.
+fn tell_of_slow_runs(on: &AtomicU64) {
+    let (mut seen, mut looks) = (NO_SEED, 0);
+    loop {
+        std::thread::sleep(SLOW / 10);
+        let seed = on.load(Ordering::Relaxed);
+        looks = if seed == seen { looks + 1 } else { 0 };
+        seen = seed;
+        if looks == 10 {
+            eprintln!("seed {seed} has not come to its end for {SLOW:?}\n{}", replay(seed, &Overrides::default()));
+        }
+    }
+}
+
 /// What this process has cost so far: on a shared machine, time on the wall says little.
 fn cpu() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
@@ -100,6 +134,11 @@ fn cpu() -> Duration {
 }
 
 impl Totals {
+    fn count_panic(&mut self, seed: u64) {
+        self.seeds += 1;
+        self.failed.push(seed);
+    }
+
     fn count(&mut self, outcome: &Outcome) {
         let (seed, counts) = (outcome.plan.seed, &outcome.counts);
         self.seeds += 1;
@@ -118,6 +157,10 @@ impl Totals {
             let (runs_drawn, runs_done) = self.works.entry(name).or_default();
             *runs_drawn += u64::from(drawn);
             *runs_done += u64::from(drawn && counts.extra.did(name));
+        }
+        self.moves += outcome.moves;
+        if outcome.plan.moves != Moves::None && outcome.moves.begun == 0 {
+            self.unmoved.push(seed);
         }
         self.high_water.merge(&outcome.high_water);
         if let Some((_, equal)) = outcome.alive.filter(|(_, equal)| *equal > self.longest) {
@@ -170,6 +213,14 @@ impl Totals {
             "rows_read": self.rows,
             "unavailable": self.unavailable,
             "work": works,
+            "moves": {
+                "begun": self.moves.begun,
+                "refused": self.moves.refused,
+                "aborted": self.moves.aborted,
+                "nodes_lost": self.moves.lost,
+                "nodes_given_up": self.moves.given_up,
+                "seeds_without": self.unmoved,
+            },
             "longest_recovery_s": self.longest.as_secs_f64(),
             "longest_recovery_seed": self.longest_seed,
             "idle_seeds": self.idle,
@@ -206,6 +257,14 @@ impl fmt::Display for Totals {
         for (name, (drawn, runs)) in &self.works {
             writeln!(f, "    {name}: drawn in {drawn} runs, done in {runs}")?;
         }
+        let MoveCounts { begun, refused, aborted, lost, given_up } = self.moves;
+        writeln!(
+            f,
+            "  moves: {begun} begun, {refused} refused, {aborted} given up; {lost} nodes lost their disks, {given_up} were \
+             given up; runs that drew moves and began none: {} {:?}",
+            self.unmoved.len(),
+            self.unmoved
+        )?;
         writeln!(f, "  {:<18} {:<12} {:>6} {:>6} {:>8}", "fault", "numbers", "drawn", "struck", "times")?;
         for entry in TABLE.iter().filter(|entry| entry.drawn) {
             let Struck { drawn, runs, times } = self.faults.get(&entry.kind).copied().unwrap_or_default();

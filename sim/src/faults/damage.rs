@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
+use stoa_protocol::message::ReplicaStatus;
 use stoa_protocol::{PartitionId, ROOT_PARTITION};
 
 use super::lost_disk::{may_damage, rebuild};
@@ -74,6 +75,9 @@ pub fn lost_write(world: &mut World, _: FaultKind, chance: &Chance, lasts: Durat
     strike(world, chance, lasts, |disk, chance| {
         let (path, len) = some_segment(disk, chance)?;
         let at = chance.below((len / SECTOR) as u64) as usize * SECTOR;
+        if disk.bytes(&path)[at..at + SECTOR].iter().all(|byte| *byte == 0) {
+            return None;
+        }
         disk.overwrite(&path, at, &[0; SECTOR]);
         Some(format!("a sector of {} at {at} was never written", path.display()))
     })
@@ -85,6 +89,9 @@ pub fn misdirected_write(world: &mut World, _: FaultKind, chance: &Chance, lasts
         let sector = |len: usize| chance.below((len / SECTOR) as u64) as usize * SECTOR;
         let (at, from_at) = (sector(len), sector(from_len));
         let bytes = disk.bytes(&from)[from_at..from_at + SECTOR].to_vec();
+        if disk.bytes(&path)[at..at + SECTOR] == bytes {
+            return None;
+        }
         disk.overwrite(&path, at, &bytes);
         Some(format!("a sector of {} at {from_at} over one of {} at {at}", from.display(), path.display()))
     })
@@ -113,10 +120,11 @@ pub fn old_disk(world: &mut World, _: FaultKind, chance: &Chance, lasts: Duratio
     let look = move |world: &mut World| match is_well(world, at) {
         // Others have seen no more of it: it has not answered for anything since.
         true => world.machines[at].clear_damage(),
-        false => {
-            rebuild(world, at);
-            world.machines[at].end_excuse(OLD);
-        }
+        false => rebuild(world, at),
+    };
+    let look = move |world: &mut World| {
+        look(world);
+        world.machines[at].end_excuse(OLD);
     };
     let steps = [Step::new(lasts - HEARD_AFTER, note), Step::new(HEARD_AFTER, back), Step::new(LOOK_AFTER, look)];
     Some(steps.into())
@@ -180,9 +188,11 @@ fn found_and_mended(at: usize, lasts: Duration) -> Vec<Step> {
     vec![Step::new(lasts, restart), Step::new(LOOK_AFTER, look)]
 }
 
-/// Whether the node runs, and has no trouble with anything on its disk.
+/// Whether the node runs, and has no trouble with anything on its disk. That it hears from nobody, or is behind, is none.
 fn is_well(world: &World, at: usize) -> bool {
-    world.machines[at].node().is_some_and(|node| node.status().replicas.iter().all(|r| r.trouble.is_empty()))
+    let sound =
+        |replica: &ReplicaStatus| replica.trouble.is_empty() || running(world, at, replica.partition.0).is_some();
+    world.machines[at].node().is_some_and(|node| node.status().replicas.iter().all(sound))
 }
 
 /// The replica of a group that runs on a machine and is in no trouble.

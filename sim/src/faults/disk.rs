@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::process::some_machine;
 use super::{FaultKind, Step};
 use crate::chance::Chance;
-use crate::machine::Machine;
+use crate::machine::{FULL, Machine};
 use crate::world::World;
 
 /// What an operation takes on a device that is slow, over the usual 0.2 to 3 ms of a sync.
@@ -14,7 +14,6 @@ const SLOW: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(10
 
 // What a node says that ends for each.
 const IO_ERROR: &str = "Input/output error";
-const FULL: &str = "the simulated device is full";
 const HUNG: &str = "did not answer within";
 
 pub fn failed_sync(world: &mut World, _: FaultKind, chance: &Chance, lasts: Duration) -> Option<Vec<Step>> {

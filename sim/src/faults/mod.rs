@@ -102,9 +102,11 @@ kinds! {
     CrashProcess: [1, 2, 3], (50, 4_000), process::crash, None, DRAWN;
     /// One machine loses power, and with it what was not synced.
     PowerLoss: [5, 28], (50, 4_000), process::power_loss, None, DRAWN;
+    /// All nodes of a zone die at once, or their machines lose power.
+    ZoneDown: [80], (50, 8_000), process::zone_down, None, DRAWN;
     /// All machines lose power at once.
     PowerLossOfAll: [4, 5, 28], (50, 4_000), process::power_loss_of_all, None, DRAWN;
-    /// A process stands still, as under SIGSTOP.
+    /// A process stands still, as under SIGSTOP; at times all of a zone, or all but one.
     Hold: [8, 9], (50, 4_000), process::hold, None, DRAWN;
     /// A process dies within a second of each start, ten times.
     CrashLoop: [7], (0, 1_000), process::crash_loop, None, DRAWN;
@@ -114,8 +116,11 @@ kinds! {
     Upgrade: [57], (100, 1_500), upgrade::upgrade, None, DRAWN;
     /// A process gets one millisecond in ten, or less.
     SlowNode: [13], (200, 4_000), process::slow_node, None, DRAWN;
-    /// A machine is suspended, and all its clocks with it.
+    /// A machine is suspended, and all its clocks with it; at times all of a zone, or all but one.
     Suspend: [10, 45], (50, 10_000), process::suspend, None, DRAWN;
+    /// A machine is suspended by its kernel: its monotonic clock stands still, and its boot clock and calendar go on. At times
+    /// all of a zone, or all but one.
+    KernelSuspend: [10], (50, 10_000), process::kernel_suspend, None, DRAWN;
     /// A process dies while it writes, receives or installs a snapshot.
     KillAtSnapshot: [6, 52], (500, 6_000), moments::at_snapshot, Some(moments::sprung), DRAWN;
     /// A process, or its machine, dies at a sync.
@@ -226,6 +231,11 @@ impl FaultKind {
                 | Self::WallStrobe
                 | Self::Drift
         )
+    }
+
+    /// Whether it sets calendars, by more than what a leader bears of events that are ahead of its own.
+    pub fn jumps_calendars(self) -> bool {
+        matches!(self, Self::WallJump | Self::WallStrobe)
     }
 
     /// Whether it stops a machine's clocks, which leases assume to run on.

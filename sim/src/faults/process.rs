@@ -32,10 +32,19 @@ pub fn power_loss_of_all(world: &mut World, _: FaultKind, _: &Chance, lasts: Dur
     Some(vec![Step::new(lasts, back)])
 }
 
+pub fn zone_down(world: &mut World, _: FaultKind, chance: &Chance, lasts: Duration) -> Option<Vec<Step>> {
+    let down = zone_of(world, some_machine(world, chance, Machine::is_up)?);
+    let how = *chance.pick(&[Crash::Process, Crash::Power]);
+    down.iter().for_each(|at| world.machines[*at].crash(how));
+    let back = move |world: &mut World| down.iter().for_each(|at| world.machines[*at].start_if_down());
+    Some(vec![Step::new(lasts, back)])
+}
+
 pub fn hold(world: &mut World, _: FaultKind, chance: &Chance, lasts: Duration) -> Option<Vec<Step>> {
-    let at = some_machine(world, chance, Machine::runs)?;
-    world.machines[at].hold();
-    Some(vec![Step::new(lasts, move |world| world.machines[at].go_on())])
+    let still = some_that_run(world, chance)?;
+    still.iter().for_each(|at| world.machines[*at].hold());
+    let back = move |world: &mut World| still.iter().for_each(|at| world.machines[*at].go_on());
+    Some(vec![Step::new(lasts, back)])
 }
 
 pub fn crash_loop(world: &mut World, _: FaultKind, chance: &Chance, lasts: Duration) -> Option<Vec<Step>> {
@@ -77,15 +86,46 @@ pub fn slow_node(world: &mut World, _: FaultKind, chance: &Chance, lasts: Durati
     Some(steps)
 }
 
+/// The machine and all its clocks stand still, as a virtual machine that is paused.
 pub fn suspend(world: &mut World, _: FaultKind, chance: &Chance, lasts: Duration) -> Option<Vec<Step>> {
-    let at = some_machine(world, chance, Machine::runs)?;
-    world.machines[at].hold();
-    world.machines[at].clock().stop();
+    let still = some_that_run(world, chance)?;
+    for at in &still {
+        world.machines[*at].suspend();
+        world.machines[*at].clock().stop();
+    }
     let back = move |world: &mut World| {
-        world.machines[at].clock().go_on();
-        world.machines[at].go_on();
+        for at in &still {
+            world.machines[*at].clock().go_on();
+            world.machines[*at].go_on();
+        }
     };
     Some(vec![Step::new(lasts, back)])
+}
+
+/// The machine stands still with its monotonic clock; its boot clock and its calendar go on.
+pub fn kernel_suspend(world: &mut World, _: FaultKind, chance: &Chance, lasts: Duration) -> Option<Vec<Step>> {
+    let still = some_that_run(world, chance)?;
+    still.iter().for_each(|at| world.machines[*at].suspend());
+    let back = move |world: &mut World| still.iter().for_each(|at| world.machines[*at].go_on());
+    Some(vec![Step::new(lasts, back)])
+}
+
+/// Machines that stand still together: mostly one that runs, at times all of its zone, or all but it.
+fn some_that_run(world: &World, chance: &Chance) -> Option<Vec<usize>> {
+    let at = some_machine(world, chance, Machine::runs)?;
+    let mut some = match chance.below(8) {
+        0..=4 => vec![at],
+        5 | 6 => zone_of(world, at),
+        _ => (0..world.machines.len()).filter(|other| *other != at).collect(),
+    };
+    some.retain(|at| world.machines[*at].runs());
+    (!some.is_empty()).then_some(some)
+}
+
+/// All machines of the zone of one.
+fn zone_of(world: &World, at: usize) -> Vec<usize> {
+    let zone = world.machines[at].zone();
+    (0..world.machines.len()).filter(|other| world.machines[*other].zone() == zone).collect()
 }
 
 /// One of the machines that fit.

@@ -1,10 +1,13 @@
 //! Every voter set has one voter in each of three zones: the loss of a zone is the loss of one vote, at every instant,
-//! also in both halves of a configuration that is changing, and also in one that will never be committed.
+//! also in both halves of a configuration that is changing, and also in one that will never be committed. Judged of every
+//! entry that becomes durable somewhere, and every 200 ms of what replicas say.
 
 use std::collections::BTreeSet;
 
 use stoa_protocol::{NodeId, PartitionId};
 use stoa_raft::Members;
+
+use crate::observe::frames;
 
 /// Judges the members of a group as one of its replicas has them.
 pub fn judge(partition: PartitionId, members: &Members, zone_of: impl Fn(NodeId) -> Option<String>) -> Option<String> {
@@ -15,10 +18,36 @@ pub fn judge(partition: PartitionId, members: &Members, zone_of: impl Fn(NodeId)
     })
 }
 
+/// Judges the members that an entry of a group's log gives it, whether or not it will ever be committed.
+pub fn judge_entry(group: u64, members: &frames::Members, zone_of: impl Fn(u64) -> Option<String>) -> Option<String> {
+    let node_of = |replica: &u64| members.nodes.iter().find(|(id, _)| id == replica).map(|(_, node)| *node);
+    members.configs.iter().find_map(|voters| {
+        let zones: BTreeSet<_> = voters.iter().map(|replica| node_of(replica).and_then(&zone_of)).collect();
+        let fits = voters.len() == 3 && zones.len() == 3 && !zones.contains(&None);
+        (!fits).then(|| format!("group {group}: the voters {voters:?} lie in the zones {zones:?}, of {members:?}"))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use stoa_protocol::{LogIndex, ReplicaId};
+
+    #[test]
+    fn an_entry_with_two_voters_in_a_zone_or_one_that_lies_nowhere_is_seen() {
+        let zone_of = |node: u64| (node <= 6).then(|| ["a", "b", "c"][node as usize % 3].to_owned());
+        let judged = |configs: &[&[u64]], nodes: &[(u64, u64)]| {
+            let configs = configs.iter().map(|voters| voters.to_vec()).collect();
+            judge_entry(2, &frames::Members { configs, nodes: nodes.to_vec() }, zone_of)
+        };
+        let nodes = [(11, 1), (12, 2), (13, 3), (14, 4), (19, 9)];
+        assert_eq!(judged(&[&[11, 12, 13]], &nodes), None);
+        assert_eq!(judged(&[&[11, 12, 13], &[14, 12, 13]], &nodes), None);
+        for bad in [&[11, 12][..], &[11, 14, 12], &[11, 12, 19], &[11, 12, 18]] {
+            assert!(judged(&[bad], &nodes).is_some(), "{bad:?}");
+            assert!(judged(&[&[11, 12, 13], bad], &nodes).is_some(), "{bad:?}");
+        }
+    }
 
     fn verdict(sets: &[&[u64]]) -> Option<String> {
         let voter = |node: &u64| (ReplicaId(*node + 10), NodeId(*node));

@@ -32,7 +32,9 @@ use crate::judges::one_vote::OneVote;
 use crate::judges::progress::Progress;
 use crate::judges::replica_ids::ReplicaIds;
 use crate::judges::root_state::RootStates;
-use crate::judges::{durable_quorum, kept_promises, leader_completeness, old_disk, one_move, purged, versions};
+use crate::judges::{
+    durable_quorum, kept_promises, leader_completeness, old_disk, one_move, purged, versions, voter_sets,
+};
 use crate::machine::Machine;
 use crate::trace::Trace;
 use crate::world::now;
@@ -144,6 +146,9 @@ impl Judges {
                     self.report("one voting majority", broken);
                     let broken = self.replica_ids.judge_members(group, members);
                     self.report("a replica id is one replica", broken);
+                    let zone_of = |node| Some(crate::world::zone(node));
+                    let broken = voter_sets::judge_entry(group, members, zone_of);
+                    self.report("a voter in each of three zones", broken);
                 }
             }
             Said::Vote(vote) => self.vote(node, group, *vote, before),

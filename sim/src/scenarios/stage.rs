@@ -73,7 +73,13 @@ pub(super) fn play(
         };
         stage.world.machines.iter_mut().for_each(|machine| machine.crash(Crash::Process));
         stage.world.judge_bounds();
+        stage.world.judge_ends();
+        let read = stage.shared.counts().rows_read;
         let mut broken = stage.shared.broken();
+        if read == 0 {
+            let what = "no row was read: nothing was judged".into();
+            broken.push(Broken { judge: "a scenario can be played", what });
+        }
         broken.append(&mut stage.world.broken);
         broken.extend(stage.world.observer.take_broken());
         broken.extend(played.err().map(|what| Broken { judge: "a scenario can be played", what }));

@@ -83,6 +83,9 @@ const READ_PATIENCE_MS: [u64; 6] = [50, 50, 150, 150, 500, 2_000];
 const WRITE_PATIENCE_MS: [u64; 3] = [400, 1_000, 2_000];
 /// By so much clients are faster once the planned time is over, and they have not done enough.
 const HURRY: u32 = 4;
+/// By so much a call may be late: timers have a grain.
+const GRACE: Duration = Duration::from_millis(10);
+const IN_TIME: &str = "a call ends by its deadline";
 const ROWS_OF_WRITE_MAX: u64 = 3;
 const ROWS_OF_READ_MAX: u64 = 10;
 
@@ -93,6 +96,8 @@ pub struct Shared {
     trace: Trace,
     /// Whether nothing strikes, so that nothing may be missing either.
     calm: bool,
+    /// Whether calendars may be so far behind that a leader takes an event for one of the future.
+    calendars_jump: bool,
     start: Instant,
 }
 
@@ -139,7 +144,8 @@ impl Shared {
             levels: LevelCounts::default(),
             extra: ExtraCounts::default(),
         };
-        Self { inner: Arc::new(Mutex::new(inner)), trace, calm: plan.faults.is_empty(), start: now() }
+        let (calm, calendars_jump) = (plan.faults.is_empty(), plan.faults.iter().any(|kind| kind.jumps_calendars()));
+        Self { inner: Arc::new(Mutex::new(inner)), trace, calm, calendars_jump, start: now() }
     }
 
     /// As in a run in which something strikes: nobody promises that every read is answered.
@@ -198,6 +204,8 @@ pub struct Worker {
     view: View<SimTransport>,
     writer: FeatureWriter,
     partial: Partial,
+    /// Of each step of a write.
+    deadline: Duration,
     set: PartitionSetId,
     /// What this client has had acknowledged.
     own: Position,
@@ -221,7 +229,7 @@ impl Worker {
         let partial = Partial::open(&group, plan, number, options)?;
         let (shared, own, levels) = (shared.clone(), Position::new(), Levels::new(plan, number));
         let (keys, pace, late) = (plan.keys, plan.pace, shared.start + plan.chaos);
-        Ok(Self { number, shared, chance, keys, pace, late, view, writer, partial, set, own, levels })
+        Ok(Self { number, shared, chance, keys, pace, late, view, writer, partial, deadline, set, own, levels })
     }
 
     /// Works until it is told to stop, and is then as it was: with the group and the view that it opened at first.
@@ -274,9 +282,17 @@ impl Worker {
             numbers.push(number);
         }
         self.shared.trace.note(format_args!("write c{} {keys:?} {numbers:?} {order:?}", self.number));
-        let results = match writer.write_rows(&rows).await {
-            Ok(results) => results,
-            Err(error) => {
+        // One batch of a partition: at the most a wait for the session, its place, an earlier batch that is settled, twice
+        // and with its place, and this one likewise, each within the deadline.
+        let limit = self.deadline * 8 + GRACE;
+        let results = match stoa_env::timeout(limit, writer.write_rows(&rows)).await {
+            Err(_) => {
+                let what = format!("a write of {} has no result after {limit:?}", self.name());
+                self.shared.lock().broken.push(Broken { judge: IN_TIME, what });
+                return false;
+            }
+            Ok(Ok(results)) => results,
+            Ok(Err(error)) => {
                 let what = format!("rows that fit were refused: {error}");
                 self.shared.lock().broken.push(Broken { judge: "what fits is taken", what });
                 return false;
@@ -328,7 +344,7 @@ impl Worker {
             Err(error) => {
                 let open = error.may_have_happened();
                 self.shared.trace.note(format_args!("failed c{} {rows:?} open {open} {error}", self.number));
-                if error.class() == ErrorClass::Reject && !is_of_the_future(error) {
+                if error.class() == ErrorClass::Reject && !(self.shared.calendars_jump && is_of_the_future(error)) {
                     let what = format!("a batch that fits was refused: {error}");
                     broken.push(Broken { judge: "what fits is taken", what });
                 }
@@ -361,9 +377,14 @@ impl Worker {
         let sent = self.shared.lock().history.tick();
         self.shared.trace.note(format_args!("read c{} {keys:?} {demand:?} {level:?}", self.number));
         let options = ReadOptions { deadline, at_least, level };
-        let answer = match self.view.get(&rows, &options).await {
-            Ok(answer) => answer,
-            Err(error) => {
+        let answer = match stoa_env::timeout(deadline + GRACE, self.view.get(&rows, &options)).await {
+            Err(_) => {
+                let what = format!("a read of {} with {deadline:?} to go has no answer {GRACE:?} later", self.name());
+                self.shared.lock().broken.push(Broken { judge: IN_TIME, what });
+                return false;
+            }
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => {
                 let what = format!("a read that fits was refused: {error}");
                 self.shared.lock().broken.push(Broken { judge: "what fits is taken", what });
                 return false;

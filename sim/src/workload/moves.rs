@@ -35,6 +35,17 @@ pub struct MoveCounts {
     pub given_up: u64,
 }
 
+impl std::ops::AddAssign for MoveCounts {
+    fn add_assign(&mut self, more: Self) {
+        let Self { begun, refused, aborted, lost, given_up } = more;
+        self.begun += begun;
+        self.refused += refused;
+        self.aborted += aborted;
+        self.lost += lost;
+        self.given_up += given_up;
+    }
+}
+
 /// What the operator and the world tell each other; clones share it.
 #[derive(Clone, Default)]
 pub struct Desk {
@@ -117,7 +128,8 @@ impl Operator {
     async fn give_up_lost(&mut self) {
         let Some(asked) = self.desk.lock().lost else { return };
         self.trace.note(format_args!("give up the data of n{}", asked.node));
-        if let Some(answer) = self.settle(self.client.replace_node(asked, CALL_LIMIT).await) {
+        let answer = self.client.replace_node(asked, CALL_LIMIT).await;
+        if let Some(answer) = self.settle(answer) {
             self.trace.note(format_args!("given up {answer:?}"));
             let mut inner = self.desk.lock();
             inner.lost = None;
@@ -131,7 +143,8 @@ impl Operator {
         if let Some(moved) = self.last.filter(|_| self.chance.hits(150_000)) {
             let asked = AbortMove { partition: moved.partition, replica: moved.to.id };
             self.trace.note(format_args!("abort {asked:?}"));
-            if self.settle(self.client.abort_move(asked, CALL_LIMIT).await).is_some() {
+            let answer = self.client.abort_move(asked, CALL_LIMIT).await;
+            if self.settle(answer).is_some() {
                 self.desk.lock().counts.aborted += 1;
             }
             return;
@@ -184,9 +197,13 @@ impl Operator {
     }
 
     /// The answer, if the request was taken. What is refused must be refused for a reason that an honest request can have.
-    fn settle(&self, answer: Result<PlacementAnswer, AdminError>) -> Option<PlacementAnswer> {
+    fn settle(&mut self, answer: Result<PlacementAnswer, AdminError>) -> Option<PlacementAnswer> {
         let error = match answer {
-            Ok(answer) => return Some(answer),
+            Ok(answer) => {
+                // Where one is taken the cluster has been raised, for good.
+                self.upgrades = false;
+                return Some(answer);
+            }
             Err(error) => error,
         };
         self.trace.note(format_args!("not taken: {error}"));

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use stoa_protocol::{NodeId, ReplicaId};
 use stoa_sim::disk::SimDisk;
 
 use crate::harness::*;
@@ -29,6 +30,33 @@ fn a_crash_at_any_step_of_a_first_start_leaves_one_that_starts() {
         });
     }
     assert!((10..50).contains(&halted), "{halted} starts were cut short");
+}
+
+#[test]
+fn a_first_start_that_a_failed_sync_ends_is_made_again_by_the_same_process() {
+    let (mut again, mut ended) = (0, 0);
+    for nth in 1..20 {
+        let (disk, net) = (SimDisk::new(), Net::default());
+        life(async {
+            let (process, mut recovered) = Process::open(&disk, &net, 1, wal_options()).await.unwrap();
+            let mut group = recovered.groups.remove(&GROUP.0).unwrap_or_default();
+            disk.fail_sync(nth);
+            if process.start_on(1, &mut group).await.is_ok() {
+                return;
+            }
+            // Where it was the log's own sync, the log has ended, and the node with it.
+            if process.wal.is_ended() {
+                ended += 1;
+                return;
+            }
+            again += 1;
+            let member = process.start_on(1, &mut group).await.unwrap_or_else(|e| panic!("sync {nth}: {e}"));
+            member.form(&[(ReplicaId(1), NodeId(1))]).await.unwrap();
+            until("it leads", || member.leads()).await;
+            write(&member, "one").await;
+        });
+    }
+    assert!(again >= 4 && ended >= 1, "{again} starts were made again, {ended} logs ended");
 }
 
 /// The disks of a group that went on, and let its log go, without one replica, and the place of that. With a tail, it led

@@ -274,7 +274,12 @@ impl Process {
 
     pub async fn start(&self, node: u64, recovered: stoa_raft::wal::Recovered) -> std::io::Result<Member> {
         let mut groups = recovered.groups;
-        let group = groups.remove(&GROUP.0).unwrap_or_default();
+        let mut group = groups.remove(&GROUP.0).unwrap_or_default();
+        self.start_on(node, &mut group).await
+    }
+
+    /// Starts the replica; a start that fails leaves in `group` what the next one in this process begins with.
+    pub async fn start_on(&self, node: u64, group: &mut stoa_raft::wal::RecoveredGroup) -> std::io::Result<Member> {
         Replica::start(&self.env, GROUP, ReplicaId(node), Tape::default(), group).await
     }
 }
