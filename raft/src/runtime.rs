@@ -252,7 +252,7 @@ mod tests {
                     seen
                 })
             };
-            context.run(async move { task().await.expect("nothing panics there") })
+            async move { context.run(async move { task().await.expect("nothing panics there") }).await }
         };
         let (slow, fast) = tokio::join!(counted(-50_000), counted(50_000));
         let seconds = |rate_ms: u64| (1..=10).map(|n| Duration::from_millis(n * rate_ms)).collect::<Vec<_>>();

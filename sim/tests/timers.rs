@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 /// Files of the code that a simulation runs; tests apart.
 fn sources(dir: &Path, out: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
-        let name = entry.file_name().unwrap().to_str().unwrap();
-        if entry.is_dir() && name != "tests" {
+    for entry in std::fs::read_dir(dir).expect("the sources are here").map(|entry| entry.expect("and are read").path())
+    {
+        if entry.is_dir() && !entry.ends_with("tests") {
             sources(&entry, out);
-        } else if name.ends_with(".rs") && name != "tests.rs" {
+        } else if entry.extension().is_some_and(|end| end == "rs") && !entry.ends_with("tests.rs") {
             out.push(entry);
         }
     }
@@ -17,7 +17,7 @@ fn sources(dir: &Path, out: &mut Vec<PathBuf>) {
 
 /// The calls of tokio's timers in a file, those of its tests apart.
 fn timers(text: &str) -> Vec<&str> {
-    let product = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    let product = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
     let timers = ["tokio::time::sleep", "tokio::time::timeout", "tokio::time::interval", "use tokio::time::"];
     let asks =
         |line: &&str| timers.iter().any(|timer| line.contains(timer)) && !line.contains("use tokio::time::Instant");
@@ -27,7 +27,7 @@ fn timers(text: &str) -> Vec<&str> {
 #[test]
 fn nodes_and_clients_sleep_by_the_clock_of_their_process() {
     assert_eq!(timers("a\ntokio::time::sleep(b).await\n#[cfg(test)]\nmod tests {\ntokio::time::sleep(c)").len(), 1);
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace");
     let mut files = Vec::new();
     for dir in ["raft/src", "client/src", "server/src/node", "server/src/load", "store/src"] {
         sources(&root.join(dir), &mut files);
@@ -37,7 +37,7 @@ fn nodes_and_clients_sleep_by_the_clock_of_their_process() {
         .iter()
         .filter(|file| file.file_name().is_some_and(|name| name != "storage_suite.rs"))
         .flat_map(|file| {
-            let text = std::fs::read_to_string(file).unwrap();
+            let text = std::fs::read_to_string(file).expect("the sources are read");
             timers(&text).into_iter().map(|line| format!("{}: {line}", file.display())).collect::<Vec<_>>()
         })
         .collect();

@@ -83,7 +83,7 @@ async fn names_that_a_failed_sync_of_their_directory_did_not_cover_may_be_lost()
         disk.paths()
     };
     assert_eq!(left(false).await, [PathBuf::from("wal/a")]);
-    assert_eq!(left(true).await, [PathBuf::new(); 0]);
+    assert!(left(true).await.is_empty());
 }
 
 #[tokio::test]
