@@ -3,11 +3,12 @@
 //! monotonic clock stands still then, as a kernel's does, and what sleeps in it sleeps on for as long afterwards.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
+use tokio::task::coop;
 
 use crate::task::Process;
 
@@ -41,7 +42,8 @@ pin_project! {
 #[error("the time limit has passed")]
 pub struct Elapsed;
 
-/// Sleeps for this long. The grain is a millisecond; it may take longer, and never ends early.
+/// Sleeps for this long. The grain is a millisecond; it may take longer, and ends early only by as much as the clocks that one
+/// asks have drifted apart from this one.
 pub fn sleep(duration: Duration) -> Sleep {
     let process = Process::current();
     let stood = process.as_ref().map_or(Duration::ZERO, Process::stood);
@@ -78,10 +80,16 @@ impl<F: Future> Future for Timeout<F> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
+        let before = coop::has_budget_remaining();
         if let Poll::Ready(output) = this.future.poll(context) {
             return Poll::Ready(Ok(output));
         }
-        this.limit.poll(context).map(|()| Err(Elapsed))
+        // A future that uses up what tokio lets a task do at a time, at every step, must not outlive its limit by that.
+        let limit = match before && !coop::has_budget_remaining() {
+            true => pin!(coop::unconstrained(this.limit)).poll(context),
+            false => this.limit.poll(context),
+        };
+        limit.map(|()| Err(Elapsed))
     }
 }
 
@@ -136,6 +144,16 @@ mod tests {
         near(nothing, (1_000, 2_000));
         near(held.await, (1_000, 2_000));
         near(suspended.await, (11_000, 12_000));
+    }
+
+    #[tokio::test]
+    async fn a_future_that_never_rests_does_not_outlive_its_limit() {
+        let greedy = async {
+            loop {
+                coop::consume_budget().await;
+            }
+        };
+        assert_eq!(timeout(Duration::from_millis(5), greedy).await, Err::<(), _>(Elapsed));
     }
 
     #[tokio::test(start_paused = true)]

@@ -552,7 +552,7 @@ async fn campaign_after_silence<D: Disk, M: Machine>(
     silence: Duration,
 ) {
     let until = context.clock.boot().plus(silence);
-    // A sleep may end early by the node's clock (tokio's stands still in suspension, the node's does not).
+    // A sleep ends early by a boot clock that is slower than the monotonic one.
     while context.clock.boot() < until {
         stoa_env::sleep(until.since(context.clock.boot())).await;
     }

@@ -2,8 +2,8 @@
 //!
 //! openraft asks a static `Instant::now()`, so the node's clock travels in a task-local, which every task that openraft
 //! spawns inherits, and which [`NodeContext::run`] sets around every call into openraft. Verdicts (leases, election
-//! timeouts) therefore follow boot time, which runs on while the machine is suspended. Sleeps rest on the monotonic clock: they may
-//! end late after a suspension, never early by the node's clock, and openraft asks `now` again after each.
+//! timeouts) therefore follow boot time, which runs on while the machine is suspended. Sleeps rest on the monotonic clock: they
+//! end late after a suspension, and early by as much as the two clocks drift apart; openraft asks `now` again after each.
 
 use std::future::Future;
 use std::ops::{Add, AddAssign, Sub, SubAssign};

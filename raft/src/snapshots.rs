@@ -160,10 +160,10 @@ impl<D: Disk> SnapshotStore<D> {
             if reached.is_none_or(|reached| index > reached) {
                 return Err(error);
             }
-            store.retire(&path).await?;
+            store.retire(&mut path.clone()).await?;
         }
-        for handle in whole {
-            store.retire(&handle.dir).await?;
+        for mut handle in whole {
+            store.retire(&mut handle.dir).await?;
         }
         store.disk.sync_dir(&store.dir).await?;
         store.shelf.lock().await.newest = newest.clone();
@@ -266,23 +266,28 @@ impl<D: Disk> SnapshotStore<D> {
         writer.finish().await
     }
 
-    /// Removes a snapshot that a newer one has replaced; step 5.
-    async fn retire(&self, dir: &Path) -> io::Result<()> {
+    /// Removes a snapshot that a newer one has replaced; step 5. If that fails, `dir` is where it lies then, and the same call
+    /// goes on from there.
+    async fn retire(&self, dir: &mut PathBuf) -> io::Result<()> {
         let name = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let old = self.dir.join(format!("old-{name}"));
-        self.disk.rename(dir, &old).await?;
+        if !matches!(parse_name(&name), Name::Remains { .. }) {
+            let old = self.dir.join(format!("old-{name}"));
+            self.disk.rename(dir, &old).await?;
+            *dir = old;
+        }
         self.disk.sync_dir(&self.dir).await?;
-        self.disk.remove(&old).await
+        self.disk.remove(dir).await
     }
 
-    /// Removes those that nobody reads any more. What cannot be removed now stays, and goes later, at a start at the
-    /// latest: the new snapshot is no worse for it.
+    /// Removes those that nobody reads any more. What cannot be removed now stays, and goes later, when there must be room for
+    /// another one or at a start: the new snapshot is no worse for it.
     async fn sweep(&self, shelf: &mut Shelf<D>) {
-        for handle in std::mem::take(&mut shelf.leaving) {
+        for mut handle in std::mem::take(&mut shelf.leaving) {
             if Arc::strong_count(&handle.in_use) > 1 {
                 shelf.leaving.push(handle);
-            } else if let Err(error) = self.retire(&handle.dir).await {
+            } else if let Err(error) = self.retire(&mut handle.dir).await {
                 tracing::warn!(dir = %handle.dir.display(), %error, "an old snapshot could not be removed");
+                shelf.leaving.push(handle);
             }
         }
     }

@@ -386,17 +386,17 @@ impl Machine {
         process.spawn("node", async move {
             let set = |change: &dyn Fn(&mut Started)| change(&mut started.lock().unwrap_or_else(|e| e.into_inner()));
             let (addr, zone) = (options.advertise, options.zone.clone());
-            let why = match Node::start(options, world).await {
+            let why: String = match Node::start(options, world).await {
                 Ok(node) => {
                     trace.note(format_args!("serves n{id}"));
                     net.listen(addr, id, &zone, &of_node, node.clone());
                     set(&|started| started.node = Some(node.clone()));
-                    let why = node.wait_fatal().await;
-                    let reserve = disk.paths().iter().any(|path| path == Path::new(RESERVE));
-                    if reserve { format!("{why}; {UNSPENT}") } else { why }
+                    node.wait_fatal().await
                 }
                 Err(error) => error.to_string(),
             };
+            let reserve = disk.paths().iter().any(|path| path == Path::new(RESERVE));
+            let why = if reserve { format!("{why}; {UNSPENT}") } else { why };
             trace.note(format_args!("ended n{id} {why}"));
             set(&|started| *started = Started { node: None, ended: Some((crate::world::now(), why.clone())) });
             // A process that has ended is no half of one: its other tasks end, too, this one among them.

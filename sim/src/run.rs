@@ -105,6 +105,9 @@ pub fn run(plan: Plan, trace_file: Option<&Path>, planted: &Planted) -> std::io:
         outcome.broken.extend(world.observer.take_broken());
         outcome.broken.extend(shared.broken());
         outcome.broken.extend(panics::take().into_iter().map(|what| Broken { judge: "nothing panics", what }));
+        for Broken { judge, what } in &outcome.broken {
+            world.trace.note_beside(format_args!("broken, {judge}: {what}"));
+        }
         // Nobody may write to the trace after its hash was taken.
         world.machines.iter_mut().for_each(|machine| machine.crash(crate::machine::Crash::Process));
         world.trace.flush()?;

@@ -55,6 +55,29 @@ fn faults_break_no_promise() {
     }
 }
 
+/// One of the syncs of a node's first start fails, of its own and of those of its replicas. Where it was the log's, the node ends and is started again; all
+/// else is tried again by the same process.
+#[test]
+fn a_sync_that_fails_while_a_cluster_forms_is_got_over() {
+    let fail = |world: &mut World| {
+        world.machines[0].excuse("Input/output error");
+        world.machines[0].disk.fail_sync(world.plan.seed);
+    };
+    for nth in [4, 8, 12, 16, 20, 24].into_iter().chain(36..=44) {
+        let planted = Planted { world: fail, ..Planted::default() };
+        let plan = Plan { lease_reads: true, ..Plan::calm(nth, 2, Duration::from_secs(2)) };
+        let outcome = run(plan, None, &planted).expect("a run without a trace file needs nothing");
+        let unavailable =
+            |broken: &&stoa_sim::judges::Broken| broken.judge == "nothing is unavailable in a calm cluster";
+        assert_eq!(
+            outcome.broken.iter().filter(|broken| !unavailable(broken)).count(),
+            0,
+            "{nth}: {:?}",
+            outcome.broken
+        );
+    }
+}
+
 #[test]
 fn judges_that_believe_in_the_oldest_event_see_the_newest_win() {
     let planted = Planted { rule: Rule::Oldest, ..Planted::default() };

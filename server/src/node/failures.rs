@@ -1,9 +1,10 @@
 //! Replicas that do not start: why, and whether it may pass.
 
+use std::sync::Weak;
 use std::time::Duration;
 
 use stoa_env::{BootTime, Disk, Transport};
-use stoa_protocol::{PartitionId, ReplicaId};
+use stoa_protocol::{PartitionId, ROOT_PARTITION, ReplicaId};
 use stoa_raft::wal::RecoveredGroup;
 
 use super::Node;
@@ -39,6 +40,11 @@ impl Failure {
         use std::io::ErrorKind::{InvalidData, Other};
         let passes = !matches!(error.kind(), InvalidData | Other);
         Self { replica: Some(replica), why: error.to_string(), retry: passes.then(|| now.plus(RETRY_PAUSE)) }
+    }
+
+    /// Whether it may pass by itself.
+    pub(crate) fn may_pass_later(&self) -> bool {
+        self.retry.is_some()
     }
 
     /// Whether a replica may be tried in spite of it: it is another one, or it is time to try again.
@@ -107,5 +113,19 @@ impl<D: Disk, T: Transport> Node<D, T> {
     /// Notes that the cluster knows this node with this data directory.
     pub(crate) fn accept_data(&self) {
         *self.refused.lock().unwrap_or_else(|e| e.into_inner()) = None;
+    }
+}
+
+/// Starts this node's replica of the root group, again and again until it starts or fails for a reason that does not pass.
+pub(super) async fn start_root_again<D: Disk, T: Transport>(node: Weak<Node<D, T>>) {
+    loop {
+        stoa_env::sleep(RETRY_PAUSE).await;
+        let Some(strong) = node.upgrade() else { return };
+        let Err(failure) = strong.try_root().await else { return };
+        let again = failure.may_pass_later();
+        strong.fail_replica(ROOT_PARTITION, failure);
+        if !again {
+            return;
+        }
     }
 }

@@ -263,10 +263,18 @@ async fn start_placed<D: Disk, T: Transport>(
         Some(Life::Lives(id)) if !is_spared(node, state, partition, id, looks).await => {
             // It is a voter by its own files, and needed. One that has doubts about them waits until it is not.
             let stopped = looks.stopped.contains(&partition.id);
-            if stopped || node.damaged(partition.id, false).is_some() || node.failure(partition.id).is_some() {
+            let failed = failed.is_some_and(|failure| !failure.may_pass(id, node.now()));
+            if stopped || failed || node.damaged(partition.id, false).is_some() {
                 return Ok(());
             }
-            let hosted = start_one(node, state, set, partition.id, id).await?;
+            let hosted = match start_one(node, state, set, partition.id, id).await {
+                Ok(hosted) => hosted,
+                // It is this one that failed, and not the one that is to take its place.
+                Err(error) => {
+                    node.fail_replica(partition.id, Failure::of_start(id, &error, node.now()));
+                    return Ok(());
+                }
+            };
             node.forget_recovered(partition.id);
             node.partitions.write().unwrap_or_else(|e| e.into_inner()).insert(partition.id, Arc::new(hosted));
             return Ok(());

@@ -513,33 +513,37 @@ pub(crate) const LOOP_PAUSE: Duration = Duration::from_millis(50);
 
 impl<D: Disk, T: Transport> Node<D, T> {
     /// Starts this node's replica of the root group. If it cannot, the node goes on: it serves its partitions by its copy
-    /// of the root state, and follows the root group as a node does that has no replica of it.
+    /// of the root state, and follows the root group as a node does that has no replica of it. For a reason that may pass it is
+    /// tried again.
     async fn start_root(self: &Arc<Self>) {
+        let Err(failure) = self.try_root().await else { return };
+        tracing::error!("this node's replica of the root group is out; the node serves its partitions without it");
+        if failure.may_pass_later() {
+            self.spawn_vital("start the root replica again", failures::start_root_again(Arc::downgrade(self)));
+        }
+        self.fail_replica(ROOT_PARTITION, failure);
+    }
+
+    pub(crate) async fn try_root(self: &Arc<Self>) -> Result<(), Failure> {
         let (machine, watch) = RootMachine::new(self.options.cluster, self.options.versions.1);
         // A root replica's number is its node's incarnation, drawn at random with its data directory: a node whose data
         // is gone can never speak as the replica it was.
         let id = stoa_protocol::ReplicaId(self.info.incarnation);
-        let started = match self.damaged(ROOT_PARTITION, false) {
-            Some(why) => Err(why),
-            None => {
-                // It is not tried again in this process.
-                let mut recovered = self.recovered_of(ROOT_PARTITION);
-                Replica::start(&self.env, ROOT_PARTITION, id, machine, &mut recovered).await.map_err(|e| e.to_string())
+        if let Some(why) = self.damaged(ROOT_PARTITION, false) {
+            return Err(Failure::of_replica(id, why));
+        }
+        let mut recovered = self.recovered_of(ROOT_PARTITION);
+        let replica = match Replica::start(&self.env, ROOT_PARTITION, id, machine, &mut recovered).await {
+            Ok(replica) => replica,
+            Err(error) => {
+                self.keep_recovered(ROOT_PARTITION, recovered);
+                return Err(Failure::of_start(id, &error, self.now()));
             }
         };
-        match started {
-            Ok(replica) => {
-                self.forget_recovered(ROOT_PARTITION);
-                *self.root.write().unwrap_or_else(|e| e.into_inner()) = Some(replica);
-            }
-            Err(why) => {
-                tracing::error!(
-                    "this node's replica of the root group is out; the node serves its partitions without it"
-                );
-                return self.fail_replica(ROOT_PARTITION, Failure::of_replica(id, why));
-            }
-        }
+        self.forget_recovered(ROOT_PARTITION);
+        *self.root.write().unwrap_or_else(|e| e.into_inner()) = Some(replica);
         self.spawn_vital("copy the root state", follow::copy(Arc::downgrade(self), watch));
         self.spawn_vital("form the cluster", bootstrap::form(Arc::downgrade(self)));
+        Ok(())
     }
 }
