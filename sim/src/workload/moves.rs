@@ -167,8 +167,10 @@ impl Operator {
             self.client.replace_replica(first, CALL_LIMIT),
             self.client.replace_replica(second, CALL_LIMIT)
         );
-        self.begun(one);
-        self.begun(two);
+        // What was refused first: it may have been before the cluster was raised, and what was taken afterwards.
+        let (first, second) = if one.is_ok() { (two, one) } else { (one, two) };
+        self.begun(first);
+        self.begun(second);
     }
 
     /// A replica, and a node of its zone; its own node only in runs that may give a replica's data up.

@@ -1,0 +1,7 @@
+//! What Stoa is measured beside, in the same run and on the same cores. Start reading at [`redis`], the servers and the connections
+//! to them; [`reads`] and [`writes`] are what is asked of them.
+
+pub mod reads;
+pub mod redis;
+pub mod resp;
+pub mod writes;
