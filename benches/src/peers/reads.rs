@@ -1,11 +1,9 @@
 //! Reads of feature rows from Redis, as they are stored there: packed into one value a row (`MGET`), or as a hash of one field a
 //! feature (`HMGET`).
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use anyhow::{Context, ensure};
 
-use super::redis::{Pipe, Redis};
+use super::redis::{Pipes, Redis};
 use super::resp::{consent, end_of, number, put_command, values};
 use crate::load::{Outcome, Service};
 use crate::rows::{Picks, key_value, value};
@@ -28,8 +26,7 @@ pub enum Form {
 
 /// Reads of `rows_per_request` rows, all alike.
 pub struct RedisReads {
-    pipes: Vec<Pipe>,
-    next: AtomicUsize,
+    pipes: Pipes,
     form: Form,
     floats: u16,
     fields: Vec<String>,
@@ -60,24 +57,21 @@ impl RedisReads {
         rows_per_request: usize,
         connections: usize,
     ) -> anyhow::Result<Self> {
-        let mut pipes = Vec::new();
-        for _ in 0..connections {
-            pipes.push(Pipe::open(redis.addr()).await?);
-        }
+        let pipes = Pipes::open(redis, connections).await?;
         let fields = fields(floats);
         for from in (0..rows).step_by(LOAD_ROWS as usize) {
             let ids = from..rows.min(from + LOAD_ROWS);
             let count = (ids.end - ids.start) as usize;
             let put = |out: &mut Vec<u8>| ids.for_each(|id| put_row(out, form, id, floats, &fields));
-            pipes[0].ask(count, put, move |answers| loaded(answers, form, floats)).await?;
+            pipes.pick().ask(count, put, move |answers| loaded(answers, form, floats)).await?;
         }
-        Ok(Self { pipes, next: AtomicUsize::new(0), form, floats, fields, rows, rows_per_request })
+        Ok(Self { pipes, form, floats, fields, rows, rows_per_request })
     }
 
     async fn read(&self, n: u64) -> anyhow::Result<Outcome> {
         let count = self.rows_per_request;
         let ids: Vec<u64> = Picks::new(n.wrapping_mul(count as u64), self.rows).take(count).collect();
-        let pipe = &self.pipes[self.next.fetch_add(1, Ordering::Relaxed) % self.pipes.len()];
+        let pipe = self.pipes.pick();
         let (form, floats, checked) = (self.form, self.floats, n.is_multiple_of(CHECK_EVERY));
         let answers = if form == Form::Packed { 1 } else { ids.len() };
         let put = |out: &mut Vec<u8>| put_read(out, form, &ids, &self.fields);

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -178,6 +179,28 @@ impl Pipe {
             bail!("the connection to Redis has ended");
         }
         told.await.context("the connection to Redis has ended")?
+    }
+}
+
+/// Several connections, asked in turn.
+pub struct Pipes {
+    pipes: Vec<Pipe>,
+    next: AtomicUsize,
+}
+
+impl Pipes {
+    /// Opens `count` to the primary.
+    pub async fn open(redis: &Redis, count: usize) -> anyhow::Result<Self> {
+        let mut pipes = Vec::new();
+        for _ in 0..count {
+            pipes.push(Pipe::open(redis.addr()).await?);
+        }
+        Ok(Self { pipes, next: AtomicUsize::new(0) })
+    }
+
+    /// The one whose turn it is.
+    pub fn pick(&self) -> &Pipe {
+        &self.pipes[self.next.fetch_add(1, Ordering::Relaxed) % self.pipes.len()]
     }
 }
 

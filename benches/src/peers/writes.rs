@@ -2,12 +2,10 @@
 //! it is in its append-only file and synced, and `WAIT` when a replica has it in memory: less than what Stoa promises, which
 //! answers when two of three nodes have synced it.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use anyhow::{Context, ensure};
 
 use super::reads::{Form, fields, put_row};
-use super::redis::{Pipe, Redis};
+use super::redis::{Pipes, Redis};
 use super::resp::{consent, end_of, number, put_command};
 use crate::load::{Outcome, Service};
 
@@ -16,8 +14,7 @@ const WAIT_MS: &[u8] = b"1000";
 
 /// Batches of rows, new ones and such that stand already in turn, as the numbers of requests come.
 pub struct RedisWrites {
-    pipes: Vec<Pipe>,
-    next: AtomicUsize,
+    pipes: Pipes,
     form: Form,
     floats: u16,
     fields: Vec<String>,
@@ -34,16 +31,13 @@ impl RedisWrites {
         batch: usize,
         connections: usize,
     ) -> anyhow::Result<Self> {
-        let mut pipes = Vec::new();
-        for _ in 0..connections {
-            pipes.push(Pipe::open(redis.addr()).await?);
-        }
-        let (next, fields, batch) = (AtomicUsize::new(0), fields(floats), batch as u64);
-        Ok(Self { pipes, next, form, floats, fields, rows, batch })
+        let pipes = Pipes::open(redis, connections).await?;
+        let (fields, batch) = (fields(floats), batch as u64);
+        Ok(Self { pipes, form, floats, fields, rows, batch })
     }
 
     async fn write(&self, n: u64) -> anyhow::Result<Outcome> {
-        let pipe = &self.pipes[self.next.fetch_add(1, Ordering::Relaxed) % self.pipes.len()];
+        let pipe = self.pipes.pick();
         let ids = (0..self.batch).map(|at| (n.wrapping_mul(self.batch) + at) % self.rows);
         let put = |out: &mut Vec<u8>| {
             ids.for_each(|id| put_row(out, self.form, id, self.floats, &self.fields));
