@@ -4,7 +4,8 @@
 //!
 //! It must never know: Raft, the store, the layout of any message. Bytes go in and out.
 //!
-//! What they sleep by is [`timer`]. What a node counts of its own bounds is here too ([`Bounds`]), since all that are bounded can reach it.
+//! What nodes and clients sleep by is [`timer`]. What a node counts of its own bounds is here too ([`Bounds`]), since all
+//! that are bounded can reach it.
 //!
 //! Start reading at [`Clock`], then `disk/mod.rs` and `transport/mod.rs`.
 
