@@ -243,7 +243,8 @@ impl<D: Disk> SnapshotStore<D> {
         }
         if !shelf.has_room() {
             let message = format!(
-                "{} snapshots of partition {} that were replaced are still read; another one is taken when one has been",
+                "{} snapshots of partition {} that were replaced are still read or cannot be removed; another one is taken when \
+                 one is gone",
                 shelf.leaving.len(),
                 self.partition
             );
@@ -285,7 +286,10 @@ impl<D: Disk> SnapshotStore<D> {
         for mut handle in std::mem::take(&mut shelf.leaving) {
             if Arc::strong_count(&handle.in_use) > 1 {
                 shelf.leaving.push(handle);
-            } else if let Err(error) = self.retire(&mut handle.dir).await {
+            } else if let Err(error) = self.retire(&mut handle.dir).await
+                // One that is gone is removed, whatever the call that did it said.
+                && error.kind() != io::ErrorKind::NotFound
+            {
                 tracing::warn!(dir = %handle.dir.display(), %error, "an old snapshot could not be removed");
                 shelf.leaving.push(handle);
             }
@@ -532,6 +536,25 @@ mod tests {
         drop(sent);
         store.tidy().await;
         assert_eq!(names(&dir), ["20-1-2"]);
+    }
+
+    #[tokio::test]
+    async fn one_that_cannot_be_removed_is_tried_again_and_one_that_is_gone_takes_no_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = open(&dir).await;
+        let place = dir.path().join("snapshots/3");
+        write(&store, 1, 10).await.finish().await.unwrap();
+        std::fs::create_dir_all(place.join("old-10-1-1/in-the-way")).unwrap();
+        write(&store, 1, 20).await.finish().await.unwrap();
+        assert_eq!(names(&dir), ["10-1-1", "20-1-2", "old-10-1-1"]);
+        std::fs::remove_dir_all(place.join("old-10-1-1")).unwrap();
+        store.tidy().await;
+        assert_eq!(names(&dir), ["20-1-2"]);
+        for index in 30..30 + 2 * LEAVING_MAX as u64 {
+            let read = store.shelf.lock().await.newest.clone().unwrap();
+            write(&store, 1, index).await.finish().await.unwrap();
+            std::fs::remove_dir_all(dir.path().join(&read.dir)).unwrap();
+        }
     }
 
     #[tokio::test]
