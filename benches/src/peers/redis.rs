@@ -19,7 +19,9 @@ use super::resp::{consent, end_of, number, put_command, told};
 
 /// How long a server may take to answer for the first time, and a replica to come up to its primary.
 const START_LIMIT: Duration = Duration::from_secs(20);
-/// Requests that may wait for one connection: far more than any load has under way.
+/// How long the answers to one request may take: of a peer that hangs the run must end, and say so.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+/// Requests that may wait for one connection, to be sent and once more to be answered.
 const WAITING_MAX: usize = 4_096;
 /// Read at a time.
 const READ_BYTES: usize = 256 << 10;
@@ -178,7 +180,9 @@ impl Pipe {
         if self.asks.send(ask).await.is_err() {
             bail!("the connection to Redis has ended");
         }
-        told.await.context("the connection to Redis has ended")?
+        let told = tokio::time::timeout(ANSWER_LIMIT, told).await;
+        told.with_context(|| format!("Redis has not answered within {ANSWER_LIMIT:?}"))?
+            .context("the connection to Redis has ended")?
     }
 }
 
@@ -230,14 +234,14 @@ async fn exchange(
         tokio::select! {
             biased;
             count = from.read(input.room()) => input.take(count?, waiting)?,
-            ask = asked.recv() => {
+            ask = asked.recv(), if waiting.len() < WAITING_MAX => {
                 let Some(ask) = ask else { return Ok(()) };
                 let mut next = Some(ask);
                 // What has come together goes together.
                 while let Some(ask) = next {
                     out.extend_from_slice(&ask.commands);
                     waiting.push_back(ask);
-                    next = asked.try_recv().ok();
+                    next = if waiting.len() < WAITING_MAX { asked.try_recv().ok() } else { None };
                 }
                 to.write_all(&out).await?;
                 out.clear();
