@@ -74,7 +74,7 @@ pub use answer::{Column, ValueStatus, ViewAnswer};
 pub use client::Client;
 pub use error::{AdminError, CallError, ConnectError, ReadError, RowsError, WriteError};
 pub use group_writer::{BatchResult, GroupWriter, WriteRow, WriterOptions};
-pub use multi_get::ReadStats;
+pub use multi_get::{Hedging, ReadStats};
 pub use rows::Rows;
 pub use shared::{READS_MAX, WRITES_MAX};
 pub use stoa_protocol::read::{ConfirmBy, OnStale, ReadLevel};

@@ -115,6 +115,16 @@ pub enum RequestFailure {
     Refused(ErrorBody),
 }
 
+/// Whether another replica is asked beside one that is slow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Hedging {
+    /// Yes, within the budget.
+    #[default]
+    On,
+    /// No. One that fails, or whose node was ejected for its silence, is replaced all the same.
+    Off,
+}
+
 /// What a read took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ReadStats {
@@ -140,6 +150,7 @@ pub struct MultiGet {
     deadline: BootTime,
     /// Whether nodes may have to wait before they can answer: then their silence says nothing for a while.
     may_wait: bool,
+    hedging: Hedging,
     rejection: Option<ErrorBody>,
     map_wanted: Option<MapVersion>,
     stats: ReadStats,
@@ -207,6 +218,7 @@ impl MultiGet {
             assigned: BTreeMap::new(),
             deadline,
             may_wait: false,
+            hedging: Hedging::On,
             rejection: None,
             map_wanted: None,
             stats: ReadStats::default(),
@@ -217,6 +229,11 @@ impl MultiGet {
     /// called before [`MultiGet::start`].
     pub fn expect_waits(&mut self) {
         self.may_wait = true;
+    }
+
+    /// Sets whether a slow replica has another asked beside it; by default it has.
+    pub fn set_hedging(&mut self, hedging: Hedging) {
+        self.hedging = hedging;
     }
 
     /// Has sections asked first at these nodes, before nearer ones: for reads that need the leader of their partition. To
@@ -548,6 +565,9 @@ impl MultiGet {
 
     /// A request is slow: what it still owes is asked elsewhere too, for one token a node.
     fn hedge(&mut self, request: usize, now: BootTime, world: &mut World<'_>) {
+        if self.hedging == Hedging::Off {
+            return;
+        }
         let mut by_node: BTreeMap<NodeId, Vec<usize>> = BTreeMap::new();
         for at in self.sections_without_other(request) {
             let usable = |(route, fresh): &(Route, bool)| *fresh && !world.peers.is_ejected(route.node);

@@ -14,7 +14,7 @@ use stoa_protocol::{ClusterMap, ErrorBody, ErrorCode, MapVersion, Position, Wire
 use crate::answer::ViewAnswer;
 use crate::client::Inner;
 use crate::error::{CallError, ReadError};
-use crate::multi_get::{Action, MultiGet, RequestFailure};
+use crate::multi_get::{Action, Hedging, MultiGet, RequestFailure};
 use crate::plan::ViewPlan;
 use crate::routes::Routes;
 use crate::rows::Rows;
@@ -33,11 +33,18 @@ pub struct ReadOptions {
     /// How new the answer must be beyond that. By default a replica of the own zone answers with what it has, and says how
     /// old that may be ([`ViewAnswer::age`]).
     pub level: ReadLevel,
+    /// Whether another replica is asked beside one that is slow: on, by default.
+    pub hedging: Hedging,
 }
 
 impl Default for ReadOptions {
     fn default() -> Self {
-        Self { deadline: Duration::from_micros(READ_DEADLINE_US_DEFAULT), at_least: None, level: ReadLevel::default() }
+        Self {
+            deadline: Duration::from_micros(READ_DEADLINE_US_DEFAULT),
+            at_least: None,
+            level: ReadLevel::default(),
+            hedging: Hedging::default(),
+        }
     }
 }
 
@@ -114,6 +121,7 @@ impl<T: Transport> View<T> {
         let sections = split.sections.iter().map(|section| (section.partition, section.weight));
         let deadline = started.plus(options.deadline);
         let mut machine = MultiGet::new(sections, deadline);
+        machine.set_hedging(options.hedging);
         let may_wait = options.level != ReadLevel::default();
         if may_wait {
             machine.expect_waits();

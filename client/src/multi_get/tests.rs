@@ -178,6 +178,16 @@ fn a_slow_replica_is_hedged_in_another_zone_and_the_first_answer_wins() {
 }
 
 #[test]
+fn with_hedging_off_a_slow_replica_is_waited_for_until_its_node_is_ejected() {
+    let mut script = Script::new(3);
+    script.read.set_hedging(Hedging::Off);
+    script.pass(19.9);
+    assert_eq!(script.sent.len(), 1, "the budget is full, and not used");
+    script.pass(0.2);
+    assert_eq!(script.sent[1..], [(1, B, Reason::Ejected)]);
+}
+
+#[test]
 fn only_what_is_still_missing_is_hedged() {
     let mut script = Script::new(3);
     // Node A answers one section and fails two, which go to B; B is slow then.

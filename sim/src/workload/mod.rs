@@ -376,7 +376,7 @@ impl Worker {
         let at_least = (demand == Demand::OwnWrites).then(|| self.own.clone());
         let sent = self.shared.lock().history.tick();
         self.shared.trace.note(format_args!("read c{} {keys:?} {demand:?} {level:?}", self.number));
-        let options = ReadOptions { deadline, at_least, level };
+        let options = ReadOptions { deadline, at_least, level, ..ReadOptions::default() };
         let answer = match stoa_env::timeout(deadline + GRACE, self.view.get(&rows, &options)).await {
             Err(_) => {
                 let what = format!("a read of {} with {deadline:?} to go has no answer {GRACE:?} later", self.name());
