@@ -2,6 +2,7 @@
 //! and what tests and measurements run against. No node outlives the process that started it.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -111,6 +112,7 @@ pub struct LocalCluster {
     options: LocalClusterOptions,
     dir: tempfile::TempDir,
     members: Vec<Member>,
+    node_args: Vec<OsString>,
 }
 
 impl LocalCluster {
@@ -128,9 +130,14 @@ impl LocalCluster {
             dir.disable_cleanup(true);
             eprintln!("the cluster's files are in {}", dir.path().display());
         }
-        let cluster = Self { members: members(dir.path(), &options)?, dir, options };
+        let cluster = Self { members: members(dir.path(), &options)?, dir, options, node_args: Vec::new() };
         cluster.write_configs(ClusterId(OsEntropy.next_u128()))?;
         Ok(cluster)
+    }
+
+    /// Further arguments behind `node` for processes that start from now on, for a program that takes more than `stoa` does.
+    pub fn set_node_args(&mut self, args: impl IntoIterator<Item = OsString>) {
+        self.node_args = args.into_iter().collect();
     }
 
     /// Starts all nodes of a cluster that was prepared, and waits until a client finds the partitions.
@@ -191,6 +198,7 @@ impl LocalCluster {
             .args(&line[1..])
             .args(["node", "--end-with-stdin", "--config"])
             .arg(&member.config)
+            .args(&self.node_args)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(log)
@@ -204,14 +212,14 @@ impl LocalCluster {
 
     /// A client in a zone.
     pub async fn client(&self, zone: &str) -> anyhow::Result<Client<QuicTransport>> {
+        Ok(Client::connect(self.seeds(), zone, &self.options.project, self.client_credentials()?).await?)
+    }
+
+    /// Who clients of this cluster are.
+    pub fn client_credentials(&self) -> anyhow::Result<Credentials> {
         let file = |name: &str| self.certs().join(name);
-        let credentials = Credentials::from_pem_files(
-            &file("ca.pem"),
-            &file("client-app.pem"),
-            &file("client-app.key"),
-            RealClock.wall(),
-        )?;
-        Ok(Client::connect(self.seeds(), zone, &self.options.project, credentials).await?)
+        let (ca, cert, key) = (file("ca.pem"), file("client-app.pem"), file("client-app.key"));
+        Ok(Credentials::from_pem_files(&ca, &cert, &key, RealClock.wall())?)
     }
 
     /// What the cluster was made of.

@@ -18,6 +18,7 @@ use clap::{Parser, Subcommand};
 
 pub use connect::Connect;
 use log::Log;
+pub use node::NodeCommand;
 
 /// How long the end of a process waits for somebody to read its last words.
 const LAST_WORDS_LIMIT: Duration = Duration::from_secs(2);
@@ -25,6 +26,12 @@ const LAST_WORDS_LIMIT: Duration = Duration::from_secs(2);
 /// The `stoa` program: reads the command line and runs what it says. The whole of it, so that a program of another
 /// package (the one that the end-to-end tests start) is the same program.
 pub fn main() -> ExitCode {
+    logged(|| Cli::parse().run())
+}
+
+/// Runs a command, whose number is the exit status, with a log on standard error (filtered by `STOA_LOG`) that never waits for
+/// its reader.
+pub fn logged(command: impl FnOnce() -> anyhow::Result<u8>) -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("STOA_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,stoa=info,openraft=error"));
     let log = Log::start();
@@ -37,7 +44,7 @@ pub fn main() -> ExitCode {
         let trace = if trace.status() == BacktraceStatus::Captured { trace.to_string() } else { String::new() };
         of_panics.put(format!("{panic}\n{trace}").as_bytes());
     }));
-    let code = match Cli::parse().run() {
+    let code = match command() {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             log.put(format!("stoa: {error:#}\n").as_bytes());
@@ -59,7 +66,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a node of a cluster.
-    Node(node::NodeCommand),
+    Node(NodeCommand),
     /// Take projects, entities, groups, grants and views from a YAML file into the catalog.
     Apply(apply::ApplyCommand),
     /// Load a Parquet or CSV file into a feature group.

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use stoa_env::{Bounds, Clock, Credentials, OsEntropy, PeerIdentity, QuicOptions, QuicTransport, RealClock, RealDisk};
+use stoa_env::{
+    Bounds, Clock, Credentials, OsEntropy, PeerIdentity, QuicOptions, QuicTransport, RealClock, RealDisk, Transport,
+};
 use stoa_raft::root::state::SPOKEN_VERSIONS;
 use stoa_raft::wal::WalOptions;
 
@@ -35,6 +37,14 @@ pub struct NodeCommand {
 impl NodeCommand {
     /// Runs the node.
     pub fn run(self) -> anyhow::Result<u8> {
+        self.run_over(|_, transport| Ok(transport))
+    }
+
+    /// Runs the node; what it sends goes through what `over` makes of its transport. Measurements put delays there.
+    pub fn run_over<T: Transport>(
+        self,
+        over: impl FnOnce(&Config, QuicTransport) -> anyhow::Result<T>,
+    ) -> anyhow::Result<u8> {
         let config = Config::load(&self.config)?;
         if self.end_with_stdin {
             std::thread::spawn(|| {
@@ -47,11 +57,14 @@ impl NodeCommand {
         if let Some(threads) = config.threads {
             builder.worker_threads(usize::from(threads));
         }
-        builder.enable_all().build()?.block_on(run(config))
+        builder.enable_all().build()?.block_on(run(config, over))
     }
 }
 
-async fn run(config: Config) -> anyhow::Result<u8> {
+async fn run<T: Transport>(
+    config: Config,
+    over: impl FnOnce(&Config, QuicTransport) -> anyhow::Result<T>,
+) -> anyhow::Result<u8> {
     let credentials = credentials(&config)?;
     // The port first: a second process on the same data directory fails here, before it touches a file.
     let bounds = Bounds::default();
@@ -60,8 +73,8 @@ async fn run(config: Config) -> anyhow::Result<u8> {
     let opening = || format!("opening the data directory {}", config.data_dir.display());
     std::fs::create_dir_all(&config.data_dir).with_context(opening)?;
     let disk = RealDisk::counted(&config.data_dir, bounds.clone()).with_context(opening)?;
-    let world =
-        World { disk, transport: transport.clone(), clock: Arc::new(RealClock), entropy: Arc::new(OsEntropy), bounds };
+    let sends = over(&config, transport.clone())?;
+    let world = World { disk, transport: sends, clock: Arc::new(RealClock), entropy: Arc::new(OsEntropy), bounds };
     let node = Node::start(options(&config), world).await?;
     transport.serve(node.clone());
     tracing::info!(node = config.node.0, zone = config.zone, listen = %config.listen, "the node serves");

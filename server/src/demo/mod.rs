@@ -3,7 +3,8 @@
 //! wait for answers; one zone killed half way; and at the end the proof that nothing was lost and nothing was wrong.
 
 mod report;
-mod truth;
+pub mod shop;
+pub mod truth;
 mod workload;
 mod writers;
 
@@ -12,31 +13,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
 use clap::Args;
 use stoa_client::Client;
 use stoa_env::{Clock, QuicTransport, RealClock};
 use stoa_protocol::{ClusterMap, PartitionId};
 
 use crate::cli::say;
-use crate::definitions::load_definitions;
-use crate::load::{LoadRequest, OnBad, Silent, UnknownColumns, load};
 use crate::local_cluster::{Files, LocalCluster, LocalClusterOptions, ZONES};
 use report::Report;
+use shop::find_data;
 use truth::Truth;
 use workload::{Phases, Workload};
 use writers::Writers;
 
-/// The groups of the demo and their files, in the order in which they are loaded.
-const GROUPS: [(&str, &str); 5] = [
-    ("customers/household_profile@1", "household_profile.parquet"),
-    ("shop/household_activity@1", "household_activity.parquet"),
-    ("shop/product_catalog@1", "product_catalog.parquet"),
-    ("shop/product_activity@1", "product_activity.parquet"),
-    ("shop/product_store_promo@1", "product_store_promo.parquet"),
-];
-/// The view that the workload reads.
-const VIEW: &str = "shop/rank_products@1";
 /// The zone that is lost.
 const LOST_ZONE: &str = "a";
 /// How long forming the cluster may take.
@@ -108,8 +97,10 @@ impl DemoCommand {
             map.sets.iter().map(|set| set.partitions.len()).sum::<usize>()
         ));
         let mut report = Report::new(self.rate, self.seconds);
-        admin.apply(load_definitions(&data.join("shop.yaml"))?, Duration::from_secs(10)).await?;
-        self.load_all(&admin, data, &mut report).await?;
+        let start = RealClock.boot();
+        report.rows_loaded = shop::load_shop(&admin, data).await?;
+        report.load_seconds = RealClock.boot().since(start).as_secs_f64();
+        progress(&format!("{} rows loaded, {:.0} rows/s", report.rows_loaded, report.rows_per_s()));
         let truth = Arc::new(Truth::read(&admin, data).await?);
         let start = RealClock.boot();
         let half = Duration::from_secs(self.seconds) / 2;
@@ -136,26 +127,6 @@ impl DemoCommand {
         settle(&admin, &map, &mut report).await;
         truth.compare_acknowledged(&clients, &acknowledged, &mut report).await?;
         Ok(report)
-    }
-
-    async fn load_all(&self, client: &Client<QuicTransport>, data: &Path, report: &mut Report) -> anyhow::Result<()> {
-        let start = RealClock.boot();
-        for (group, file) in GROUPS {
-            let request = LoadRequest {
-                group: group.into(),
-                file: data.join("data").join(file),
-                name: "demo".into(),
-                on_bad: OnBad::Abort,
-                unknown_columns: UnknownColumns::Refuse,
-                rows_per_batch: 1_000,
-                at_us: RealClock.wall().0,
-            };
-            let loaded = load(client, &request, Arc::new(Silent)).await.with_context(|| format!("loading {file}"))?;
-            report.rows_loaded += loaded.rows_acknowledged;
-        }
-        report.load_seconds = RealClock.boot().since(start).as_secs_f64();
-        progress(&format!("{} rows loaded, {:.0} rows/s", report.rows_loaded, report.rows_per_s()));
-        Ok(())
     }
 }
 
@@ -195,22 +166,4 @@ async fn sleep_until(when: stoa_env::BootTime) {
 /// Tells how far the demo is. Nobody reading on is no fault.
 fn progress(text: &str) {
     let _nobody_reads = writeln!(std::io::stderr(), "{text}");
-}
-
-/// The demo's directory: as given, in the current directory, or beside the build directory that the program lies in.
-fn find_data(given: Option<&Path>) -> anyhow::Result<PathBuf> {
-    let mut places: Vec<PathBuf> = Vec::new();
-    match given {
-        Some(dir) => places.push(dir.to_owned()),
-        None => {
-            places.push("demo".into());
-            if let Ok(exe) = std::env::current_exe() {
-                places.extend(exe.ancestors().skip(1).take(4).map(|dir| dir.join("demo")));
-            }
-        }
-    }
-    match places.iter().find(|dir| dir.join("shop.yaml").is_file()) {
-        Some(dir) => Ok(dir.clone()),
-        None => bail!("shop.yaml is in none of {places:?}; name the demo's directory with --data"),
-    }
 }

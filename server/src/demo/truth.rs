@@ -5,14 +5,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
-use stoa_client::{Client, ReadOptions, Rows, ValueStatus, ViewAnswer};
-use stoa_env::{Clock, QuicTransport, RealClock};
+use stoa_client::{Client, ReadOptions, Rows, RowsError, ValueStatus, ViewAnswer};
+use stoa_env::{Clock, QuicTransport, RealClock, Transport};
 use stoa_protocol::key::{decode_key, encode_key};
 use stoa_protocol::{FeatureGroup, KeyType, KeyValue, Value};
 
 use super::report::Report;
+use super::shop::{GROUPS, VIEW, VIEW_KEYS};
 use super::writers::Acknowledged;
-use super::{GROUPS, VIEW};
 use crate::load::{LoadOptions, SourceFile};
 
 /// The place of the group that is written during the run, the products' activity, among [`GROUPS`].
@@ -30,6 +30,17 @@ pub struct Request {
     pub store: i64,
     /// The products.
     pub products: Vec<i64>,
+}
+
+impl Request {
+    /// The keys that it asks the view for.
+    pub fn rows(&self) -> Result<Rows, RowsError> {
+        let mut rows = Rows::new(&VIEW_KEYS);
+        for product in &self.products {
+            rows.push(&[self.household.into(), (*product).into(), self.store.into()])?;
+        }
+        Ok(rows)
+    }
 }
 
 /// One column of the view: whose file says it.
@@ -50,7 +61,7 @@ pub struct Truth {
 
 impl Truth {
     /// Reads all files.
-    pub async fn read(client: &Client<QuicTransport>, data: &Path) -> anyhow::Result<Self> {
+    pub async fn read<T: Transport>(client: &Client<T>, data: &Path) -> anyhow::Result<Self> {
         let (mut groups, mut rows) = (Vec::new(), Vec::new());
         for (name, file) in GROUPS {
             let group = client.group(name).await?.definition().clone();
@@ -126,7 +137,7 @@ impl Truth {
 
     /// Reads the rows that were written during the run from every zone, and counts those that are missing, or older than
     /// what was acknowledged.
-    pub async fn compare_acknowledged(
+    pub(super) async fn compare_acknowledged(
         &self,
         clients: &[Client<QuicTransport>],
         acknowledged: &[Acknowledged],
@@ -138,7 +149,7 @@ impl Truth {
             let group = view.plan().groups.iter().position(|group| group.id == written.id);
             let group = group.context("the view does not read the group that was written")?;
             for rows_written in acknowledged.chunks(ROWS_OF_READ) {
-                let mut rows = Rows::new(&["household_id", "product_id", "store_id"]);
+                let mut rows = Rows::new(&VIEW_KEYS);
                 for row in rows_written {
                     let product = ints(written, &row.key)?[0];
                     rows.push(&[self.households[0].into(), product.into(), self.stores[0].0.into()])?;

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use hdrhistogram::Histogram;
-use stoa_client::{Client, ReadOptions, Rows, ValueStatus, View};
+use stoa_client::{Client, ReadOptions, ValueStatus, View};
 use stoa_env::{BootTime, Clock, Entropy, OsEntropy, QuicTransport, RealClock, spawn};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::VIEW;
 use super::report::{PhaseReport, Report};
-use super::truth::{Request, Truth};
+use super::shop::VIEW;
+use super::truth::Truth;
 
 /// Candidate products of a request.
 const CANDIDATES: usize = 100;
@@ -184,7 +184,7 @@ fn histogram() -> Histogram<u64> {
 async fn one(view: &View<QuicTransport>, truth: &Truth, number: u64, scheduled: BootTime) -> Outcome {
     let request = truth.request(|| OsEntropy.next_u64(), CANDIDATES);
     let mut outcome = Outcome { scheduled, latency: Duration::ZERO, failure: None, checked: 0, wrong: 0, hedges: 0 };
-    let rows = match rows(&request) {
+    let rows = match request.rows() {
         Ok(rows) => rows,
         Err(error) => {
             outcome.failure = Some(error.to_string());
@@ -218,12 +218,4 @@ async fn one(view: &View<QuicTransport>, truth: &Truth, number: u64, scheduled: 
         }
     }
     outcome
-}
-
-fn rows(request: &Request) -> Result<Rows, stoa_client::RowsError> {
-    let mut rows = Rows::new(&["household_id", "product_id", "store_id"]);
-    for product in &request.products {
-        rows.push(&[request.household.into(), (*product).into(), request.store.into()])?;
-    }
-    Ok(rows)
 }
