@@ -26,6 +26,14 @@ sim SEED:
 bench:
     cargo run --release -p stoa-bench -- store
 
+# All figures beside their bars, with Redis in the same run. 25 minutes.
+bars:
+    cargo run --release -p stoa-bench -- bars --json bars.json
+
+# What the hot parts cost in instructions, beside the committed baseline. Needs valgrind.
+count:
+    cargo run --release -p stoa-bench -- micro count
+
 # The main job.
 demo:
     cargo run --release -- demo

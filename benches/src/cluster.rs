@@ -5,24 +5,22 @@
 //! core, as often as asked, and medians are printed. An open loop (`--rate`) gives latencies, from when each request was
 //! due; a closed one (`--closed`) gives the peak rate.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::{Value, json};
-use stoa::local_cluster::{LocalCluster, LocalClusterOptions, ZONES};
-use stoa_env::QuicTransport;
+use stoa::local_cluster::ZONES;
+use stoa_client::{Hedging, ReadOptions};
 
-use crate::load::{Pace, Schedule, Summary, closed_loop, median_and_spread, open_loop};
+use crate::fixture::FixtureOptions;
+use crate::load::Schedule;
 use crate::machine::{self, Cores};
+use crate::measure::{Measured, Repetitions, closed, micros, open};
 use crate::rows::Zipf;
-use crate::workload::{Keys, Reads, Workload};
-
-/// How long forming the cluster may take.
-const FORM_LIMIT: Duration = Duration::from_secs(60);
+use crate::scene::{Scene, parse_time};
+use crate::workload::{Keys, Workload};
 
 /// Measures reads from a cluster of local processes.
 #[derive(Debug, Args)]
@@ -54,8 +52,20 @@ pub struct ClusterBench {
     /// After so many milliseconds an answer that is not there has failed.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=60_000))]
     deadline_ms: u64,
+    /// How long a message between zones takes, one way: zones are emulated so far apart.
+    #[arg(long, default_value = "0us", value_parser = parse_time)]
+    one_way: Duration,
+    /// At most so much more or less.
+    #[arg(long, default_value = "0us", value_parser = parse_time)]
+    jitter: Duration,
+    /// The zone of the client; nodes are in a, b and c.
+    #[arg(long, default_value = "a")]
+    zone: String,
+    /// Never ask another replica beside one that is slow.
+    #[arg(long)]
+    no_hedging: bool,
     /// Partitions of the cluster.
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=256))]
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=256))]
     partitions: u64,
     /// Print one JSON object instead of a table.
     #[arg(long)]
@@ -70,12 +80,18 @@ fn parse_theta(text: &str) -> Result<f64, String> {
 impl ClusterBench {
     /// Runs it and prints the figures. Exit status 1 if they are void.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
-        let program = find_stoa()?;
+        anyhow::ensure!(
+            self.jitter <= self.one_way,
+            "--jitter {:?} is more than --one-way {:?}",
+            self.jitter,
+            self.one_way
+        );
+        anyhow::ensure!(ZONES.contains(&self.zone.as_str()), "--zone {} is none of {ZONES:?}", self.zone);
         let cores = Cores::of_this_process()?;
         // One thread: whatever the load does is on the core it is pinned to.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let summaries = runtime.block_on(self.measure(program, &cores))?;
-        let report = self.report(&summaries, &cores);
+        let repetitions = runtime.block_on(self.measure(&cores))?;
+        let report = self.report(&repetitions, &cores);
         match self.json {
             true => println!("{report:#}"),
             false => print_table(&report),
@@ -83,58 +99,47 @@ impl ClusterBench {
         Ok(if report["void"].is_null() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    async fn measure(&self, program: PathBuf, cores: &Cores) -> anyhow::Result<Vec<Summary>> {
-        let options = LocalClusterOptions { partitions: self.partitions, ..LocalClusterOptions::new("bench", program) };
-        cores.go_to_servers()?;
-        let mut cluster = LocalCluster::start(options, FORM_LIMIT).await?;
-        let result = match cores.go_to_load() {
-            Ok(()) => self.measure_on(&cluster).await,
-            Err(error) => Err(error),
-        };
-        if result.is_err() {
-            eprintln!("{}", cluster.last_words());
-        }
-        cluster.stop().await;
-        result
-    }
-
-    async fn measure_on(&self, cluster: &LocalCluster) -> anyhow::Result<Vec<Summary>> {
-        let client = cluster.client(ZONES[0]).await?;
+    async fn measure(&self, cores: &Cores) -> anyhow::Result<Repetitions> {
+        let options = FixtureOptions::new(self.partitions).apart(self.one_way, self.jitter);
         let shape = self.workload.shape(usize::from(self.batch));
-        shape.define(&client).await?;
-        let loaded = shape.load(&client, self.rows).await.context("loading the rows")?;
-        let keys = match self.zipf {
-            Some(theta) => Keys::Zipf(Zipf::new(self.rows, theta)),
-            None => Keys::Uniform(self.rows),
-        };
-        let reads = Arc::new(Reads::new(&client, shape, keys, loaded, Duration::from_millis(self.deadline_ms)).await?);
-        let mut summaries = Vec::new();
-        for _ in 0..self.repetitions {
-            summaries.push(self.repetition(reads.clone()).await);
-        }
-        Ok(summaries)
+        Scene::with(options, cores, (shape, self.rows), async |fixture, scene| {
+            let zone = ZONES.iter().position(|zone| *zone == self.zone).expect("it was looked for");
+            let keys = match self.zipf {
+                Some(theta) => Keys::Zipf(Zipf::new(self.rows, theta)),
+                None => Keys::Uniform(self.rows),
+            };
+            let hedging = if self.no_hedging { Hedging::Off } else { Hedging::On };
+            let deadline = Duration::from_millis(self.deadline_ms);
+            let options = ReadOptions { deadline, hedging, ..ReadOptions::default() };
+            let reads = Arc::new(scene.reads(zone, keys, options).await?);
+            let server = fixture.cluster.process_id(fixture.node_in(ZONES[zone])?)?;
+            let measured = Duration::from_secs(self.seconds);
+            let mut all = Vec::new();
+            for _ in 0..self.repetitions {
+                all.push(match self.closed {
+                    Some(callers) => closed(reads.clone(), usize::from(callers), measured, server).await?,
+                    None => {
+                        let schedule = Schedule { rate: self.rate, warm_up: measured / 5, measured };
+                        open(reads.clone(), schedule, server).await?
+                    }
+                });
+            }
+            Ok(Repetitions(all))
+        })
+        .await
     }
 
-    async fn repetition(&self, reads: Arc<Reads<QuicTransport>>) -> Summary {
-        let measured = Duration::from_secs(self.seconds);
-        let warm_up = measured / 5;
-        match self.closed {
-            Some(callers) => closed_loop(reads, usize::from(callers), warm_up, measured).await,
-            None => open_loop(reads, Schedule { rate: self.rate, warm_up, measured }, Pace::Exact).await,
-        }
-    }
-
-    fn report(&self, summaries: &[Summary], cores: &Cores) -> Value {
-        let figure = |of: fn(&Summary) -> f64| {
-            let (median, spread) = median_and_spread(&summaries.iter().map(of).collect::<Vec<_>>());
+    fn report(&self, all: &Repetitions, cores: &Cores) -> Value {
+        let figure = |of: fn(&Measured) -> f64| {
+            let (median, spread) = all.figure(of);
             json!({"median": median, "spread": spread})
         };
-        let sum = |of: fn(&Summary) -> u64| summaries.iter().map(of).sum::<u64>();
+        let sum = |of: fn(&Measured) -> u64| all.0.iter().map(of).sum::<u64>();
         let latencies = json!({
-            "p50": figure(|s| micros(s.p50)),
-            "p99": figure(|s| micros(s.p99)),
-            "p999": figure(|s| micros(s.p999)),
-            "max": figure(|s| micros(s.max)),
+            "p50": figure(|m| micros(m.summary.p50)),
+            "p99": figure(|m| micros(m.summary.p99)),
+            "p999": figure(|m| micros(m.summary.p999)),
+            "max": figure(|m| micros(m.summary.max)),
         });
         json!({
             "machine": machine::describe(cores),
@@ -142,34 +147,25 @@ impl ClusterBench {
                 "workload": format!("{:?}", self.workload).to_lowercase(), "rows": self.rows, "batch": self.batch,
                 "rate": self.closed.is_none().then_some(self.rate), "closed": self.closed, "seconds": self.seconds,
                 "repetitions": self.repetitions, "zipf": self.zipf, "deadline_ms": self.deadline_ms,
-                "partitions": self.partitions, "optimised": !cfg!(debug_assertions),
+                "partitions": self.partitions, "one_way_us": self.one_way.as_micros() as u64,
+                "jitter_us": self.jitter.as_micros() as u64, "zone": self.zone, "hedging": !self.no_hedging,
+                "optimised": !cfg!(debug_assertions),
             },
-            "requests_per_s": figure(|s| s.rate),
+            "requests_per_s": figure(|m| m.summary.rate),
+            "server_us_per_request": figure(Measured::server_us),
+            "server_share_of_core": figure(|m| m.server),
+            "client_share_of_core": figure(|m| m.client),
             // Callers of a closed loop do not ask while they wait, so their times are not those of a service.
             "latency_us": if self.closed.is_none() { latencies } else { Value::Null },
-            "answered": sum(|s| s.answered),
-            "checked": sum(|s| s.checked),
-            "failed": sum(|s| s.failed),
-            "dropped": sum(|s| s.dropped),
-            "wrong": sum(|s| s.wrong),
-            "first_failure": summaries.iter().find_map(|s| s.first_failure.clone()),
-            "void": summaries.iter().find_map(|s| s.void.clone()),
+            "answered": sum(|m| m.summary.answered),
+            "checked": sum(|m| m.summary.checked),
+            "failed": sum(|m| m.summary.failed),
+            "dropped": sum(|m| m.summary.dropped),
+            "wrong": sum(|m| m.summary.wrong),
+            "first_failure": all.0.iter().find_map(|m| m.summary.first_failure.clone()),
+            "void": all.0.iter().find_map(|m| m.summary.void.clone()),
         })
     }
-}
-
-fn micros(of: Duration) -> f64 {
-    of.as_nanos() as f64 / 1_000.0
-}
-
-/// The program `stoa`, beside this one.
-fn find_stoa() -> anyhow::Result<PathBuf> {
-    let program = std::env::current_exe()?.with_file_name("stoa");
-    if !program.is_file() {
-        let profile = if cfg!(debug_assertions) { "" } else { " --release" };
-        bail!("there is no program {}; build it with: cargo build{profile} -p stoa", program.display());
-    }
-    Ok(program)
 }
 
 fn print_table(report: &Value) {
@@ -182,6 +178,11 @@ fn print_table(report: &Value) {
         }
     };
     line("requests/s", &report["requests_per_s"]);
+    line("server us/req", &report["server_us_per_request"]);
+    for (name, share) in [("server core %", "server_share_of_core"), ("client core %", "client_share_of_core")] {
+        let of = &report[share];
+        line(name, &json!({"median": of["median"].as_f64().map(|share| share * 100.0), "spread": of["spread"]}));
+    }
     for (name, figure) in ["p50", "p99", "p999", "max"].map(|name| (name, &report["latency_us"][name])) {
         line(&format!("{name} us"), figure);
     }

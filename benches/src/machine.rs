@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use anyhow::Context;
+use rustix::thread::{CpuSet, Pid, sched_getaffinity, sched_setaffinity};
 use serde_json::{Value, json};
 
 /// Cores for the servers and for the load.
@@ -39,6 +40,19 @@ impl Cores {
         Ok(())
     }
 
+    /// Moves a process and all its threads to the first core, or lets it run on all: while rows are loaded nothing is measured.
+    pub fn place(&self, process: u32, only_first: bool) -> anyhow::Result<()> {
+        let cores = if only_first { &self.all[..1] } else { &self.all[..] };
+        let mut set = CpuSet::new();
+        cores.iter().for_each(|core| set.set(*core));
+        for thread in std::fs::read_dir(format!("/proc/{process}/task"))? {
+            let id = thread?.file_name().to_string_lossy().parse()?;
+            // A thread that has just ended need not be moved.
+            let _ended = sched_setaffinity(Some(Pid::from_raw(id).context("a thread's number is positive")?), &set);
+        }
+        Ok(())
+    }
+
     /// Whether there are two cores, so that servers and load do not take time from each other.
     pub fn are_apart(&self) -> bool {
         self.all.len() >= 2
@@ -69,4 +83,11 @@ fn commit() -> Option<String> {
     let commit = git(&["rev-parse", "--short", "HEAD"])?;
     let changed = git(&["status", "--porcelain", "--untracked-files=no"]).is_none_or(|changes| !changes.is_empty());
     Some(if changed { commit + "+" } else { commit })
+}
+
+/// The day, by the machine's clock, as `2026-11-27`.
+pub fn today() -> String {
+    let seconds = stoa_env::Clock::wall(&stoa_env::RealClock).0 / 1_000_000;
+    let day = time::OffsetDateTime::from_unix_timestamp(seconds).map(time::OffsetDateTime::date);
+    day.map_or_else(|_| "unknown".to_owned(), |day| day.to_string())
 }

@@ -4,15 +4,32 @@
 //!
 //! Every figure of [`store`] is printed beside a limit that was measured in the same run, on the same rows.
 
+mod against;
+mod bars;
 mod cluster;
+mod counted;
 mod cpu;
+mod directed;
+mod fixture;
+mod health;
 mod load;
 mod machine;
+mod measure;
+mod micro;
 mod peers;
+mod profile;
+mod ranking;
 mod redis;
+mod report;
 mod rows;
+mod scene;
+mod smoke;
 mod store;
 mod workload;
+mod workloads;
+mod writes;
+mod ycsb;
+mod zones;
 
 use std::process::ExitCode;
 
@@ -30,18 +47,48 @@ struct Bench {
 enum What {
     /// One partition in memory: reads beside a plain copy of the same rows, writes, memory, reads under writes.
     Store(store::StoreBench),
+    /// The parts of a read and a write, each by itself: time, and instructions against a committed baseline.
+    Micro(micro::MicroBench),
     /// A cluster of local processes: rows loaded and read through the client, on a schedule or at its peak.
     Cluster(cluster::ClusterBench),
+    /// Every workload: its peak, and its latencies at half of that.
+    Workloads(workloads::WorkloadsCommand),
+    /// Every workload and every peer for a second each; looks at answers, judges no speed.
+    Smoke(smoke::SmokeCommand),
+    /// Loads a cluster that lives with one of its views; shows what comes of it, and writes it down.
+    Against(against::AgainstCommand),
+    /// P1 to P11 of the design, each beside its bar, with the peers in the same run.
+    Bars(bars::BarsCommand),
+    /// One partition as it grows, in a process of its own: part of `bars`.
+    #[command(hide = true)]
+    Depth(bars::DepthBench),
+    /// A node whose messages to other zones are delayed: what the clusters of measurements are made of.
+    #[command(hide = true)]
+    Node(zones::BenchNode),
+    /// A server that answers with so many bytes: the limit of what a transport can do.
+    #[command(hide = true)]
+    Echo(peers::echo::EchoServer),
     /// The same reads from Redis, which must be installed: a peer for the peak rate of `cluster`.
     Redis(redis::RedisBench),
+    /// Documents and pictures of a run, from its JSON file.
+    Report(report::ReportCommand),
 }
 
 fn main() -> ExitCode {
     let Bench { what } = Bench::parse();
     let result = match what {
         What::Store(bench) => bench.run().map(|()| ExitCode::SUCCESS).map_err(anyhow::Error::msg),
+        What::Micro(bench) => bench.run(),
         What::Cluster(bench) => bench.run(),
+        What::Workloads(command) => command.run(),
+        What::Smoke(command) => command.run(),
+        What::Against(command) => command.run(),
+        What::Bars(bars) => bars.run(),
+        What::Depth(bench) => bench.run(),
+        What::Node(node) => return node.run(),
+        What::Echo(server) => server.run(),
         What::Redis(bench) => bench.run(),
+        What::Report(command) => command.run(),
     };
     result.unwrap_or_else(|error| {
         eprintln!("stoa-bench: {error:#}");

@@ -9,9 +9,9 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use crate::cpu;
-use crate::load::{Service, Summary, closed_loop, median_and_spread};
+use crate::load::{Service, Summary, median_and_spread};
 use crate::machine::{self, Cores};
+use crate::measure::{Measured, closed};
 use crate::peers::reads::{Form, RedisReads};
 use crate::peers::redis::{Durability, Redis};
 use crate::peers::writes::RedisWrites;
@@ -63,16 +63,6 @@ enum FormArg {
     Hash,
 }
 
-/// One repetition.
-struct Measured {
-    summary: Summary,
-    /// Shares of the time for which the server, and the client, had a core.
-    server: f64,
-    client: f64,
-    /// What a request cost the server.
-    server_per_request: Duration,
-}
-
 impl RedisBench {
     /// Runs it and prints the figures. Exit status 1 if they are void.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
@@ -105,22 +95,10 @@ impl RedisBench {
         let service = Arc::new(service);
         let mut all = Vec::new();
         for _ in 0..self.repetitions {
-            all.push(self.repetition(redis, service.clone()).await?);
+            let (callers, measured) = (usize::from(self.closed), Duration::from_secs(self.seconds));
+            all.push(closed(service.clone(), callers, measured, redis.process_id()?).await?);
         }
         Ok(all)
-    }
-
-    async fn repetition<S: Service>(&self, redis: &Redis, service: Arc<S>) -> anyhow::Result<Measured> {
-        let measured = Duration::from_secs(self.seconds);
-        let callers = usize::from(self.closed);
-        closed_loop(service.clone(), callers, Duration::ZERO, measured / 5).await;
-        let (server, client) = (cpu::of_process(redis.process_id()?)?, cpu::of_this_process());
-        let summary = closed_loop(service, callers, Duration::ZERO, measured).await;
-        let server = cpu::of_process(redis.process_id()?)? - server;
-        let client = cpu::of_this_process() - client;
-        let share = |cpu: Duration| cpu.as_secs_f64() / measured.as_secs_f64();
-        let server_per_request = server.div_f64(summary.answered.max(1) as f64);
-        Ok(Measured { summary, server: share(server), client: share(client), server_per_request })
     }
 
     fn report(&self, all: &[Measured], cores: &Cores) -> Value {

@@ -69,7 +69,7 @@ fn key(id: u64) -> Vec<u8> {
 }
 
 /// A bijection of 64 bits that looks like chance (the finaliser of SplitMix64, Steele, Lea and Flood 2014).
-fn mix(x: u64) -> u64 {
+pub fn mix(x: u64) -> u64 {
     let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -5,7 +5,7 @@
 //! | `apply_rows_per_s` | rows applied a second by one thread, new and overwritten, 1,000 a command |
 //! | `bytes_per_row` | all memory of the partition, as it accounts for it, by its rows; beside it the values and the key |
 //! | `gather_ns_per_row` | a whole read: hash, probe, gather, validity, event time, reader protocol; 100 random rows |
-//! | `copy_ns_per_row` | the same rows copied from one plain array of the same width: what memory allows |
+//! | `copy_ns_per_row` | the same rows copied from one plain array of the same width, each touched before: what memory allows |
 //! | `read_us_p99_*` | one read of 100 rows, alone and beside a thread that applies without a pause |
 //!
 //! Rows that are read are compared with what they were made from; one wrong value voids the run.
@@ -17,21 +17,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use hdrhistogram::Histogram;
 use stoa_protocol::LogIndex;
 use stoa_protocol::read::{ReadSection, RowStatus, SectionResult};
 use stoa_store::{Command, Partition, PartitionReader, StoreOptions};
 
+use crate::load::histogram;
+use crate::machine::Cores;
 use crate::rows::{Floats, Picks, value};
 
 /// Features of a row.
-const FEATURES: usize = 48;
+pub const FEATURES: usize = 48;
 /// Rows of one read.
-const READ_ROWS: usize = 100;
+pub const READ_ROWS: usize = 100;
 /// Rows of one command.
 const BATCH_ROWS: u64 = 1_000;
 /// Bytes of the values and the key of a row.
-const RAW_BYTES: usize = FEATURES * 4 + 8;
+pub const RAW_BYTES: usize = FEATURES * 4 + 8;
+/// A cache line.
+const LINE_BYTES: usize = 64;
 /// Features that are read, of the 48.
 const WIDTHS: [usize; 3] = [3, 24, 48];
 
@@ -40,16 +43,16 @@ const WIDTHS: [usize; 3] = [3, 24, 48];
 pub struct StoreBench {
     /// Rows of the partition, 48 Float32 each under an integer key.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(10_000..=100_000_000))]
-    rows: u64,
+    pub rows: u64,
     /// Reads of 100 rows in each repetition.
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(10..=1_000_000))]
-    reads: u64,
+    pub reads: u64,
     /// Repetitions; medians are printed.
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u64).range(1..=1_000))]
-    repetitions: u64,
+    pub repetitions: u64,
     /// Print one JSON object instead of a table.
     #[arg(long)]
-    json: bool,
+    pub json: bool,
 }
 
 struct Figures {
@@ -68,16 +71,17 @@ impl StoreBench {
         let floats = Floats::new(FEATURES);
         let (mut partition, reader) = Partition::new(StoreOptions { index_seed: 7, ..StoreOptions::default() });
         partition.apply(LogIndex(1), &Command::Define(floats.group.clone()));
-        let apply_new = self.fill(&floats, &mut partition, 0);
+        let apply_new = fill(&floats, &mut partition, 0..self.rows, 0);
         let memory = partition.memory();
-        let apply_over = self.fill(&floats, &mut partition, 1);
+        let apply_over = fill(&floats, &mut partition, 0..self.rows, 1);
         let mut gather = [0.0; WIDTHS.len()];
         for (figure, width) in gather.iter_mut().zip(WIDTHS) {
             *figure = self.gather(&floats, &reader, width)?;
         }
         let copy = self.copy();
         let p99_idle_us = self.read_p99(&floats, &reader, &AtomicBool::new(false))?;
-        let p99_writes_us = self.read_beside_writes(&floats, &mut partition, &reader)?;
+        let cores = Cores::of_this_process().map_err(|error| error.to_string())?;
+        let p99_writes_us = self.read_beside_writes(&floats, &mut partition, &reader, &cores)?;
         let bytes_per_row = memory.total as f64 / self.rows as f64;
         let figures = Figures { apply_new, apply_over, bytes_per_row, gather, copy, p99_idle_us, p99_writes_us };
         match self.json {
@@ -85,20 +89,6 @@ impl StoreBench {
             false => println!("{}", self.table(&figures)),
         }
         Ok(())
-    }
-
-    /// Writes all rows; rows a second, without the making of the batches.
-    fn fill(&self, floats: &Floats, partition: &mut Partition, version: i64) -> f64 {
-        let mut spent = Duration::ZERO;
-        for first in (0..self.rows).step_by(BATCH_ROWS as usize) {
-            let ids = first..(first + BATCH_ROWS).min(self.rows);
-            let command = Command::Write { stamp_us: version, step: None, batch: floats.batch(ids, version) };
-            let index = LogIndex(partition.applied().0 + 1);
-            let start = Instant::now();
-            black_box(partition.apply(index, &command));
-            spent += start.elapsed();
-        }
-        self.rows as f64 / spent.as_secs_f64()
     }
 
     fn sections(&self, floats: &Floats, width: usize, seed: u64) -> Vec<(Vec<u64>, ReadSection)> {
@@ -111,7 +101,8 @@ impl StoreBench {
         (0..self.reads).map(section).collect()
     }
 
-    fn gather(&self, floats: &Floats, reader: &PartitionReader, width: usize) -> Result<f64, String> {
+    /// Nanoseconds of a row of a whole read, of `width` features; rows are in version 1.
+    pub fn gather(&self, floats: &Floats, reader: &PartitionReader, width: usize) -> Result<f64, String> {
         let mut times = Vec::new();
         for repetition in 0..self.repetitions {
             let sections = self.sections(floats, width, repetition << 40);
@@ -125,8 +116,9 @@ impl StoreBench {
         Ok(median(times))
     }
 
-    /// Copies random rows of the width of a whole row out of one array.
-    fn copy(&self) -> f64 {
+    /// Nanoseconds of a row that is copied out of one array: random rows of the width of a whole one, as many at a time as a read
+    /// has. All are touched before the first is copied, so that the memory brings them side by side, as it does for a read.
+    pub fn copy(&self) -> f64 {
         let array = vec![1_u8; self.rows as usize * RAW_BYTES];
         let mut out = vec![0_u8; READ_ROWS * RAW_BYTES];
         let mut times = Vec::new();
@@ -137,6 +129,10 @@ impl StoreBench {
                 .collect();
             let start = Instant::now();
             for read in rows.chunks(READ_ROWS) {
+                let touch = |&from: &usize| {
+                    (from..from + RAW_BYTES).step_by(LINE_BYTES).map(|at| array[at]).fold(0, u8::wrapping_add)
+                };
+                black_box(read.iter().map(touch).fold(0, u8::wrapping_add));
                 for (to, &from) in out.chunks_mut(RAW_BYTES).zip(read) {
                     to.copy_from_slice(&array[from..from + RAW_BYTES]);
                 }
@@ -148,25 +144,27 @@ impl StoreBench {
     }
 
     /// The 99th percentile of single reads, microseconds, at least for the given reads and then until `done`.
-    fn read_p99(&self, floats: &Floats, reader: &PartitionReader, wanted: &AtomicBool) -> Result<f64, String> {
+    pub fn read_p99(&self, floats: &Floats, reader: &PartitionReader, wanted: &AtomicBool) -> Result<f64, String> {
         let sections = self.sections(floats, FEATURES, 1 << 50);
-        let mut times = Histogram::<u64>::new(3).map_err(|error| error.to_string())?;
+        let mut times = histogram();
         for _ in 0..self.repetitions {
             for (_, section) in &sections {
                 let start = Instant::now();
                 black_box(reader.read(section));
-                times.record(start.elapsed().as_nanos() as u64).map_err(|error| error.to_string())?;
+                times.saturating_record(start.elapsed().as_nanos() as u64);
             }
         }
         wanted.store(true, Ordering::Relaxed);
         Ok(times.value_at_quantile(0.99) as f64 / 1_000.0)
     }
 
-    fn read_beside_writes(
+    /// The same on the second core while another thread applies without a pause on the first, where this thread stays.
+    pub fn read_beside_writes(
         &self,
         floats: &Floats,
         partition: &mut Partition,
         reader: &PartitionReader,
+        cores: &Cores,
     ) -> Result<f64, String> {
         // Made before: the making of batches must not be taken for applying.
         let mut picks = Picks::new(3 << 50, self.rows);
@@ -174,7 +172,11 @@ impl StoreBench {
             (0..64).map(|_| floats.batch(picks.distinct(BATCH_ROWS as usize).into_iter(), 2)).collect();
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            let reads = scope.spawn(|| self.read_p99(floats, reader, &done));
+            let reads = scope.spawn(|| {
+                cores.go_to_load().map_err(|error| error.to_string())?;
+                self.read_p99(floats, reader, &done)
+            });
+            cores.go_to_servers().map_err(|error| error.to_string())?;
             let mut applied = 0_usize;
             while !done.load(Ordering::Relaxed) && !reads.is_finished() {
                 let batch = batches[applied % batches.len()].clone();
@@ -219,13 +221,27 @@ impl StoreBench {
         for (width, ns) in WIDTHS.iter().zip(gather) {
             out += &format!("read {width:>2} features    {ns:>10.1} ns a row, 100 rows a read\n");
         }
-        out += &format!("plain copy          {copy:>10.1} ns a row: a whole read costs {:.2} x\n", gather[2] / copy);
+        out += &format!("prefetched copy     {copy:>10.1} ns a row: a whole read costs {:.2} x\n", gather[2] / copy);
         out += &format!(
             "p99 of a read       {p99_idle_us:>10.1} us alone, {p99_writes_us:.1} us beside writes: {:.2} x",
             p99_writes_us / p99_idle_us
         );
         out
     }
+}
+
+/// Writes rows in a version; rows a second, without the making of the batches.
+pub fn fill(floats: &Floats, partition: &mut Partition, rows: std::ops::Range<u64>, version: i64) -> f64 {
+    let (count, mut spent) = (rows.end - rows.start, Duration::ZERO);
+    for first in rows.clone().step_by(BATCH_ROWS as usize) {
+        let ids = first..(first + BATCH_ROWS).min(rows.end);
+        let command = Command::Write { stamp_us: version, step: None, batch: floats.batch(ids, version) };
+        let index = LogIndex(partition.applied().0 + 1);
+        let start = Instant::now();
+        black_box(partition.apply(index, &command));
+        spent += start.elapsed();
+    }
+    count as f64 / spent.as_secs_f64()
 }
 
 /// Compares an answer with what its rows were made from.

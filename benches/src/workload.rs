@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use clap::ValueEnum;
-use stoa_client::{Client, ReadOptions, Rows, View, ViewAnswer, WriteRow, WriterOptions};
-use stoa_env::{QuicTransport, Transport};
+use stoa_client::{Client, Group, ReadOptions, Rows, View, ViewAnswer};
+use stoa_env::Transport;
 use stoa_protocol::catalog::{
     Definition, Entity, Feature, GroupDefinition, KeyColumn, ProjectDefinition, ViewDefinition, ViewFeatureDefinition,
 };
-use stoa_protocol::position::PartitionPosition;
-use stoa_protocol::{FeatureType, KeyType, Position, Value};
+use stoa_protocol::{FeatureType, KeyType, Value};
 
 use crate::load::{Outcome, Service};
 use crate::rows::{Picks, Zipf, key_value, value};
@@ -19,10 +18,8 @@ const PROJECT: &str = "shop";
 const NAME: &str = "bench_rows";
 /// The key's column.
 const KEY: &str = "id";
-/// The version of all rows, and their event time.
-const VERSION: i64 = 1;
-/// Rows of one call that loads: enough to fill batches of 16 partitions, a few MiB at 500 features.
-const LOAD_ROWS: u64 = 4_000;
+/// The version of all rows that are loaded, and their event time. Rows that are written later have later ones.
+pub const VERSION: i64 = 1;
 /// How long definitions may take.
 const APPLY_LIMIT: Duration = Duration::from_secs(10);
 /// Every so many answers one is checked, value by value; of the others, only that they are complete.
@@ -77,19 +74,25 @@ impl Shape {
         }
     }
 
-    fn floats_of(&self, id: u64) -> impl Iterator<Item = f32> {
-        (0..self.floats).map(move |at| value(id, at, VERSION))
+    fn floats_of(&self, id: u64, version: i64) -> impl Iterator<Item = f32> {
+        (0..self.floats).map(move |at| value(id, at, version))
     }
 
-    fn values(&self, id: u64) -> Vec<Value> {
+    /// The values of row `id` in a version.
+    pub fn values(&self, id: u64, version: i64) -> Vec<Value> {
         match self.array {
-            true => vec![Value::FixedArray(self.floats_of(id).collect())],
-            false => self.floats_of(id).map(Value::Float32).collect(),
+            true => vec![Value::FixedArray(self.floats_of(id, version).collect())],
+            false => self.floats_of(id, version).map(Value::Float32).collect(),
         }
     }
 
+    /// The group, of whatever shape.
+    pub async fn group<T: Transport>(client: &Client<T>) -> anyhow::Result<Group<T>> {
+        Ok(client.group(&format!("{PROJECT}/{NAME}@1")).await?)
+    }
+
     /// Defines the group and the view.
-    pub async fn define(&self, client: &Client<QuicTransport>) -> anyhow::Result<()> {
+    pub async fn define<T: Transport>(&self, client: &Client<T>) -> anyhow::Result<()> {
         let features = self.features();
         let in_view = |feature: &Feature| ViewFeatureDefinition {
             project: PROJECT.into(),
@@ -129,32 +132,9 @@ impl Shape {
         Ok(())
     }
 
-    /// Writes all rows below `rows`. Reads that ask for nothing older than the position see all of them.
-    pub async fn load(&self, client: &Client<QuicTransport>, rows: u64) -> anyhow::Result<Position> {
-        let group = client.group(&format!("{PROJECT}/{NAME}@1")).await?;
-        let features = self.features();
-        let names: Vec<&str> = features.iter().map(|feature| feature.name.as_str()).collect();
-        let writer = group.writer(&names, WriterOptions::default())?;
-        let row =
-            |id| WriteRow { key: vec![key_value(id)], event_time: VERSION, sequence: 0, values: Some(self.values(id)) };
-        let (set, mut position) = (group.definition().set, Position::new());
-        for from in (0..rows).step_by(LOAD_ROWS as usize) {
-            let batch: Vec<WriteRow> = (from..rows.min(from + LOAD_ROWS)).map(row).collect();
-            for written in writer.write_rows(&batch).await? {
-                let answer = written.result?;
-                position.raise(PartitionPosition {
-                    set,
-                    incarnation: answer.incarnation,
-                    partition: written.partition,
-                    index: answer.index,
-                });
-            }
-        }
-        Ok(position)
-    }
-
-    /// Whether each value of an answer is what was written; the first that is not.
-    fn compare(&self, ids: &[u64], answer: &ViewAnswer) -> Result<(), String> {
+    /// Whether each value of an answer is what was written; the first that is not. The version is that of the row's event time:
+    /// a row of two versions is found out.
+    pub fn compare(&self, ids: &[u64], answer: &ViewAnswer) -> Result<(), String> {
         if answer.rows() != ids.len() {
             return Err(format!("{} rows instead of {}", answer.rows(), ids.len()));
         }
@@ -164,7 +144,9 @@ impl Shape {
                 true => columns[0].f32_array(row).map(|items| items.map(Some).collect()).unwrap_or_default(),
                 false => columns.iter().map(|column| column.f32(row)).collect(),
             };
-            compare_row(id, &got, self.floats_of(id))?;
+            let version = answer.event_time(row, 0).filter(|version| *version >= VERSION);
+            let version = version.ok_or_else(|| format!("row {id} is not there, or has no event time"))?;
+            compare_row(id, &got, self.floats_of(id, version))?;
         }
         Ok(())
     }
@@ -209,33 +191,29 @@ impl Keys {
 }
 
 impl<T: Transport> Reads<T> {
-    /// Reads of this shape, of what was loaded up to a position. An answer that takes longer than `deadline` is a failed
-    /// one.
-    pub async fn new(
-        client: &Client<T>,
-        shape: Shape,
-        keys: Keys,
-        loaded: Position,
-        deadline: Duration,
-    ) -> anyhow::Result<Self> {
+    /// Reads of this shape by these options. An answer that takes longer than their deadline is a failed one.
+    pub async fn new(client: &Client<T>, shape: Shape, keys: Keys, options: ReadOptions) -> anyhow::Result<Self> {
         let view = client.view(&format!("{PROJECT}/{NAME}@1")).await?;
-        Ok(Self {
-            view,
-            shape,
-            keys,
-            options: ReadOptions { deadline, at_least: Some(loaded), ..ReadOptions::default() },
-        })
+        Ok(Self { view, shape, keys, options })
+    }
+
+    /// Reads these rows.
+    pub async fn get(&self, ids: &[u64]) -> Result<ViewAnswer, Box<dyn std::error::Error + Send + Sync>> {
+        let mut rows = Rows::new(&[KEY]);
+        for &id in ids {
+            rows.push(&[key_value(id)])?;
+        }
+        Ok(self.view.get(&rows, &self.options).await?)
     }
 
     async fn read(&self, n: u64) -> Result<Outcome, Box<dyn std::error::Error + Send + Sync>> {
         let ids = self.keys.of(n, self.shape.rows);
-        let mut rows = Rows::new(&[KEY]);
-        for &id in &ids {
-            rows.push(&[key_value(id)])?;
-        }
-        let answer = self.view.get(&rows, &self.options).await?;
+        let answer = self.get(&ids).await?;
         if !answer.is_complete() {
             return Ok(Outcome::Failed("the answer is not complete".into()));
+        }
+        if answer.is_stale() {
+            return Ok(Outcome::Failed("the answer is stale".into()));
         }
         let checked = n.is_multiple_of(CHECK_EVERY);
         Ok(match checked.then(|| self.shape.compare(&ids, &answer)) {
@@ -258,13 +236,17 @@ mod tests {
     #[test]
     fn a_planted_wrong_value_and_a_missing_one_are_found_with_their_places() {
         let shape = Workload::Vectors.shape(0);
-        let mut got: Vec<Option<f32>> = shape.floats_of(7).map(Some).collect();
-        assert_eq!(compare_row(7, &got, shape.floats_of(7)), Ok(()));
+        let mut got: Vec<Option<f32>> = shape.floats_of(7, VERSION).map(Some).collect();
+        assert_eq!(compare_row(7, &got, shape.floats_of(7, VERSION)), Ok(()));
         got[47] = got[47].map(|right| right + 1.0);
-        assert!(compare_row(7, &got, shape.floats_of(7)).is_err_and(|what| what.starts_with("row 7, value 47: ")));
+        assert!(
+            compare_row(7, &got, shape.floats_of(7, VERSION)).is_err_and(|what| what.starts_with("row 7, value 47: "))
+        );
         got[3] = None;
-        assert!(compare_row(7, &got, shape.floats_of(7)).is_err_and(|what| what.contains("value 3: None instead")));
-        assert!(compare_row(7, &got[..9], shape.floats_of(7)).is_err());
+        assert!(
+            compare_row(7, &got, shape.floats_of(7, VERSION)).is_err_and(|what| what.contains("value 3: None instead"))
+        );
+        assert!(compare_row(7, &got[..9], shape.floats_of(7, VERSION)).is_err());
     }
 
     #[test]

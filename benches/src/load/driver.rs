@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use stoa_env::JoinSet;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::recorder::{Outcome, Recorder, Summary};
@@ -35,18 +36,50 @@ pub enum Pace {
 
 /// Asks by the schedule, whatever becomes of the answers, then waits for those that are still under way.
 pub async fn open_loop<S: Service>(service: Arc<S>, schedule: Schedule, pace: Pace) -> Summary {
+    open_loop_watched(service, schedule, pace, |_, _, _| {}).await
+}
+
+/// The same, and tells of every request that ended, the warm-up's too: when it was due, how long it took from then, and whether its
+/// answer was complete.
+pub async fn open_loop_watched<S: Service>(
+    service: Arc<S>,
+    schedule: Schedule,
+    pace: Pace,
+    watch: impl FnMut(Duration, Duration, bool),
+) -> Summary {
+    let (_never, stop) = watch::channel(false);
+    run_open_loop(service, schedule, pace, stop, watch).await
+}
+
+/// The same, until `stop` is set or the schedule ends, whichever is first; what was measured lasts until then.
+pub async fn open_loop_until<S: Service>(
+    service: Arc<S>,
+    schedule: Schedule,
+    pace: Pace,
+    stop: watch::Receiver<bool>,
+) -> Summary {
+    run_open_loop(service, schedule, pace, stop, |_, _, _| {}).await
+}
+
+async fn run_open_loop<S: Service>(
+    service: Arc<S>,
+    schedule: Schedule,
+    pace: Pace,
+    stop: watch::Receiver<bool>,
+    mut watch: impl FnMut(Duration, Duration, bool),
+) -> Summary {
     let mut recorder = Recorder::new();
     let mut under_way = JoinSet::new();
     let start = Instant::now();
     for n in 0.. {
-        let Some(due) = schedule.due(n) else { break };
+        let Some(due) = schedule.due(n).filter(|_| !*stop.borrow()) else { break };
         wait_until(start + due, pace).await;
         while let Some(ended) = under_way.try_join_next() {
-            take(&mut recorder, schedule, ended);
+            take(&mut recorder, schedule, ended, &mut watch);
         }
         if under_way.len() >= IN_FLIGHT_MAX {
             if schedule.is_measured(due) {
-                recorder.record_dropped();
+                recorder.record_dropped(due);
             }
             continue;
         }
@@ -56,10 +89,11 @@ pub async fn open_loop<S: Service>(service: Arc<S>, schedule: Schedule, pace: Pa
             (due, start.elapsed(), outcome)
         });
     }
+    let asked = start.elapsed().saturating_sub(schedule.warm_up).min(schedule.measured);
     while let Some(ended) = under_way.join_next().await {
-        take(&mut recorder, schedule, ended);
+        take(&mut recorder, schedule, ended, &mut watch);
     }
-    recorder.finish(schedule.measured)
+    recorder.finish(asked)
 }
 
 /// `callers` ask, each again as soon as it has its answer. What ends in the warm-up or after the end is not recorded.
@@ -102,7 +136,10 @@ pub async fn closed_loop<S: Service>(
 
 type Ended = Result<(Duration, Duration, Outcome), tokio::task::JoinError>;
 
-fn take(recorder: &mut Recorder, schedule: Schedule, ended: Ended) {
+fn take(recorder: &mut Recorder, schedule: Schedule, ended: Ended, watch: &mut impl FnMut(Duration, Duration, bool)) {
+    if let Ok((due, done, outcome)) = &ended {
+        watch(*due, done.saturating_sub(*due), matches!(outcome, Outcome::Answered { .. }));
+    }
     match ended {
         // A panic of the harness is no latency of the service: it voids the run.
         Err(error) => recorder.record_wrong(format!("a request's task ended: {error}")),

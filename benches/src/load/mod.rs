@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `schedule.rs` | when each request is due; it knows nothing of answers |
 //! | `recorder.rs` | what became of the requests, and how long each took from when it was due |
+//! | `slots.rs` | the same by the time at which requests were due, for time lines |
 //! | `driver.rs` | the thin edge: waits for the schedule, calls the service, feeds the recorder |
 //!
 //! The open loop never waits for answers: a service that stalls is asked on, and every request that the stall kept
@@ -13,7 +14,9 @@
 mod driver;
 mod recorder;
 mod schedule;
+mod slots;
 
-pub use driver::{Pace, Service, closed_loop, open_loop};
-pub use recorder::{Outcome, Summary, median_and_spread};
+pub use driver::{Pace, Service, closed_loop, open_loop, open_loop_until, open_loop_watched};
+pub use recorder::{Outcome, Summary, histogram, median_and_spread};
 pub use schedule::Schedule;
+pub use slots::{GOOD, Slots};

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use super::slots::Slots;
+use crate::report::model::Slot;
+
 /// The longest latency that is told apart from longer ones.
 const LATENCY_MAX: Duration = Duration::from_secs(60);
 /// Significant digits of a latency.
@@ -23,6 +26,12 @@ pub enum Outcome {
     Wrong(String),
 }
 
+/// Of latencies in nanoseconds, up to [`LATENCY_MAX`]; what is longer is recorded as that by `saturating_record`.
+pub fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_MAX.as_nanos() as u64, DIGITS)
+        .expect("bounds and digits are within what a histogram allows")
+}
+
 /// Latencies and counts of one run.
 pub struct Recorder {
     latencies: Histogram<u64>,
@@ -33,15 +42,17 @@ pub struct Recorder {
     wrong: u64,
     first_failure: Option<String>,
     first_wrong: Option<String>,
+    slots: Slots,
 }
+
+/// Length of the slots that requests are counted in by their time, too.
+const SLOT: Duration = Duration::from_millis(250);
 
 impl Recorder {
     /// Nothing has happened yet.
     pub fn new() -> Self {
-        let latencies = Histogram::new_with_bounds(1, LATENCY_MAX.as_nanos() as u64, DIGITS)
-            .expect("bounds and digits are within what a histogram allows");
         Self {
-            latencies,
+            latencies: histogram(),
             answered: 0,
             checked: 0,
             failed: 0,
@@ -49,13 +60,16 @@ impl Recorder {
             wrong: 0,
             first_failure: None,
             first_wrong: None,
+            slots: Slots::new(SLOT),
         }
     }
 
     /// A request that was due at `due` had its outcome at `done`, both from the start of the run. When it was sent does
     /// not matter: whoever waited, waited since it was due.
     pub fn record(&mut self, due: Duration, done: Duration, outcome: Outcome) {
-        self.latencies.saturating_record(done.saturating_sub(due).as_nanos() as u64);
+        let latency = done.saturating_sub(due);
+        self.latencies.saturating_record(latency.as_nanos() as u64);
+        self.slots.record(due, latency, matches!(outcome, Outcome::Answered { .. }));
         match outcome {
             Outcome::Answered { checked } => {
                 self.answered += 1;
@@ -71,7 +85,8 @@ impl Recorder {
 
     /// A request could not be sent, because too many were under way. It counts with the longest latency: leaving it out
     /// would make a service look faster the more it stalls.
-    pub fn record_dropped(&mut self) {
+    pub fn record_dropped(&mut self, due: Duration) {
+        self.slots.record(due, LATENCY_MAX, false);
         self.latencies.saturating_record(LATENCY_MAX.as_nanos() as u64);
         self.dropped += 1;
     }
@@ -107,6 +122,7 @@ impl Recorder {
             wrong: self.wrong,
             first_failure: self.first_failure,
             void,
+            slots: self.slots.finish(),
         }
     }
 }
@@ -138,6 +154,17 @@ pub struct Summary {
     pub first_failure: Option<String>,
     /// Why the figures stand for nothing, if they do not.
     pub void: Option<String>,
+    /// The requests by the time at which they were due (in a closed loop: sent), the warm-up's left out.
+    pub slots: Vec<Slot>,
+}
+
+impl Summary {
+    /// Requests, of whatever end, that were due from `from` to before `to`, and those of them that were not complete within
+    /// 10 ms of when they were due; to the nearest slot.
+    pub fn late_between(&self, from: Duration, to: Duration) -> (u64, u64) {
+        let inside = self.slots.iter().filter(|slot| (from.as_secs_f64()..to.as_secs_f64()).contains(&slot.at_s));
+        inside.fold((0, 0), |(all, late), slot| (all + slot.answered + slot.failed, late + slot.late))
+    }
 }
 
 /// The median of some figures, and their spread: what lies between the least and the greatest, by the median.
@@ -168,7 +195,7 @@ mod tests {
     fn a_dropped_request_is_the_slowest_of_all() {
         let mut recorder = Recorder::new();
         (0..98).for_each(|n| recorder.record(ms(n), ms(n + 1), RIGHT));
-        (0..2).for_each(|_| recorder.record_dropped());
+        (0..2).for_each(|_| recorder.record_dropped(ms(99)));
         let summary = recorder.finish(Duration::from_secs(1));
         assert!(summary.p99 >= LATENCY_MAX, "{summary:?}");
         assert_eq!((summary.answered, summary.dropped), (98, 2));

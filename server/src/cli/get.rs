@@ -112,7 +112,11 @@ impl GetCommand {
     }
 }
 
-fn parse_key(ty: KeyType, text: &str) -> anyhow::Result<KeyValue> {
+/// A value of a key column, as a person writes it.
+///
+/// # Errors
+/// If the text is none of the type.
+pub fn parse_key(ty: KeyType, text: &str) -> anyhow::Result<KeyValue> {
     Ok(match ty {
         KeyType::Bool => KeyValue::Bool(text.parse()?),
         KeyType::Int8 | KeyType::Int16 | KeyType::Int32 | KeyType::Int64 => KeyValue::Int(text.parse()?),

@@ -17,6 +17,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 pub use connect::Connect;
+pub use get::parse_key;
 use log::Log;
 pub use node::NodeCommand;
 

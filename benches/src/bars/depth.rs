@@ -1,0 +1,135 @@
+//! What one partition in memory costs as it grows: bytes of a row (P3), the cost of a read (P9), reads beside writes (P5). It runs
+//! in a process of its own, `stoa-bench depth`, since the bytes of a row are those that the kernel counts for the process.
+
+use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::Context;
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use stoa_protocol::LogIndex;
+use stoa_store::{Command, Partition, PartitionReader, StoreOptions};
+
+use crate::machine::Cores;
+use crate::rows::{Floats, Picks};
+use crate::store::{FEATURES, StoreBench, fill};
+
+/// Rows that are written again at each size while a snapshot is taken, of a hundred rows.
+const WRITTEN_PERCENT: u64 = 5;
+/// Rows of one command of these writes.
+const BATCH_ROWS: usize = 1_000;
+/// Reads of 100 rows in each repetition.
+const READS: u64 = 2_000;
+/// Repetitions of each timing.
+const REPETITIONS: u64 = 7;
+/// Sizes, in parts of the largest: reads at the first and the last, bytes at those between, which are 8 to 16 of 20.
+const PARTS: u64 = 20;
+const READ_AT_FIRST: u64 = 1;
+const BYTES_AT: std::ops::RangeInclusive<u64> = 8..=16;
+
+/// Measures one partition as it grows, and prints JSON.
+#[derive(Debug, Args)]
+pub struct DepthBench {
+    /// Rows in the end.
+    #[arg(long, default_value_t = 20_000_000, value_parser = clap::value_parser!(u64).range(200_000..=100_000_000))]
+    rows: u64,
+}
+
+/// What was found.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Depth {
+    /// Bytes of a row at each size in rows: what the kernel counts for the process, less what it counted before the first row,
+    /// at its largest while rows were written and a snapshot was taken.
+    pub bytes: Vec<(u64, f64)>,
+    /// The same as the store accounts for it, without the snapshot.
+    pub accounted: Vec<(u64, f64)>,
+    /// Rows, nanoseconds of a row read, nanoseconds of one copied from an array of as many.
+    pub small: (u64, f64, f64),
+    /// The same at the end.
+    pub large: (u64, f64, f64),
+    /// Microseconds of a read of 100 rows, 99th percentile, alone.
+    pub p99_alone_us: f64,
+    /// The same beside a thread that applies without a pause.
+    pub p99_writes_us: f64,
+    /// Rows applied a second, new ones.
+    pub apply_rows_per_s: f64,
+}
+
+impl DepthBench {
+    /// Runs it.
+    pub fn run(&self) -> anyhow::Result<ExitCode> {
+        println!("{}", serde_json::to_string(&self.measure()?)?);
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn measure(&self) -> anyhow::Result<Depth> {
+        let (floats, cores, part) = (Floats::new(FEATURES), Cores::of_this_process()?, self.rows / PARTS);
+        let (mut partition, reader) = Partition::new(StoreOptions { index_seed: 7, ..StoreOptions::default() });
+        partition.apply(LogIndex(1), &Command::Define(floats.group.clone()));
+        let (before, mut found) = (resident_bytes()?, Depth::default());
+        for at in 1..=PARTS {
+            let (from, rows) = ((at - 1) * part, at * part);
+            let rate = fill(&floats, &mut partition, from..rows, 1);
+            if at == READ_AT_FIRST {
+                found.small = read(&floats, &reader, rows)?;
+                found.apply_rows_per_s = rate;
+            }
+            if BYTES_AT.contains(&at) {
+                found.accounted.push((rows, partition.memory().total as f64 / rows as f64));
+                let most = snapshot_under_writes(&floats, &mut partition, rows)?;
+                found.bytes.push((rows, most.saturating_sub(before) as f64 / rows as f64));
+            }
+        }
+        found.large = read(&floats, &reader, self.rows / PARTS * PARTS)?;
+        let bench = bench(part * PARTS);
+        let text = anyhow::Error::msg;
+        found.p99_alone_us = bench.read_p99(&floats, &reader, &AtomicBool::new(false)).map_err(text)?;
+        found.p99_writes_us = bench.read_beside_writes(&floats, &mut partition, &reader, &cores).map_err(text)?;
+        Ok(found)
+    }
+}
+
+fn bench(rows: u64) -> StoreBench {
+    StoreBench { rows, reads: READS, repetitions: REPETITIONS, json: true }
+}
+
+fn read(floats: &Floats, reader: &PartitionReader, rows: u64) -> anyhow::Result<(u64, f64, f64)> {
+    let bench = bench(rows);
+    Ok((rows, bench.gather(floats, reader, FEATURES).map_err(anyhow::Error::msg)?, bench.copy()))
+}
+
+/// Takes a snapshot, chunk by chunk, and writes rows again between the chunks; the most that the process had in memory.
+fn snapshot_under_writes(floats: &Floats, partition: &mut Partition, rows: u64) -> anyhow::Result<u64> {
+    let snapshot = partition.snapshot();
+    let mut left = (rows * WRITTEN_PERCENT / 100).next_multiple_of(BATCH_ROWS as u64);
+    let mut picks = Picks::new(rows, rows);
+    let mut most = resident_bytes()?;
+    for chunk in snapshot {
+        drop(chunk);
+        if left > 0 {
+            // The version stays, so that later reads find what they look for; each row gets new memory all the same.
+            let ids = picks.distinct(BATCH_ROWS);
+            let batch = floats.batch(ids.into_iter(), 1);
+            let index = LogIndex(partition.applied().0 + 1);
+            partition.apply(index, &Command::Write { stamp_us: 1, step: None, batch });
+            left -= BATCH_ROWS as u64;
+        }
+        most = most.max(resident_bytes()?);
+    }
+    Ok(most)
+}
+
+/// What the kernel counts as resident for this process, in bytes.
+fn resident_bytes() -> anyhow::Result<u64> {
+    let text = std::fs::read_to_string("/proc/self/statm")?;
+    let pages: u64 = text.split_ascii_whitespace().nth(1).context("/proc/self/statm has a second field")?.parse()?;
+    Ok(pages * rustix::param::page_size() as u64)
+}
+
+/// Runs it in a process of its own.
+pub async fn run_apart(rows: u64) -> anyhow::Result<Depth> {
+    let mut command = tokio::process::Command::new(std::env::current_exe()?);
+    let out = command.args(["depth", "--rows", &rows.to_string()]).kill_on_drop(true).output().await?;
+    anyhow::ensure!(out.status.success(), "stoa-bench depth: {}", String::from_utf8_lossy(&out.stderr));
+    Ok(serde_json::from_slice(&out.stdout)?)
+}

@@ -1,0 +1,81 @@
+//! P8: what partitions cost that nobody reads or writes, how soon a quiet one takes a write, and how soon all do after a node's death.
+
+#![allow(clippy::disallowed_methods)] // a measurement is in true time
+
+use std::time::{Duration, Instant};
+
+use stoa::local_cluster::ZONES;
+
+use super::big::{node_a, resident_bytes, shape};
+use super::kills::{WRITABLE_LIMIT, all_writable};
+use super::plan::Plan;
+use crate::cpu;
+use crate::fixture::FixtureOptions;
+use crate::load::histogram;
+use crate::machine::Cores;
+use crate::scene::Scene;
+use crate::writes::{Writes, versions};
+
+/// Quiet partitions that are written to, one after the other.
+const FIRST_WRITES: usize = 200;
+/// What is left alone first, so that what the load caused is over.
+const SETTLE: Duration = Duration::from_secs(5);
+/// Partitions of the cluster that the memory is compared with.
+const FEW: u64 = 4;
+
+/// What was found.
+#[derive(Debug)]
+pub struct Quiet {
+    /// Partitions.
+    pub partitions: u64,
+    /// The largest share of a core that a node's process took.
+    pub core: f64,
+    /// Bytes of a node by its partitions: beyond those of a node with few, which holds the same rows.
+    pub bytes: f64,
+    /// The first write to a quiet partition: the 99th percentile.
+    pub first_write_p99: Duration,
+    /// Until every partition took a write after a node was killed; `None` if not within the time given.
+    pub writable: Option<Duration>,
+}
+
+/// Measures it.
+pub async fn measure(plan: Plan, cores: &Cores) -> anyhow::Result<Quiet> {
+    let (partitions, time) = plan.quiet();
+    let rows = (shape(), plan.few_rows());
+    let few = Scene::with(FixtureOptions::new(FEW), cores, rows, async |fixture, _| {
+        tokio::time::sleep(SETTLE).await;
+        resident_bytes(fixture.cluster.process_id(node_a(fixture)?)?)
+    })
+    .await?;
+    Scene::with(FixtureOptions::new(partitions), cores, rows, async |fixture, scene| {
+        tokio::time::sleep(SETTLE).await;
+        let node = node_a(fixture)?;
+        let bytes = resident_bytes(fixture.cluster.process_id(node)?)?.saturating_sub(few) as f64 / partitions as f64;
+        let processes = fixture.processes()?;
+        let cpu_of = || processes.iter().map(|id| cpu::of_process(*id)).collect::<anyhow::Result<Vec<_>>>();
+        let before = cpu_of()?;
+        tokio::time::sleep(time).await;
+        let after = cpu_of()?;
+        let most = after.iter().zip(&before).map(|(after, before)| *after - *before).max().unwrap_or_default();
+        let mut first = histogram();
+        let versions = versions();
+        for (_, ids) in scene.by_partition.parts().iter().take(FIRST_WRITES) {
+            let start = Instant::now();
+            let version = versions.fetch_add(1, std::sync::atomic::Ordering::Relaxed) as i64;
+            Writes::one(&scene.clients[0], &scene.by_partition, scene.shape, ids[0].into(), version).await?;
+            first.saturating_record(start.elapsed().as_nanos() as u64);
+        }
+        let lost = Instant::now();
+        fixture.cluster.kill(&[node]).await?;
+        let client = &scene.clients[1 % ZONES.len()];
+        let writable = all_writable(client, &scene.by_partition, scene, &versions, lost).await;
+        Ok(Quiet {
+            partitions,
+            core: most.as_secs_f64() / time.as_secs_f64(),
+            bytes,
+            first_write_p99: Duration::from_nanos(first.value_at_quantile(0.99)),
+            writable: writable.ok().filter(|took| *took < WRITABLE_LIMIT),
+        })
+    })
+    .await
+}

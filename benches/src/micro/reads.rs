@@ -1,0 +1,98 @@
+//! The probe of the index, and the gather of rows.
+//!
+//! The probe has no entry of its own, and a public one for benchmarks alone would have to be kept. What is measured is a read
+//! of no features. For keys that are there it is: check the keys, hash them, probe, copy the first lane of each row (event
+//! time and key) and compare the key. For absent keys it ends with the probe. Both make an answer of statuses and event times.
+//!
+//! Gathers are from a table that stays in the caches, so that they show what the code costs; `stoa-bench store` measures the
+//! same from memory, beside a plain copy.
+
+use std::hint::black_box;
+
+use stoa_protocol::read::{ReadSection, RowStatus, SectionResult};
+use stoa_store::PartitionReader;
+
+use super::subject::{Subject, Work};
+use super::table::{FEATURES, SMALL_ROWS, Table};
+use crate::rows::Picks;
+
+/// Keys of a large read.
+const KEYS: usize = 100;
+/// Rows of a table that no cache holds: over 200 MiB.
+const LARGE_ROWS: u64 = 4 << 20;
+/// Features of its rows.
+const LARGE_FEATURES: usize = 3;
+/// Different reads of a table that stays in the caches, asked in turn.
+const SMALL_READS: usize = 64;
+/// Different reads of the other: a million rows, so that none is near when its turn comes again.
+const LARGE_READS: usize = 10_000;
+
+/// The probe and the gather.
+pub fn subjects() -> Vec<Subject> {
+    vec![
+        Subject::new("probe/hit-in-cache", KEYS as u64, |_| hits(&Table::filled(FEATURES, SMALL_ROWS), SMALL_READS))
+            .counted(512),
+        Subject::new("probe/miss-in-cache", KEYS as u64, |_| misses(&Table::filled(FEATURES, SMALL_ROWS), SMALL_READS))
+            .counted(512),
+        Subject::new("probe/hit-in-memory", KEYS as u64, |_| hits(&large(), LARGE_READS)),
+        Subject::new("probe/miss-in-memory", KEYS as u64, |_| misses(&large(), LARGE_READS)),
+        Subject::new("gather/1x3", 1, |_| gather(1, 3)).counted(2_048),
+        Subject::new("gather/1x48", 1, |_| gather(1, FEATURES)).counted(2_048),
+        Subject::new("gather/100x3", KEYS as u64, |_| gather(KEYS, 3)).counted(512),
+        Subject::new("gather/100x48", KEYS as u64, |_| gather(KEYS, FEATURES)).counted(512),
+    ]
+}
+
+/// Reads of one partition, asked in turn.
+struct Reads {
+    reader: PartitionReader,
+    sections: Vec<ReadSection>,
+    next: usize,
+}
+
+impl Work for Reads {
+    fn run(&mut self, count: u64) {
+        for _ in 0..count {
+            black_box(self.reader.read(black_box(&self.sections[self.next])));
+            self.next = if self.next + 1 == self.sections.len() { 0 } else { self.next + 1 };
+        }
+    }
+}
+
+impl Reads {
+    fn boxed(table: &Table, sections: Vec<ReadSection>, status: RowStatus) -> Box<dyn Work> {
+        let reader = table.reader.clone();
+        for section in &sections {
+            let SectionResult::Rows(answer) = reader.read(section) else { panic!("a read of the benchmark failed") };
+            assert!(answer.statuses.iter().all(|is| *is == status), "a key of the benchmark is not {status:?}");
+        }
+        Box::new(Self { reader, sections, next: 0 })
+    }
+}
+
+fn hits(table: &Table, reads: usize) -> Box<dyn Work> {
+    Reads::boxed(table, sections(table, KEYS, 0, reads), RowStatus::Found)
+}
+
+/// Keys of rows beyond the last one.
+fn misses(table: &Table, reads: usize) -> Box<dyn Work> {
+    let mut picks = Picks::new(1, 1 << 40);
+    let beyond = table.reader.rows();
+    let mut section = || -> Vec<u64> { picks.distinct(KEYS).iter().map(|id| beyond + id).collect() };
+    let sections = (0..reads).map(|_| table.floats.section(&section(), 0)).collect();
+    Reads::boxed(table, sections, RowStatus::NotFound)
+}
+
+fn gather(keys: usize, features: usize) -> Box<dyn Work> {
+    let table = Table::filled(FEATURES, SMALL_ROWS);
+    Reads::boxed(&table, sections(&table, keys, features, SMALL_READS), RowStatus::Found)
+}
+
+fn sections(table: &Table, keys: usize, features: usize, count: usize) -> Vec<ReadSection> {
+    let mut picks = Picks::new(1, table.reader.rows());
+    (0..count).map(|_| table.floats.section(&picks.distinct(keys), features)).collect()
+}
+
+fn large() -> Table {
+    Table::filled(LARGE_FEATURES, LARGE_ROWS)
+}

@@ -1,0 +1,59 @@
+//! Partitions that are measured, filled from row numbers.
+
+use stoa_protocol::LogIndex;
+use stoa_store::{Command, Outcome, Partition, PartitionReader, StoreOptions};
+
+use crate::rows::Floats;
+
+/// Features of a row.
+pub const FEATURES: usize = 48;
+/// Rows of one command.
+pub const BATCH_ROWS: u64 = 1_000;
+/// Rows of a table that stays in the caches: 1 MiB of rows of 48 features, so that the code is what costs.
+pub const SMALL_ROWS: u64 = 4_096;
+
+/// A partition of one group.
+pub struct Table {
+    /// The group.
+    pub floats: Floats,
+    /// The partition.
+    pub partition: Partition,
+    /// A reader of it.
+    pub reader: PartitionReader,
+}
+
+impl Table {
+    /// Without rows.
+    pub fn empty(features: usize) -> Self {
+        let floats = Floats::new(features);
+        let (mut partition, reader) = Partition::new(options());
+        partition.apply(LogIndex(1), &Command::Define(floats.group.clone()));
+        Self { floats, partition, reader }
+    }
+
+    /// With rows 0 to `rows` in version 0.
+    pub fn filled(features: usize, rows: u64) -> Self {
+        let mut table = Self::empty(features);
+        for first in (0..rows).step_by(BATCH_ROWS as usize) {
+            let command = table.write(first..(first + BATCH_ROWS).min(rows), 0);
+            let outcome = apply(&mut table.partition, &command);
+            assert!(matches!(outcome, Outcome::Wrote(_)), "rows of the group's own types are refused: {outcome:?}");
+        }
+        table
+    }
+
+    /// A command that writes these rows.
+    pub fn write(&self, ids: impl Iterator<Item = u64>, version: i64) -> Command {
+        Command::Write { stamp_us: version, step: None, batch: self.floats.batch(ids, version) }
+    }
+}
+
+/// Applies the next command.
+pub fn apply(partition: &mut Partition, command: &Command) -> Outcome {
+    partition.apply(LogIndex(partition.applied().0 + 1), command)
+}
+
+/// The same seed of the index in every run.
+pub fn options() -> StoreOptions {
+    StoreOptions { index_seed: 7, ..StoreOptions::default() }
+}
