@@ -18,6 +18,7 @@ use crate::fixture::FixtureOptions;
 use crate::load::Schedule;
 use crate::machine::{self, Cores};
 use crate::measure::{Measured, Repetitions, closed, micros, open};
+use crate::process::interruptible;
 use crate::rows::Zipf;
 use crate::scene::{Scene, parse_time};
 use crate::workload::{Keys, Workload};
@@ -52,11 +53,11 @@ pub struct ClusterBench {
     /// After so many milliseconds an answer that is not there has failed.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=60_000))]
     deadline_ms: u64,
-    /// How long a message between zones takes, one way: zones are emulated so far apart.
-    #[arg(long, default_value = "0us", value_parser = parse_time)]
+    /// How long a message between zones takes, one way: zones are emulated so far apart. 0us for zones that are together.
+    #[arg(long, default_value = "0.5ms", value_parser = parse_time)]
     one_way: Duration,
     /// At most so much more or less.
-    #[arg(long, default_value = "0us", value_parser = parse_time)]
+    #[arg(long, default_value = "0.05ms", value_parser = parse_time)]
     jitter: Duration,
     /// The zone of the client; nodes are in a, b and c.
     #[arg(long, default_value = "a")]
@@ -90,7 +91,7 @@ impl ClusterBench {
         let cores = Cores::of_this_process()?;
         // One thread: whatever the load does is on the core it is pinned to.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let repetitions = runtime.block_on(self.measure(&cores))?;
+        let repetitions = runtime.block_on(interruptible(self.measure(&cores)))?;
         let report = self.report(&repetitions, &cores);
         match self.json {
             true => println!("{report:#}"),
@@ -117,10 +118,10 @@ impl ClusterBench {
             let mut all = Vec::new();
             for _ in 0..self.repetitions {
                 all.push(match self.closed {
-                    Some(callers) => closed(reads.clone(), usize::from(callers), measured, server).await?,
+                    Some(callers) => closed(reads.clone(), usize::from(callers), measured, &[server]).await?,
                     None => {
                         let schedule = Schedule { rate: self.rate, warm_up: measured / 5, measured };
-                        open(reads.clone(), schedule, server).await?
+                        open(reads.clone(), schedule, &[server]).await?
                     }
                 });
             }

@@ -53,9 +53,10 @@ impl FixtureOptions {
 
 /// A cluster that runs.
 pub struct Fixture {
-    /// Its processes.
+    /// Its processes. Nodes are started by [`start_node`](Self::start_node), on the servers' core.
     pub cluster: LocalCluster,
     plan: ZonePlan,
+    cores: Cores,
 }
 
 impl Fixture {
@@ -79,7 +80,7 @@ impl Fixture {
         let started = cluster.start_all(FORM_LIMIT).await;
         cores.go_to_load()?;
         started?;
-        Ok(Self { cluster, plan })
+        Ok(Self { cluster, plan, cores: cores.clone() })
     }
 
     /// Runs `measure` and stops the cluster; if it fails, the ends of the nodes' logs are printed.
@@ -95,6 +96,14 @@ impl Fixture {
         }
         fixture.cluster.stop().await;
         result
+    }
+
+    /// Starts a node again that was killed or has ended, on the core that it was on.
+    pub fn start_node(&mut self, node: u64) -> anyhow::Result<()> {
+        self.cores.go_to_servers()?;
+        let started = self.cluster.start_node(node);
+        self.cores.go_to_load()?;
+        started
     }
 
     /// A client in a zone.

@@ -7,6 +7,15 @@ use anyhow::Context;
 use rustix::thread::{CpuSet, Pid, sched_getaffinity, sched_setaffinity};
 use serde_json::{Value, json};
 
+/// Where a server may run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// On the first core.
+    First,
+    /// On all: while rows are loaded nothing is measured.
+    All,
+}
+
 /// Cores for the servers and for the load.
 #[derive(Debug, Clone)]
 pub struct Cores {
@@ -40,9 +49,9 @@ impl Cores {
         Ok(())
     }
 
-    /// Moves a process and all its threads to the first core, or lets it run on all: while rows are loaded nothing is measured.
-    pub fn place(&self, process: u32, only_first: bool) -> anyhow::Result<()> {
-        let cores = if only_first { &self.all[..1] } else { &self.all[..] };
+    /// Moves a process and all its threads.
+    pub fn place(&self, process: u32, to: Place) -> anyhow::Result<()> {
+        let cores = if to == Place::First { &self.all[..1] } else { &self.all[..] };
         let mut set = CpuSet::new();
         cores.iter().for_each(|core| set.set(*core));
         for thread in std::fs::read_dir(format!("/proc/{process}/task"))? {
@@ -69,11 +78,26 @@ pub fn describe(cores: &Cores) -> Value {
         "pinned_apart": cores.are_apart(),
         "cpu": model.map_or("unknown", |(_, name)| name),
         "kernel": kernel.trim(),
+        "memory_gib": memory_gib(),
+        "temporary_files": if temporary_files_are_in_memory() { "in memory" } else { "on a device" },
+        "redis": crate::peers::redis::version().unwrap_or_else(|| "none".to_owned()),
         "commit": commit().unwrap_or_else(|| "unknown".to_owned()),
     })
 }
 
-/// The commit of the source; with a `+` if files differ from it.
+fn memory_gib() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_ascii_whitespace().next());
+    total.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) >> 20
+}
+
+/// Whether the directory of temporary files, where clusters and Redis keep theirs, is in memory: a sync costs nothing there.
+pub fn temporary_files_are_in_memory() -> bool {
+    const TMPFS_MAGIC: i64 = 0x0102_1994;
+    rustix::fs::statfs(&std::env::temp_dir()).is_ok_and(|found| found.f_type == TMPFS_MAGIC)
+}
+
+/// The commit of the source, as it is checked out where this program was built; with a `+` if files differ from it.
 fn commit() -> Option<String> {
     let git = |args: &[&str]| {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -17,6 +17,7 @@ mod machine;
 mod measure;
 mod micro;
 mod peers;
+mod process;
 mod profile;
 mod ranking;
 mod redis;

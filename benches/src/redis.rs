@@ -15,6 +15,7 @@ use crate::measure::{Measured, closed};
 use crate::peers::reads::{Form, RedisReads};
 use crate::peers::redis::{Durability, Redis};
 use crate::peers::writes::RedisWrites;
+use crate::process::interruptible;
 
 /// A server that is the limit of a run has its core for this share of the time at the least.
 const BUSY_MIN: f64 = 0.95;
@@ -68,7 +69,7 @@ impl RedisBench {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let cores = Cores::of_this_process()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let measured = runtime.block_on(self.measure(&cores))?;
+        let measured = runtime.block_on(interruptible(self.measure(&cores)))?;
         let report = self.report(&measured, &cores);
         match self.json {
             true => println!("{report:#}"),
@@ -96,7 +97,7 @@ impl RedisBench {
         let mut all = Vec::new();
         for _ in 0..self.repetitions {
             let (callers, measured) = (usize::from(self.closed), Duration::from_secs(self.seconds));
-            all.push(closed(service.clone(), callers, measured, redis.process_id()?).await?);
+            all.push(closed(service.clone(), callers, measured, &redis.process_ids()?).await?);
         }
         Ok(all)
     }
@@ -108,7 +109,7 @@ impl RedisBench {
         };
         let sum = |of: fn(&Summary) -> u64| all.iter().map(|one| of(&one.summary)).sum::<u64>();
         let (server, _) = median_and_spread(&all.iter().map(|one| one.server).collect::<Vec<_>>());
-        // Three servers share the core where rows are replicated: how busy the primary is says nothing then.
+        // Where rows are synced, the disk may be the limit.
         let idle = (server < BUSY_MIN && !self.durable_writes)
             .then(|| format!("the server had its core for {:.0} % of the time: it was not the limit", server * 100.0));
         let (rate, spread) = median_and_spread(&all.iter().map(|one| one.summary.rate).collect::<Vec<_>>());

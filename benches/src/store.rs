@@ -33,6 +33,8 @@ pub const READ_ROWS: usize = 100;
 const BATCH_ROWS: u64 = 1_000;
 /// Bytes of the values and the key of a row.
 pub const RAW_BYTES: usize = FEATURES * 4 + 8;
+/// Batches that are applied beside reads, again and again: half a million random rows of all, too many for any cache.
+const BATCHES: usize = 512;
 /// A cache line.
 const LINE_BYTES: usize = 64;
 /// Features that are read, of the 48.
@@ -81,7 +83,7 @@ impl StoreBench {
         let copy = self.copy();
         let p99_idle_us = self.read_p99(&floats, &reader, &AtomicBool::new(false))?;
         let cores = Cores::of_this_process().map_err(|error| error.to_string())?;
-        let p99_writes_us = self.read_beside_writes(&floats, &mut partition, &reader, &cores)?;
+        let (p99_writes_us, _) = self.read_beside_writes(&floats, &mut partition, &reader, &cores)?;
         let bytes_per_row = memory.total as f64 / self.rows as f64;
         let figures = Figures { apply_new, apply_over, bytes_per_row, gather, copy, p99_idle_us, p99_writes_us };
         match self.json {
@@ -158,18 +160,19 @@ impl StoreBench {
         Ok(times.value_at_quantile(0.99) as f64 / 1_000.0)
     }
 
-    /// The same on the second core while another thread applies without a pause on the first, where this thread stays.
+    /// The same on the second core while another thread applies without a pause on the first, where this thread stays; and the
+    /// rows that were applied a second.
     pub fn read_beside_writes(
         &self,
         floats: &Floats,
         partition: &mut Partition,
         reader: &PartitionReader,
         cores: &Cores,
-    ) -> Result<f64, String> {
+    ) -> Result<(f64, f64), String> {
         // Made before: the making of batches must not be taken for applying.
         let mut picks = Picks::new(3 << 50, self.rows);
         let batches: Vec<_> =
-            (0..64).map(|_| floats.batch(picks.distinct(BATCH_ROWS as usize).into_iter(), 2)).collect();
+            (0..BATCHES).map(|_| floats.batch(picks.distinct(BATCH_ROWS as usize).into_iter(), 2)).collect();
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let reads = scope.spawn(|| {
@@ -177,14 +180,16 @@ impl StoreBench {
                 self.read_p99(floats, reader, &done)
             });
             cores.go_to_servers().map_err(|error| error.to_string())?;
-            let mut applied = 0_usize;
+            let (mut applied, start) = (0_usize, Instant::now());
             while !done.load(Ordering::Relaxed) && !reads.is_finished() {
                 let batch = batches[applied % batches.len()].clone();
                 let index = LogIndex(partition.applied().0 + 1);
                 partition.apply(index, &Command::Write { stamp_us: 2, step: None, batch });
                 applied += 1;
             }
-            reads.join().map_err(|_| "the reading thread panicked".to_owned())?
+            let rate = (applied * BATCH_ROWS as usize) as f64 / start.elapsed().as_secs_f64();
+            let p99 = reads.join().map_err(|_| "the reading thread panicked".to_owned())??;
+            Ok((p99, rate))
         })
     }
 

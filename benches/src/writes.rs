@@ -1,9 +1,11 @@
 //! Writes through the client: batches of rows of one partition each, whole rows, every write of a row newer than the one before.
 //! The event time of a row is its version, from which all its values follow: whoever reads it can check it.
 
+#![allow(clippy::disallowed_methods)] // a measurement is in true time
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use stoa_client::{Client, OnLostAnswer, WriteOptions};
@@ -153,10 +155,16 @@ pub struct Load<T: Transport> {
 
 /// Rows of one call that loads: some 200 KiB at 48 Float32.
 const LOAD_ROWS: usize = 1_000;
+/// Batches that are made before: 100 MB of 1,000 rows of 48 Float32.
+const PREPARED: usize = 512;
 /// Bytes of one call that loads, at the most.
 const LOAD_BYTES: usize = 512 << 10;
 /// Calls side by side.
-const LOAD_CALLERS: usize = 48;
+const LOAD_CALLERS: usize = 16;
+/// How long one call that loads may take, over all its attempts.
+const LOAD_LIMIT: Duration = Duration::from_secs(120);
+/// Between two attempts.
+const LOAD_PAUSE: Duration = Duration::from_millis(200);
 
 impl<T: Transport> Load<T> {
     /// Loads the rows.
@@ -186,13 +194,53 @@ impl<T: Transport> Load<T> {
         Ok(())
     }
 
+    /// Rows that are loaded twice are the same rows: so a call whose outcome is open is made again.
     async fn call(&self, part: usize, from: usize, batch: usize) -> anyhow::Result<()> {
         let (partition, ids) = &self.rows.parts()[part];
         let ids = ids[from..ids.len().min(from + batch)].iter().copied();
         let batch = self.rows.batch(self.shape, ids, VERSION);
-        let options =
-            WriteOptions { deadline: Duration::from_secs(60), on_lost_answer: OnLostAnswer::Resend, step: None };
-        self.client.write(*partition, &batch, &options).await.context("loading rows")?;
-        Ok(())
+        let options = WriteOptions { deadline: DEADLINE, on_lost_answer: OnLostAnswer::Resend, step: None };
+        let start = Instant::now();
+        loop {
+            match self.client.write(*partition, &batch, &options).await {
+                Ok(_) => return Ok(()),
+                Err(error) if start.elapsed() > LOAD_LIMIT => return Err(error).context("loading rows"),
+                Err(_) => tokio::time::sleep(LOAD_PAUSE).await,
+            }
+        }
+    }
+}
+
+/// Batches that were made before, sent again and again: for writes beside reads of the same process, which the making of a batch
+/// would hold up.
+pub struct PreparedWrites<T: Transport> {
+    client: Client<T>,
+    batches: Vec<(PartitionId, RowBatch)>,
+}
+
+impl<T: Transport> PreparedWrites<T> {
+    /// As many batches as fit into some hundred MB, of `batch` rows each, of all partitions in turn.
+    pub fn new(client: &Client<T>, rows: &RowsByPartition, shape: Shape, batch: usize, versions: &AtomicU64) -> Self {
+        let batches = (0..PREPARED).map(|n| {
+            let (partition, ids) = &rows.parts()[n % rows.parts().len()];
+            let from = n / rows.parts().len() * batch;
+            let ids = (from..from + batch.min(ids.len())).map(|at| ids[at % ids.len()]);
+            (*partition, rows.batch(shape, ids, versions.fetch_add(1, Ordering::Relaxed) as i64))
+        });
+        Self { client: client.clone(), batches: batches.collect() }
+    }
+}
+
+impl<T: Transport> Service for PreparedWrites<T> {
+    async fn call(&self, n: u64) -> Outcome {
+        let (partition, batch) = &self.batches[n as usize % self.batches.len()];
+        let options = WriteOptions { deadline: DEADLINE, on_lost_answer: OnLostAnswer::Resend, step: None };
+        match self.client.write(*partition, batch, &options).await {
+            Ok(answer) if answer.applied as usize + answer.older.len() == batch.rows() => {
+                Outcome::Answered { checked: true }
+            }
+            Ok(answer) => Outcome::Wrong(format!("write {n}: of {} rows {answer:?}", batch.rows())),
+            Err(error) => Outcome::Failed(error.to_string()),
+        }
     }
 }

@@ -23,10 +23,12 @@ use clap::Args;
 use serde_json::json;
 use stoa::cli::Connect;
 use stoa_client::ReadOptions;
+use stoa_env::JoinSet;
 
 use crate::load::{Pace, Schedule, Summary, open_loop_watched};
 use crate::machine::{self, Cores};
 use crate::measure::micros;
+use crate::process::say;
 use crate::report::model::{Curve, CurvePoint, Event, Report, Run, Slot, Timeline};
 use crate::report::{figures::runs_table, html, pictures};
 use keys::Keys;
@@ -62,7 +64,7 @@ pub struct AgainstCommand {
     #[arg(long, default_value = "100", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: Vec<u32>,
     /// How long each rate lasts, after a warm-up of a fifth of it.
-    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=14_400))]
     seconds: u64,
     /// After so many milliseconds an answer that is not there is partial, and counts as failed.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=60_000))]
@@ -93,7 +95,6 @@ impl AgainstCommand {
         anyhow::ensure!(self.rate.len() <= RATES_MAX, "--rate has {} rates; give up to {RATES_MAX}", self.rate.len());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let report = runtime.block_on(self.measure())?;
-        println!("{}", runs_table(&report).terminal());
         if let Some(file) = &self.json {
             report.save(file)?;
         }
@@ -101,6 +102,7 @@ impl AgainstCommand {
             std::fs::write(file, html(&report, &pictures(&report)?))
                 .map_err(|error| anyhow::anyhow!("{}: {error}", file.display()))?;
         }
+        say(&runs_table(&report).terminal());
         let nothing = report.runs.iter().any(|run| run.answered == 0);
         Ok(if nothing { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
@@ -135,13 +137,25 @@ impl AgainstCommand {
         };
         let (mut points, mut slots, mut events) = (Vec::new(), Vec::new(), Vec::new());
         let mut live = Live::start(self.rate.len());
+        // An operator who has seen enough still wants the report.
+        let (stop, stopped) = tokio::sync::watch::channel(false);
+        let mut interrupts = JoinSet::new();
+        interrupts.spawn(async move {
+            if tokio::signal::ctrl_c().await.is_ok() {
+                let _already_over = stop.send(true);
+            }
+        });
         for rate in &self.rate {
+            if *stopped.borrow() {
+                break;
+            }
             let measured = Duration::from_secs(self.seconds);
             let schedule = Schedule { rate: *rate, warm_up: measured / 5, measured };
             live.begin(*rate);
-            let found = open_loop_watched(reads.clone(), schedule, Pace::Exact, |due, latency, answered| {
-                live.take(due, latency, answered);
-            });
+            let found =
+                open_loop_watched(reads.clone(), schedule, Pace::Exact, stopped.clone(), |due, latency, answered| {
+                    live.take(due, latency, answered);
+                });
             let found = found.await;
             live.end();
             let at_s = slots.last().map_or(0.0, |slot: &Slot| slot.at_s + live::SLOT.as_secs_f64());

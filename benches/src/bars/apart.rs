@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use hdrhistogram::Histogram;
 use stoa::local_cluster::ZONES;
 use stoa_client::{Hedging, ReadOptions};
@@ -16,9 +16,12 @@ use super::big::{READERS, node_a, shape};
 use super::plan::Plan;
 use crate::fixture::{BenchTransport, Fixture, FixtureOptions};
 use crate::health::wait_until_healthy;
-use crate::load::{Outcome, Pace, Schedule, Service, Summary, closed_loop, histogram, open_loop};
+use crate::load::{
+    Outcome, Pace, Schedule, Service, Summary, closed_loop, histogram, open_loop, open_loop_until, open_loop_watched,
+};
 use crate::machine::Cores;
 use crate::measure::micros;
+use crate::profile::profile;
 use crate::report::model::{Event, Run, Timeline, ZoneRow};
 use crate::scene::Scene;
 use crate::workload::{Keys, Reads};
@@ -31,7 +34,7 @@ const PARTITIONS: u64 = 64;
 /// The least rate of P2.
 const RATE_MIN: u32 = 5_000;
 /// Share of the peak of P11, and its highest rate; it is about calls that fail, not about load.
-const ROLLING_SHARE: f64 = 0.25;
+const ROLLING_SHARE: f64 = 0.5;
 const ROLLING_RATE_MAX: u32 = 2_000;
 /// Share of the peak at which latencies by zone, and of a slow replica, are measured.
 const CALM_SHARE: f64 = 0.1;
@@ -61,12 +64,17 @@ pub struct Apart {
     pub loss: SilentZone,
     /// The same at half of the peak, if that is less.
     pub half: SilentZone,
-    /// P11's run, and its rate.
-    pub rolling: Summary,
-    /// See `rolling`.
+    /// The same at half of the peak with a zone that is killed.
+    pub killed: SilentZone,
+    /// P11's run, or why it came to no end.
+    pub rolling: anyhow::Result<Summary>,
+    /// Its rate.
     pub rolling_rate: u32,
-    /// Nanoseconds from the acknowledgement of a write until it was read in every zone.
+    /// Nanoseconds from the acknowledgement of a write until it was read in every zone; the longest that was waited, for one that
+    /// was not.
     pub visible: Histogram<u64>,
+    /// What the node of zone a spent its time on at the peak.
+    pub profile: Vec<String>,
     /// Time lines of both.
     pub timelines: Vec<Timeline>,
     /// Latencies by zone.
@@ -75,7 +83,16 @@ pub struct Apart {
     pub slow: Vec<Run>,
 }
 
-/// A run in which a zone goes silent half way.
+/// How a zone is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Loss {
+    /// It stands still, and its sockets take what comes.
+    Silence,
+    /// Signal 9.
+    Kill,
+}
+
+/// A run in which a zone is lost half way.
 #[derive(Debug, Clone)]
 pub struct SilentZone {
     /// Requests a second.
@@ -86,12 +103,16 @@ pub struct SilentZone {
     pub at: Duration,
     /// What became of the requests.
     pub run: Summary,
+    /// The 99th percentile of those that were due before.
+    pub calm_p99: Duration,
+    how: Loss,
 }
 
 impl SilentZone {
     fn timeline(&self) -> Timeline {
-        let event = Event { at_s: self.at.as_secs_f64(), what: format!("zone {} is silent", ZONES[0]) };
-        let name = format!("A zone goes silent, at {} requests/s", self.rate);
+        let what = if self.how == Loss::Silence { "is silent" } else { "is killed" };
+        let event = Event { at_s: self.at.as_secs_f64(), what: format!("zone {} {what}", ZONES[0]) };
+        let name = format!("Zone {} {what}, at {} requests/s", ZONES[0], self.rate);
         Timeline { name, events: vec![event], slots: self.run.slots.clone() }
     }
 }
@@ -110,9 +131,11 @@ pub async fn measure(plan: Plan, cores: &Cores) -> anyhow::Result<Apart> {
     let options = FixtureOptions::new(PARTITIONS).apart(WAY.0, WAY.1);
     Scene::with(options, cores, (shape(), plan.few_rows()), async |fixture, scene| {
         let step = |what: &str| eprintln!("  {what}");
-        let patient = ReadOptions { deadline: PATIENT, ..ReadOptions::default() };
-        let peak =
-            closed_loop(spread(scene, patient).await?, READERS, plan.repetition() / 5, plan.repetition()).await.rate;
+        let patient = spread(scene, ReadOptions { deadline: PATIENT, ..ReadOptions::default() }).await?;
+        let peak = closed_loop(patient.clone(), READERS, plan.repetition() / 5, plan.repetition()).await.rate;
+        let server = fixture.cluster.process_id(node_a(fixture)?)?;
+        let during = closed_loop(patient, READERS, Duration::ZERO, plan.repetition());
+        let (profile, _) = tokio::join!(profile(server, plan.repetition()), during);
         let spread = spread(scene, ReadOptions::default()).await?;
         let share = |of: f64| (peak * of).max(1.0) as u32;
         step("latencies by zone");
@@ -124,20 +147,22 @@ pub async fn measure(plan: Plan, cores: &Cores) -> anyhow::Result<Apart> {
         for hedging in [Hedging::On, Hedging::Off] {
             slow.push(slow_replica(plan, fixture, scene, hedging, share(CALM_SHARE)).await?);
         }
-        step("a zone goes silent");
-        let half = silent_zone(fixture, spread.clone(), share(0.5), plan.loss_run() / 2).await?;
+        step("a zone is killed, and one goes silent");
+        let short = plan.loss_run() / 2;
+        let killed = lose_zone(fixture, spread.clone(), share(0.5), short, Loss::Kill).await?;
+        let half = lose_zone(fixture, spread.clone(), share(0.5), short, Loss::Silence).await?;
         let rate = share(0.5).max(RATE_MIN);
-        let loss = match rate == half.rate && plan.loss_run() == half.time {
-            true => half.clone(),
-            false => silent_zone(fixture, spread.clone(), rate, plan.loss_run()).await?,
-        };
+        let loss = lose_zone(fixture, spread.clone(), rate, plan.loss_run(), Loss::Silence).await?;
         step("a rolling restart, then the loss of a zone");
         let rolling_rate = share(ROLLING_SHARE).min(ROLLING_RATE_MAX);
-        let (rolling, events) = rolling(fixture, spread, rolling_rate).await?;
-        let name = format!("Rolling restart, then the loss of a zone, at {rolling_rate} requests/s");
-        let restarts = Timeline { name, events, slots: rolling.slots.clone() };
-        let timelines = vec![half.timeline(), loss.timeline(), restarts];
-        Ok(Apart { peak, loss, half, rolling, rolling_rate, visible, timelines, zones, slow })
+        let rolling = rolling(fixture, spread, rolling_rate).await;
+        let mut timelines = vec![killed.timeline(), half.timeline(), loss.timeline()];
+        let rolling = rolling.map(|(run, events)| {
+            let name = format!("Rolling restart, then the loss of a zone, at {rolling_rate} requests/s");
+            timelines.push(Timeline { name, events, slots: run.slots.clone() });
+            run
+        });
+        Ok(Apart { peak, loss, half, killed, rolling, rolling_rate, visible, profile, timelines, zones, slow })
     })
     .await
 }
@@ -151,32 +176,43 @@ async fn spread(scene: &Scene, options: ReadOptions) -> anyhow::Result<Arc<Sprea
 }
 
 async fn by_zone(plan: Plan, fixture: &Fixture, scene: &Scene, rate: u32) -> anyhow::Result<Vec<ZoneRow>> {
-    let (mut rows, here) = (Vec::new(), ZONES[0]);
-    for there in ZONES {
-        let client = fixture.client_of(here, there).await?;
-        let node = NodeId(fixture.node_in(there)?);
-        let mut pings = histogram();
-        for _ in 0..PINGS {
-            let start = Instant::now();
-            client.fetch_map(node, Duration::from_secs(1)).await?;
-            pings.saturating_record(start.elapsed().as_nanos() as u64);
+    let mut rows = Vec::new();
+    for here in ZONES {
+        for there in ZONES {
+            rows.push(zone_row(plan, fixture, scene, rate, (here, there)).await?);
         }
-        // No hedges: another zone's replica would answer for it.
-        let options = ReadOptions { hedging: Hedging::Off, ..ReadOptions::default() };
-        let reads = Arc::new(Reads::new(&client, scene.shape, Keys::Uniform(scene.rows), options).await?);
-        let schedule = Schedule { rate, warm_up: plan.repetition() / 5, measured: plan.repetition() };
-        let found = open_loop(reads, schedule, Pace::Exact).await;
-        ensure!(found.void.is_none(), "reads from zone {here} in zone {there}: {:?}", found.void);
-        rows.push(ZoneRow {
-            client: here.to_owned(),
-            replica: there.to_owned(),
-            round_trip_us: pings.value_at_quantile(0.5) as f64 / 1_000.0,
-            p50_us: micros(found.p50),
-            p99_us: micros(found.p99),
-            p999_us: micros(found.p999),
-        });
     }
     Ok(rows)
+}
+
+async fn zone_row(
+    plan: Plan,
+    fixture: &Fixture,
+    scene: &Scene,
+    rate: u32,
+    (here, there): (&str, &str),
+) -> anyhow::Result<ZoneRow> {
+    let client = fixture.client_of(here, there).await?;
+    let node = NodeId(fixture.node_in(there)?);
+    let mut pings = histogram();
+    for _ in 0..PINGS {
+        let start = Instant::now();
+        client.fetch_map(node, Duration::from_secs(1)).await?;
+        pings.saturating_record(start.elapsed().as_nanos() as u64);
+    }
+    // No hedges: another zone's replica would answer for it.
+    let options = ReadOptions { hedging: Hedging::Off, deadline: PATIENT, ..ReadOptions::default() };
+    let reads = Arc::new(Reads::new(&client, scene.shape, Keys::Uniform(scene.rows), options).await?);
+    let schedule = Schedule { rate, warm_up: plan.repetition() / 5, measured: plan.repetition() };
+    let found = open_loop(reads, schedule, Pace::Exact).await;
+    Ok(ZoneRow {
+        client: here.to_owned(),
+        replica: there.to_owned(),
+        round_trip_us: pings.value_at_quantile(0.5) as f64 / 1_000.0,
+        p50_us: micros(found.p50),
+        p99_us: micros(found.p99),
+        p999_us: micros(found.p999),
+    })
 }
 
 /// One row after the other is written and then looked for in all zones at once, until each has it.
@@ -196,25 +232,22 @@ async fn visible(plan: Plan, fixture: &Fixture, scene: &Scene) -> anyhow::Result
         let acknowledged = Instant::now();
         let waits = readers.iter().map(|reads| until_seen(reads, id, version, acknowledged));
         let all = futures_util::future::join_all(waits).await;
-        let slowest = all.into_iter().collect::<anyhow::Result<Vec<_>>>()?.into_iter().max().unwrap_or_default();
+        let slowest = all.into_iter().max().unwrap_or_default();
         found.saturating_record(slowest.as_nanos() as u64);
     }
     Ok(found)
 }
 
-async fn until_seen(
-    reads: &Reads<BenchTransport>,
-    id: u64,
-    version: i64,
-    acknowledged: Instant,
-) -> anyhow::Result<Duration> {
-    loop {
-        let answer = reads.get(&[id]).await.map_err(|error| anyhow::anyhow!("{error}"))?;
-        if answer.event_time(0, 0).is_some_and(|seen| seen >= version) {
-            return Ok(acknowledged.elapsed());
+/// How long after its acknowledgement a write was seen; [`VISIBLE_LIMIT`] if it was not.
+async fn until_seen(reads: &Reads<BenchTransport>, id: u64, version: i64, acknowledged: Instant) -> Duration {
+    while acknowledged.elapsed() < VISIBLE_LIMIT {
+        // A read that fails is one that has not seen it.
+        let seen = reads.get(&[id]).await.ok().and_then(|answer| answer.event_time(0, 0));
+        if seen.is_some_and(|seen| seen >= version) {
+            return acknowledged.elapsed();
         }
-        ensure!(acknowledged.elapsed() < VISIBLE_LIMIT, "row {id} was written and is not read in a zone");
     }
+    VISIBLE_LIMIT
 }
 
 /// The replica of the client's zone stands still again and again, as one does whose machine is overcommitted.
@@ -261,24 +294,39 @@ async fn slow_replica(
     })
 }
 
-/// The node of zone a stops answering, without a word, in the middle of the run.
-async fn silent_zone(
+/// The node of zone a is lost in the middle of the run, and comes back after it.
+async fn lose_zone(
     fixture: &mut Fixture,
     spread: Arc<Spread>,
     rate: u32,
     time: Duration,
+    how: Loss,
 ) -> anyhow::Result<SilentZone> {
     let (node, at) = (node_a(fixture)?, time / 2);
     let schedule = Schedule { rate, warm_up: Duration::ZERO, measured: time };
-    let silence = async {
+    let mut calm = histogram();
+    let (_never, stop) = tokio::sync::watch::channel(false);
+    let load = open_loop_watched(spread, schedule, Pace::Exact, stop, |due, latency, _| {
+        if due < at {
+            calm.saturating_record(latency.as_nanos() as u64);
+        }
+    });
+    let loss = async {
         tokio::time::sleep(at).await;
-        fixture.cluster.pause(node)
+        match how {
+            Loss::Silence => fixture.cluster.pause(node),
+            Loss::Kill => fixture.cluster.kill(&[node]).await,
+        }
     };
-    let (run, silenced) = tokio::join!(open_loop(spread, schedule, Pace::Exact), silence);
-    silenced?;
-    fixture.cluster.resume(node)?;
+    let (run, lost) = tokio::join!(load, loss);
+    lost?;
+    match how {
+        Loss::Silence => fixture.cluster.resume(node)?,
+        Loss::Kill => fixture.start_node(node)?,
+    }
     wait_until_healthy(fixture, HEALTH_LIMIT).await?;
-    Ok(SilentZone { rate, time, at, run })
+    let calm_p99 = Duration::from_nanos(calm.value_at_quantile(0.99));
+    Ok(SilentZone { rate, time, at, run, calm_p99, how })
 }
 
 /// All nodes are restarted, one after the other, each when the cluster is healthy; then a zone is killed and comes back.
@@ -287,7 +335,7 @@ async fn rolling(fixture: &mut Fixture, spread: Arc<Spread>, rate: u32) -> anyho
     // The schedule has an end; the load is stopped when everything has happened.
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let schedule = Schedule { rate, warm_up: Duration::ZERO, measured: ROLLING_LIMIT };
-    let load = crate::load::open_loop_until(spread, schedule, Pace::Exact, stopped);
+    let load = open_loop_until(spread, schedule, Pace::Exact, stopped);
     let restarts = async {
         let mut events = Vec::new();
         let mut note = |what: String| events.push(Event { at_s: start.elapsed().as_secs_f64(), what });
@@ -295,13 +343,13 @@ async fn rolling(fixture: &mut Fixture, spread: Arc<Spread>, rate: u32) -> anyho
         for node in fixture.cluster.nodes() {
             note(format!("node {node} ends"));
             fixture.cluster.terminate(node, END_LIMIT).await?;
-            fixture.cluster.start_node(node)?;
+            fixture.start_node(node)?;
             wait_until_healthy(fixture, HEALTH_LIMIT).await.with_context(|| format!("after node {node} restarted"))?;
         }
         note(format!("zone {} is killed", ZONES[0]));
         fixture.cluster.kill_zone(ZONES[0]).await?;
         tokio::time::sleep(AWAY).await;
-        fixture.cluster.start_zone(ZONES[0])?;
+        fixture.start_node(node_a(fixture)?)?;
         note(format!("zone {} starts", ZONES[0]));
         wait_until_healthy(fixture, HEALTH_LIMIT).await?;
         tokio::time::sleep(LEAD).await;

@@ -3,6 +3,7 @@
 
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
@@ -11,6 +12,7 @@ use stoa_protocol::LogIndex;
 use stoa_store::{Command, Partition, PartitionReader, StoreOptions};
 
 use crate::machine::Cores;
+use crate::profile::profile;
 use crate::rows::{Floats, Picks};
 use crate::store::{FEATURES, StoreBench, fill};
 
@@ -20,6 +22,8 @@ const WRITTEN_PERCENT: u64 = 5;
 const BATCH_ROWS: usize = 1_000;
 /// Reads of 100 rows in each repetition.
 const READS: u64 = 2_000;
+/// How long reads are profiled.
+const PROFILED: Duration = Duration::from_secs(3);
 /// Repetitions of each timing.
 const REPETITIONS: u64 = 7;
 /// Sizes, in parts of the largest: reads at the first and the last, bytes at those between, which are 8 to 16 of 20.
@@ -51,8 +55,12 @@ pub struct Depth {
     pub p99_alone_us: f64,
     /// The same beside a thread that applies without a pause.
     pub p99_writes_us: f64,
+    /// Rows applied a second beside these reads.
+    pub applied_beside_reads: f64,
     /// Rows applied a second, new ones.
     pub apply_rows_per_s: f64,
+    /// What reads of the largest size spend their time on.
+    pub reads_profile: Vec<String>,
 }
 
 impl DepthBench {
@@ -83,10 +91,28 @@ impl DepthBench {
         found.large = read(&floats, &reader, self.rows / PARTS * PARTS)?;
         let bench = bench(part * PARTS);
         let text = anyhow::Error::msg;
+        found.reads_profile = profile_of_reads(&floats, &reader, &bench)?;
+        // Alone on the core on which it is beside writes afterwards.
+        cores.go_to_load()?;
         found.p99_alone_us = bench.read_p99(&floats, &reader, &AtomicBool::new(false)).map_err(text)?;
-        found.p99_writes_us = bench.read_beside_writes(&floats, &mut partition, &reader, &cores).map_err(text)?;
+        let beside = bench.read_beside_writes(&floats, &mut partition, &reader, &cores).map_err(text)?;
+        (found.p99_writes_us, found.applied_beside_reads) = beside;
         Ok(found)
     }
+}
+
+/// Reads on this thread while another one has the process profiled.
+fn profile_of_reads(floats: &Floats, reader: &PartitionReader, bench: &StoreBench) -> anyhow::Result<Vec<String>> {
+    std::thread::scope(|scope| {
+        let profile = scope.spawn(|| -> anyhow::Result<Vec<String>> {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            Ok(runtime.block_on(profile(std::process::id(), PROFILED)))
+        });
+        while !profile.is_finished() {
+            bench.gather(floats, reader, FEATURES).map_err(anyhow::Error::msg)?;
+        }
+        profile.join().map_err(|_| anyhow::anyhow!("the profiling thread panicked"))?
+    })
 }
 
 fn bench(rows: u64) -> StoreBench {

@@ -2,25 +2,29 @@
 
 use std::time::Duration;
 
-use super::apart::{Apart, WAY};
-use super::big::{Big, WRITES};
+use super::apart::{Apart, SilentZone, WAY};
+use super::big::{Big, PARTITIONS, WRITES};
 use super::depth::Depth;
 use super::kills::{How, Kills, LED_MIN};
 use super::parts::{Bar, part, ratio, row, side, void_if};
 use super::peers::{BUSY_MIN, Peers};
 use super::quiet::Quiet;
-use super::restart::FAST_LIMIT;
+use super::restart::{FAST_LIMIT, GIVE_UP, Restart};
 use crate::load::{GOOD, Summary};
 use crate::measure::Repetitions;
 use crate::report::model::{Part, Row};
 use crate::store::FEATURES;
 
+/// Calls without which a share of 99.999 % cannot be told.
+const CALLS_MIN: u64 = 100_000;
 /// The client must have its core free for a tenth of the time, or it may be what bounds a rate.
 const CLIENT_BUSY_MAX: f64 = 0.90;
 /// Bytes of the values of a row, and what P3 allows besides.
 const VALUE_BYTES: f64 = (FEATURES * 4) as f64;
 const BYTES_FACTOR: f64 = 1.15;
 const BYTES_MORE: f64 = 48.0;
+/// Writes that reads are measured beside go at this share of what they should, or the figure is void.
+const FULL_RATE: f64 = 0.5;
 /// How long P2's calm latency may be above the emulated way, and how long the window after a loss is that is told by itself.
 const ABOVE_WAY_MS: f64 = 1.0;
 const LOSS_WINDOW: Duration = Duration::from_secs(5);
@@ -49,49 +53,62 @@ pub fn p1(big: &Big, peers: &Peers) -> Row {
     let rate = |name: &str, all: &Repetitions| all.side(name, "req/s", |one| one.summary.rate);
     let cpu = |name: &str, all: &Repetitions| all.side(name, "us", |one| one.server_us());
     let (ours_rate, ours_cpu) = (rate("Stoa", &big.reads), cpu("Stoa", &big.reads));
-    let of_echo = |name: &str, echo: &anyhow::Result<Repetitions>, bar| match echo {
-        Ok(echo) => void_if(ratio(name, ours_cpu.clone(), cpu("echo", echo), bar), big.reads.void().or(echo.void())),
-        Err(_) => void_if(part(name, f64::NAN, "x", bar), missing(echo)),
-    };
-    let of_redis = |name: &str, redis: Option<&Repetitions>, why: Option<String>, bar| match redis {
-        Some(redis) => {
-            let void =
-                big.reads.void().or(redis.void()).or(client_was_the_limit(&big.reads)).or(server_was_idle(redis));
-            void_if(ratio(name, ours_rate.clone(), rate(name, redis), bar), void)
-        }
-        None => void_if(part(name, f64::NAN, "x", bar), why),
-    };
-    let parts = vec![
-        of_echo("server CPU beside a quinn echo", &peers.quic, (Bar::AtMost, 1.5, "x a quinn echo of the same bytes")),
-        of_redis(
-            "Redis MGET",
-            peers.mget.as_ref().ok().map(|(all, _)| all),
-            missing(&peers.mget),
-            (Bar::AtLeast, 3.0, "x Redis MGET of packed rows"),
-        ),
-        of_redis(
-            "Redis HMGET",
-            peers.hmget.as_ref().ok(),
-            missing(&peers.hmget),
-            (Bar::AtLeast, 25.0, "x Redis HMGET"),
-        ),
-    ];
+    // Of our own side only what is wrong voids it, or a client that was too slow; what fails or is slow is a figure.
+    let ours = || big.reads.wrong().or(client_was_the_limit(&big.reads));
+    let cpu_bar = (Bar::AtMost, 1.5, "x a quinn echo of the same bytes");
+    let mut parts = vec![match &peers.quic {
+        Ok(echo) => void_if(ratio(CPU, ours_cpu, cpu("echo", echo), cpu_bar), ours().or(echo.void())),
+        Err(_) => void_if(part(CPU, f64::NAN, "x", cpu_bar), missing(&peers.quic)),
+    }];
+    let mget = peers.mget.as_ref().map(|(all, _)| all);
+    for (name, redis, bar) in [
+        ("Redis MGET", mget, (Bar::AtLeast, 3.0, "x Redis MGET of packed rows")),
+        ("Redis HMGET", peers.hmget.as_ref(), (Bar::AtLeast, 25.0, "x Redis HMGET")),
+    ] {
+        parts.push(match redis {
+            Ok(redis) => {
+                let void = ours().or(redis.void()).or(server_was_idle(redis));
+                void_if(ratio(name, ours_rate.clone(), rate(name, redis), bar), void)
+            }
+            Err(error) => void_if(part(name, f64::NAN, "x", bar), Some(format!("{error:#}"))),
+        });
+    }
     let mut row = row("P1", "100 rows x 48 Float32, uniform keys, one node on one core", &repeat("P1"), parts);
     row.notes = vec![
         format!(
-            "A request has {} bytes and its answer {}; the node had its core for {:.0} % of the time, the client its own for {:.0} %.",
+            "A request has {} bytes and its answer {}, {:.2} calls a read. {}; the other two nodes, which nobody asked, took {:.0} % of \
+             the same core.",
             big.bytes.up,
             big.bytes.down,
-            big.reads.median(|one| one.server) * 100.0,
-            big.reads.median(|one| one.client) * 100.0
+            big.calls_per_read,
+            shares("The node", &big.reads),
+            big.others * 100.0
         ),
-        "Redis' hashes are a tenth of the rows: each takes 921 bytes there.".to_owned(),
+        format!(
+            "{PARTITIONS} partitions, as by default: a request has some 50 sections. Redis' hashes are a tenth of the rows."
+        ),
     ];
-    if let Ok(tls) = &peers.tls {
-        let us = tls.median(|one| one.server_us());
-        row.notes.push(format!("An echo of the same bytes over TLS and TCP costs its server {us:.1} us."));
+    row.notes.extend(big.reads.failures().map(|(count, why)| format!("{count} reads failed: {why}")));
+    for (name, echo) in [("quinn", &peers.quic), ("TLS and TCP", &peers.tls)] {
+        if let Ok(echo) = echo {
+            let (us, rate) = (echo.median(|one| one.server_us()), echo.median(|one| one.summary.rate));
+            let times = big.reads.median(|one| one.server_us()) / us;
+            row.notes.push(format!(
+                "Echo over {name}: {us:.1} us a call, {rate:.0} calls/s; Stoa costs {times:.1} x as much. {}.",
+                shares("Its server", echo)
+            ));
+        }
     }
     bounded(row, &big.reads_profile)
+}
+
+/// What P1 measures beside an echo.
+const CPU: &str = "server CPU beside a quinn echo";
+
+/// How busy both sides were.
+fn shares(server: &str, all: &Repetitions) -> String {
+    let (server_share, client) = (all.median(|one| one.server) * 100.0, all.median(|one| one.client) * 100.0);
+    format!("{server} had its core for {server_share:.0} % of the time, the client its own for {client:.0} %")
 }
 
 /// The row, with a profile if it does not hold.
@@ -103,67 +120,60 @@ fn bounded(row: Row, profile: &[String]) -> Row {
 /// The loss of a zone.
 pub fn p2(apart: &Apart) -> Row {
     let (run, at) = (&apart.loss.run, apart.loss.at);
-    let whole = run.late_between(Duration::ZERO, Duration::MAX);
-    let window = run.late_between(at, at + LOSS_WINDOW);
-    let share = |(all, late): (u64, u64)| 100.0 * (1.0 - late as f64 / all as f64);
-    let above = (calm_p99_us(run, at) - WAY.0.as_secs_f64() * 2e6) / 1e3;
     // That nothing was answered is a figure, too.
     let void = run.void.clone().filter(|_| run.wrong > 0);
+    let calm = apart.loss.calm_p99.as_secs_f64() * 1e3;
     let parts = vec![
+        void_if(part("calm p99", calm, "ms", (Bar::Below, ABOVE_WAY_MS, "ms above the delay")), void.clone()),
         void_if(
             part(
-                "calm p99 above the emulated way",
-                above.max(0.0),
-                "ms",
-                (Bar::AtMost, ABOVE_WAY_MS, "ms above the delay"),
+                "complete within 10 ms, whole run",
+                whole_share(&apart.loss),
+                "%",
+                (Bar::AtLeast, 99.9, "% within 10 ms"),
             ),
-            void.clone(),
-        ),
-        void_if(
-            part("complete within 10 ms, whole run", share(whole), "%", (Bar::AtLeast, 99.9, "% within 10 ms")),
             void,
         ),
     ];
     let mut row = row("P2", "open loop, three zones apart, one goes silent half way", &repeat("P2"), parts);
-    row.notes = vec![
+    let told = |what: &str, zone: &SilentZone| {
         format!(
-            "{} requests/s from clients of all three zones (peak {:.0}); zones are {:.1} ms apart, one way.",
-            apart.loss.rate,
-            apart.peak,
-            WAY.0.as_secs_f64() * 1e3
-        ),
-        format!(
-            "At {} requests/s, half of the peak, for {:.0} s: calm p99 {:.2} ms, {:.3} % complete within {} ms, and {:.2} % in the {} s \
-             after the loss.",
-            apart.half.rate,
-            apart.half.time.as_secs_f64(),
-            calm_p99_us(&apart.half.run, apart.half.at) / 1e3,
-            share(apart.half.run.late_between(Duration::ZERO, Duration::MAX)),
+            "{what}, {} requests/s for {:.0} s: calm p99 {:.2} ms; {:.3} % of {} calls were complete within {} ms, {:.2} % of those \
+             in the {} s after the loss; {} failed; 99 % were sent within {:.2} ms of their time.",
+            zone.rate,
+            zone.time.as_secs_f64(),
+            zone.calm_p99.as_secs_f64() * 1e3,
+            whole_share(zone),
+            zone.run.answered + zone.run.failed + zone.run.dropped,
             GOOD.as_millis(),
-            share(apart.half.run.late_between(apart.half.at, apart.half.at + LOSS_WINDOW)),
-            LOSS_WINDOW.as_secs()
-        ),
-        format!(
-            "In the {} s after the loss {:.2} % of {} calls were complete within {} ms; {} calls of the whole run failed.",
+            share(zone.run.late_between(zone.at, zone.at + LOSS_WINDOW)),
             LOSS_WINDOW.as_secs(),
-            share(window),
-            window.0,
-            GOOD.as_millis(),
-            run.failed + run.dropped
+            zone.run.failed + zone.run.dropped,
+            zone.run.sent_late_p99.as_secs_f64() * 1e3
+        )
+    };
+    row.notes = vec![
+        told("The bar's run", &apart.loss),
+        told("At half of the peak, silent", &apart.half),
+        told("At half of the peak, killed", &apart.killed),
+        format!(
+            "The peak of all zones together is {:.0} requests/s (three nodes on one core). Zones are {:.1} ms apart, one way; at {} s the \
+             node of a zone stands still. A read is answered in its client's own zone, so nothing is taken off for the way.",
+            apart.peak,
+            WAY.0.as_secs_f64() * 1e3,
+            at.as_secs()
         ),
-        "A read is answered in its client's own zone, so a calm latency has no emulated way in it; the bar's allowance is taken \
-         from it all the same: p99 less a round trip, and no less than 0."
-            .to_owned(),
     ];
-    row
+    bounded(row, &apart.profile)
 }
 
-/// The median over the calm slots of their 99th percentile.
-fn calm_p99_us(run: &Summary, until: Duration) -> f64 {
-    let mut calm: Vec<f64> =
-        run.slots.iter().filter(|slot| slot.at_s < until.as_secs_f64()).map(|s| s.p99_us).collect();
-    calm.sort_by(f64::total_cmp);
-    calm.get(calm.len() / 2).copied().unwrap_or(f64::NAN)
+fn share((all, late): (u64, u64)) -> f64 {
+    100.0 * (1.0 - late as f64 / all as f64)
+}
+
+/// Calls that were complete within 10 ms, of a hundred; those that were never sent are among the others.
+fn whole_share(zone: &SilentZone) -> f64 {
+    share(zone.run.late_between(Duration::ZERO, Duration::MAX))
 }
 
 /// Bytes of a row.
@@ -193,7 +203,7 @@ pub fn p3(depth: &Depth, node_bytes: Option<f64>) -> Row {
 
 /// Durable writes.
 pub fn p4(big: &Big, peers: &Peers) -> Row {
-    let mut parts = Vec::new();
+    let (mut parts, mut notes) = (Vec::new(), Vec::new());
     for (batch, writers) in WRITES {
         let bar = if batch == 1_000 { 1.5 } else { 1.0 };
         let (name, bar) = (
@@ -205,7 +215,9 @@ pub fn p4(big: &Big, peers: &Peers) -> Row {
         parts.push(match &peers.writes {
             Ok(all) => {
                 let peer = &all[&batch];
-                let void = ours.void().or(peer.void());
+                notes.push(format!("{name}: {}; {}.", shares("Stoa's nodes", ours), shares("Redis' servers", peer)));
+                // Redis must have been the limit, or the disk: not its client.
+                let void = ours.wrong().or(peer.void()).or(client_was_the_limit(peer));
                 void_if(ratio(&name, rows("Stoa", ours), rows("Redis SET", peer), bar), void)
             }
             Err(_) => void_if(part(&name, f64::NAN, "x", bar), missing(&peers.writes)),
@@ -213,42 +225,57 @@ pub fn p4(big: &Big, peers: &Peers) -> Row {
     }
     let mut row = row("P4", "rows of 48 features a second, durable", &repeat("P4"), parts);
     row.notes = vec![
-        "Three nodes, and three Redis servers, on one core, one client core. Stoa answers when two of three nodes have synced a \
-         row; Redis when its primary has synced it and a replica has it in memory."
+        "Three nodes, and three Redis servers, on one core, one client core. Stoa answers when two of three nodes have synced a row. \
+         Redis' servers have `appendfsync always`, replicas too; what WAIT promises is a replica that has taken it."
             .to_owned(),
-        "A write of Stoa is rows of one partition, the partitions in turn.".to_owned(),
+        "A write of Stoa is rows of one partition, the partitions in turn, over all rows; Redis writes over a tenth of them.".to_owned(),
         format!("The load before, on all cores, took {:.0} rows/s.", big.load_rate),
     ];
+    row.notes.extend(notes);
+    for (batch, writes) in &big.writes {
+        row.notes.extend(writes.failures().map(|(count, why)| format!("{count} writes of {batch} rows failed: {why}")));
+    }
     bounded(row, &big.writes_profile)
 }
 
-/// Reads beside writes.
-pub fn p5(depth: Option<&Depth>, big: Option<&Big>) -> Row {
+/// Reads beside writes. Where one half was not measured, `why` says the reason.
+pub fn p5(depth: Option<&Depth>, big: Option<&Big>, why: &str) -> Row {
     let bar = (Bar::AtMost, 2.0, "x without writes");
-    let of_nodes = big.map_or_else(
-        || void_if(part("end to end", f64::NAN, "x", bar), Some("the cluster was not measured".into())),
+    let absent = |name: &str| void_if(part(name, f64::NAN, "x", bar), Some(why.to_owned()));
+    let in_process = depth.map_or_else(
+        || absent("in process"),
+        |depth| {
+            let (beside, alone) = (depth.p99_writes_us, depth.p99_alone_us);
+            let slow = depth.applied_beside_reads < depth.apply_rows_per_s * FULL_RATE;
+            let void = slow.then(|| format!("only {:.0} rows/s were applied meanwhile", depth.applied_beside_reads));
+            void_if(ratio("in process", side("beside writes", beside, "us"), side("alone", alone, "us"), bar), void)
+        },
+    );
+    let end_to_end = big.map_or_else(
+        || absent("end to end"),
         |big| {
-            let (alone, beside) = &big.beside;
+            let ((alone, beside), (writes, due)) = (&big.beside, &big.beside_writes);
             let p99 = |name: &str, of: &Summary| side(name, of.p99.as_secs_f64() * 1e6, "us");
-            let failed = alone.failed + beside.failed + alone.dropped + beside.dropped;
-            let void = alone.void.clone().or(beside.void.clone()).or(big.beside_writes.void.clone());
-            let void = void.or((failed > 0).then(|| format!("{failed} reads failed")));
+            let wrong = [alone, beside, writes].iter().find_map(|of| of.void.clone().filter(|_| of.wrong > 0));
+            let few = writes.rate < f64::from(*due) * FULL_RATE;
+            let void = wrong.or(few.then(|| format!("{:.0} of {due} writes a second were made", writes.rate)));
             void_if(ratio("end to end", p99("beside writes", beside), p99("alone", alone), bar), void)
         },
     );
-    let in_process = depth.map_or_else(
-        || void_if(part("in process", f64::NAN, "x", bar), Some("the store was not measured".into())),
-        |depth| {
-            let (beside, alone) = (depth.p99_writes_us, depth.p99_alone_us);
-            ratio("in process", side("beside writes", beside, "us"), side("alone", alone, "us"), bar)
-        },
-    );
-    let mut row = row("P5", "p99 of reads of 100 rows beside writes", &repeat("P5"), vec![in_process, of_nodes]);
+    let mut row = row("P5", "p99 of reads of 100 rows beside writes", &repeat("P5"), vec![in_process, end_to_end]);
+    if let Some(depth) = depth {
+        row.notes.push(format!("In process: {:.0} rows/s were applied beside the reads.", depth.applied_beside_reads));
+    }
     if let Some(big) = big {
+        let ((alone, beside), (writes, _)) = (&big.beside, &big.beside_writes);
         row.notes.push(format!(
-            "End to end: {:.0} reads/s beside {:.0} rows/s, a quarter of the peaks of each.",
-            big.beside.1.rate,
-            big.beside_writes.rate * 1_000.0
+            "End to end: {:.0} reads/s of one node beside {:.0} rows/s, a quarter of the peaks of each, from one client process; {} and {} \
+             reads failed, and {} writes.",
+            beside.rate,
+            writes.rate * 1_000.0,
+            alone.failed + alone.dropped,
+            beside.failed + beside.dropped,
+            writes.failed + writes.dropped
         ));
     }
     row
@@ -289,57 +316,61 @@ pub fn p6(kills: &Kills) -> Row {
 /// The return of a node.
 pub fn p7(big: &Big) -> Row {
     let bar = (Bar::AtMost, 2.0, "s until 1,000 keys are right");
-    let mut notes = Vec::new();
-    let mut one = |at: usize, name: &str| -> Part {
-        match &big.restarts[at] {
-            Ok(found) => {
-                let late = || format!("not within {} s more", FAST_LIMIT.as_secs());
-                let fast = found.fast.map_or_else(late, |fast| format!("{:.1} s", fast.as_secs_f64()));
-                notes.push(format!(
-                    "{name}: right after {:.1} s; p99 within twice that before ({:.2} ms) after: {fast}.",
-                    found.right.as_secs_f64(),
-                    found.p99_before.as_secs_f64() * 1e3
-                ));
-                part(name, found.right.as_secs_f64(), "s", bar)
+    let (mut notes, mut bound_by) = (Vec::new(), None);
+    let mut one = |restart: &anyhow::Result<Restart>, name: &str| -> Part {
+        let found = match restart {
+            Ok(found) => found,
+            Err(error) => return void_if(part(name, f64::NAN, "s", bar), Some(format!("{error:#}"))),
+        };
+        bound_by.get_or_insert_with(|| found.profile.clone());
+        let right = match &found.right {
+            Ok(right) => right.as_secs_f64(),
+            Err(last) => {
+                notes.push(format!("{name}: not right within {} s; at last: {last}.", GIVE_UP.as_secs()));
+                GIVE_UP.as_secs_f64()
             }
-            Err(error) => void_if(part(name, f64::NAN, "s", bar), Some(format!("{error:#}"))),
-        }
+        };
+        let late = || format!("not within {} s more", FAST_LIMIT.as_secs());
+        let fast = found.fast.map_or_else(late, |fast| format!("{:.1} s", fast.as_secs_f64()));
+        notes.push(format!(
+            "{name}: right after {right:.1} s; p99 within twice that before ({:.2} ms, under the same writes) after: {fast}.",
+            found.p99_before.as_secs_f64() * 1e3
+        ));
+        part(name, right, "s", bar)
     };
-    let warm = one(0, "warm page cache");
+    let warm = one(&big.restarts[0], "warm page cache");
     // The bar is for a warm page cache; the other is told.
-    let _told = one(1, "dropped page cache");
-    let mut row = row(
-        "P7",
-        "kill -9 under load; until 1,000 random keys are right and no older than 1 s",
-        &repeat("P7"),
-        vec![warm],
-    );
-    if let Some(Err(error)) = big.restarts.get(1) {
+    let _told = one(&big.restarts[1], "dropped page cache");
+    let what = "kill -9 under load; until 1,000 random keys are right and no older than 1 s";
+    let mut row = row("P7", what, &repeat("P7"), vec![warm]);
+    if let Err(error) = &big.restarts[1] {
         notes.push(format!("dropped page cache: {error:#}"));
     }
     row.notes = notes;
-    row
+    bounded(row, &bound_by.unwrap_or_default())
 }
 
 /// Quiet partitions.
 pub fn p8(quiet: &Quiet) -> Row {
+    let (many, few) = quiet.bytes;
+    let each = (many as f64 - few as f64) / (quiet.partitions - quiet.few) as f64 / 1024.0;
+    let first = quiet.first_write_p99.as_secs_f64() * 1e3;
     let parts = vec![
         part("CPU of a node", quiet.core * 100.0, "%", (Bar::AtMost, 5.0, "% of a core")),
-        part("memory of a partition", quiet.bytes / 1024.0, "KiB", (Bar::AtMost, 100.0, "KiB")),
-        part(
-            "first write to a quiet one, p99",
-            quiet.first_write_p99.as_secs_f64() * 1e3,
-            "ms",
-            (Bar::AtMost, 20.0, "ms"),
-        ),
-        part(
-            "all writable after a node's death",
-            quiet.writable.map_or(f64::NAN, |took| took.as_secs_f64()),
-            "s",
-            (Bar::AtMost, 3.0, "s"),
-        ),
+        part("memory of a partition", each, "KiB", (Bar::AtMost, 100.0, "KiB")),
+        part("first write to a quiet one, p99", first, "ms", (Bar::AtMost, 20.0, "ms")),
+        part("all writable after a node's death", quiet.writable.as_secs_f64(), "s", (Bar::AtMost, 3.0, "s")),
     ];
-    row("P8", &format!("{} quiet partitions in one process", quiet.partitions), &repeat("P8"), parts)
+    let mut row = row("P8", &format!("{} quiet partitions in one process", quiet.partitions), &repeat("P8"), parts);
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    row.notes = vec![format!(
+        "A node with {} partitions has {:.0} MiB resident, one with {} and the same rows {:.0} MiB. Quiet groups do not hibernate yet.",
+        quiet.partitions,
+        mib(many),
+        quiet.few,
+        mib(few)
+    )];
+    bounded(row, &quiet.profile)
 }
 
 /// The cost of a read by the size of the table.
@@ -361,7 +392,7 @@ pub fn p9(depth: &Depth) -> Row {
             (Bar::AtMost, 2.0, "x a prefetched copy of the same rows"),
         ),
     ];
-    row("P9", "cost of a key read at 20 M rows", &repeat("P9"), parts)
+    bounded(row("P9", "cost of a key read at 20 M rows", &repeat("P9"), parts), &depth.reads_profile)
 }
 
 /// How soon a write is read everywhere.
@@ -381,18 +412,27 @@ pub fn p10(apart: &Apart) -> Row {
 
 /// A rolling restart and the loss of a zone.
 pub fn p11(apart: &Apart) -> Row {
-    let run = &apart.rolling;
+    let bar = (Bar::AtLeast, 99.999, "% complete");
+    let title = "a rolling restart and the loss of a zone";
+    let run = match &apart.rolling {
+        Ok(run) => run,
+        // A cluster that does not become whole has not completed its calls.
+        Err(error) => {
+            let mut row = row("P11", title, &repeat("P11"), vec![part("calls complete", 0.0, "%", bar)]);
+            row.notes = vec![format!("The run came to no end: {error:#}")];
+            return row;
+        }
+    };
     let (failed, all) = (run.failed + run.dropped, run.failed + run.dropped + run.answered);
-    let share = 100.0 * (1.0 - failed as f64 / all as f64);
-    let parts = vec![void_if(
-        part("calls complete", share, "%", (Bar::AtLeast, 99.999, "% complete")),
-        run.void.clone().filter(|_| run.wrong > 0),
-    )];
-    let mut row = row("P11", "a rolling restart and the loss of a zone", &repeat("P11"), parts);
+    let complete = 100.0 * (1.0 - failed as f64 / all as f64);
+    let few = failed == 0 && all < CALLS_MIN;
+    let void = run.void.clone().filter(|_| run.wrong > 0);
+    let void = void.or(few.then(|| format!("no call failed, and {all} are too few to tell {} %", bar.1)));
+    let mut row = row("P11", title, &repeat("P11"), vec![void_if(part("calls complete", complete, "%", bar), void)]);
     row.notes = vec![format!(
         "{failed} of {all} calls, {} a second, were not complete within the default deadline of 50 ms.",
         apart.rolling_rate
     )];
     row.notes.extend(run.first_failure.as_ref().map(|why| format!("The first that failed: {why}")));
-    row
+    bounded(row, &apart.profile)
 }

@@ -20,7 +20,7 @@ use crate::health::{leaders, wait_until_healthy};
 use crate::machine::Cores;
 use crate::rows::Picks;
 use crate::scene::Scene;
-use crate::workload::{Keys, Reads};
+use crate::workload::{Keys, Reads, Shape};
 use crate::writes::{RowsByPartition, versions};
 
 /// Partitions; a node leads a third of them, and half after another one died.
@@ -104,7 +104,7 @@ async fn one(
     let writable = all_writable(client, &scene.by_partition, scene, versions, lost).await;
     reading.finish(kills).await;
     match how {
-        How::Kill => fixture.cluster.start_node(node)?,
+        How::Kill => fixture.start_node(node)?,
         How::Silence => fixture.cluster.resume(node)?,
     }
     wait_until_healthy(fixture, LIMIT).await?;
@@ -163,7 +163,7 @@ impl Reading {
         let (stop, mut tasks) = (Arc::new(AtomicBool::new(false)), JoinSet::new());
         for zone in (0..ZONES.len()).filter(|zone| Some(*zone) != fixture.zone_index(without).ok()) {
             let reads = scene.reads(zone, Keys::Uniform(scene.rows), ReadOptions::default()).await?;
-            tasks.spawn(read_until(reads, scene.rows, stop.clone()));
+            tasks.spawn(read_until(reads, scene.shape, scene.rows, stop.clone()));
         }
         Ok(Self { stop, tasks })
     }
@@ -187,7 +187,7 @@ impl Reading {
     }
 }
 
-async fn read_until(reads: Reads<BenchTransport>, rows: u64, stop: Arc<AtomicBool>) -> Kills {
+async fn read_until(reads: Reads<BenchTransport>, shape: Shape, rows: u64, stop: Arc<AtomicBool>) -> Kills {
     let mut found = Kills::default();
     while !stop.load(Ordering::Relaxed) {
         let ids: Vec<u64> = Picks::new(found.reads * READ_ROWS as u64, rows).take(READ_ROWS).collect();
@@ -196,7 +196,7 @@ async fn read_until(reads: Reads<BenchTransport>, rows: u64, stop: Arc<AtomicBoo
             Ok(answer) if !answer.is_complete() => Some("incomplete".to_owned()),
             Ok(answer) => {
                 found.age_max = found.age_max.max(answer.age_max().unwrap_or_default());
-                None
+                shape.compare(&ids, &answer).err()
             }
             Err(error) => Some(error.to_string()),
         };

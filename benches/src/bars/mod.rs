@@ -31,7 +31,9 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::json;
 
+use crate::load::wrong_values;
 use crate::machine::{self, Cores};
+use crate::process::{interruptible, say};
 use crate::report::figures::bars_table;
 use crate::report::model::{Report, Row};
 pub use depth::DepthBench;
@@ -90,15 +92,25 @@ impl BarsCommand {
             day: machine::today(),
             ..Report::default()
         };
-        runtime.block_on(self.measure(&cores, &mut report));
+        if let Some(file) = &self.json {
+            // Now, and not in half an hour.
+            report.save(file)?;
+        }
+        runtime.block_on(interruptible(async {
+            self.measure(&cores, &mut report).await;
+            Ok(())
+        }))?;
         report.rows.sort_by_key(|row| BARS.iter().position(|(id, _)| *id == row.id));
         self.void_by_options(&cores, &mut report.rows);
         report.took_s = start.elapsed().as_secs_f64();
-        println!("{}", bars_table(&report).terminal());
         if let Some(file) = &self.json {
             report.save(file)?;
         }
-        let broken = report.rows.iter().any(|row| row.parts.is_empty());
+        say(&bars_table(&report).terminal());
+        if wrong_values() > 0 {
+            say(&format!("{} values were wrong", wrong_values()));
+        }
+        let broken = wrong_values() > 0 || report.rows.iter().any(|row| row.parts.is_empty());
         Ok(if broken { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 
@@ -108,15 +120,15 @@ impl BarsCommand {
 
     async fn measure(&self, cores: &Cores, report: &mut Report) {
         let plan = Plan { scale: self.scale };
-        let mut depth = None;
+        let (mut depth, mut why) = (None, "it was not asked for".to_owned());
         if self.wants(&["P3", "P5", "P9"]) {
             eprintln!("one partition in memory, up to {} rows", plan.depth_rows());
-            depth = self.keep(report, &["P3", "P9"], depth::run_apart(plan.depth_rows()).await);
+            depth = self.keep(report, &["P3", "P9"], depth::run_apart(plan.depth_rows()).await, &mut why);
         }
         let mut big = None;
         if self.wants(&["P1", "P4", "P5", "P7"]) {
             eprintln!("a cluster of {} rows", plan.rows());
-            big = self.keep(report, &["P1", "P4", "P7"], big::measure(plan, cores).await);
+            big = self.keep(report, &["P1", "P4", "P7"], big::measure(plan, cores).await, &mut why);
         }
         if let Some(big) = big.as_ref().filter(|_| self.wants(&["P1", "P4"])) {
             eprintln!("the peers");
@@ -132,11 +144,11 @@ impl BarsCommand {
             report.rows.extend([judge::p3(depth, big.as_ref().map(|big| big.node_bytes_per_row)), judge::p9(depth)]);
         }
         if self.wants(&["P5"]) {
-            report.rows.push(judge::p5(depth.as_ref(), big.as_ref()));
+            report.rows.push(judge::p5(depth.as_ref(), big.as_ref(), &why));
         }
         if self.wants(&["P2", "P10", "P11"]) {
             eprintln!("zones that are apart");
-            if let Some(apart) = self.keep(report, &["P2", "P10", "P11"], apart::measure(plan, cores).await) {
+            if let Some(apart) = self.keep(report, &["P2", "P10", "P11"], apart::measure(plan, cores).await, &mut why) {
                 report.rows.extend([judge::p2(&apart), judge::p10(&apart), judge::p11(&apart)]);
                 report.timelines.extend(apart.timelines);
                 report.zones.extend(apart.zones);
@@ -145,23 +157,24 @@ impl BarsCommand {
         }
         if self.wants(&["P6"]) {
             eprintln!("{} losses of a node", plan.kills());
-            let kills = self.keep(report, &["P6"], kills::measure(plan, cores).await);
+            let kills = self.keep(report, &["P6"], kills::measure(plan, cores).await, &mut why);
             report.rows.extend(kills.map(|kills| judge::p6(&kills)));
         }
         if self.wants(&["P8"]) {
             eprintln!("{} quiet partitions", plan.quiet().0);
-            let quiet = self.keep(report, &["P8"], quiet::measure(plan, cores).await);
+            let quiet = self.keep(report, &["P8"], quiet::measure(plan, cores).await, &mut why);
             report.rows.extend(quiet.map(|quiet| judge::p8(&quiet)));
         }
     }
 
     /// What was measured; or rows that are void, for the reason why it could not be.
-    fn keep<T>(&self, report: &mut Report, ids: &[&str], measured: anyhow::Result<T>) -> Option<T> {
+    fn keep<T>(&self, report: &mut Report, ids: &[&str], measured: anyhow::Result<T>, why: &mut String) -> Option<T> {
         let error = match measured {
             Ok(measured) => return Some(measured),
             Err(error) => format!("{error:#}"),
         };
         eprintln!("  failed: {error}");
+        error.clone_into(why);
         for (id, title) in BARS.iter().filter(|(id, _)| ids.contains(id) && self.wants(&[id])) {
             report.rows.push(parts::void_row(id, title, &error));
         }
@@ -180,10 +193,20 @@ impl BarsCommand {
         if !cores.are_apart() {
             why.push("servers and load share the only core".to_owned());
         }
+        if machine::temporary_files_are_in_memory() {
+            for row in rows.iter_mut().filter(|row| ["P4", "P7"].contains(&row.id.as_str())) {
+                row.holds = None;
+                row.void = Some("temporary files are in memory, where a sync costs nothing: set TMPDIR".to_owned());
+            }
+        }
         if !why.is_empty() {
-            for row in rows {
+            for row in rows.iter_mut() {
                 row.holds = None;
                 row.void.get_or_insert(why.join("; "));
+                for part in &mut row.parts {
+                    part.holds = None;
+                    part.void.get_or_insert(why.join("; "));
+                }
             }
         }
     }

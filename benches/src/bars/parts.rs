@@ -7,6 +7,8 @@ use crate::report::model::{Part, Row, Side};
 pub enum Bar {
     /// The value must not be greater.
     AtMost,
+    /// The value must be less.
+    Below,
     /// The value must not be less.
     AtLeast,
 }
@@ -20,6 +22,7 @@ pub fn side(name: &str, value: f64, unit: &str) -> Side {
 pub fn part(name: &str, value: f64, unit: &str, (bar, limit, of): (Bar, f64, &str)) -> Part {
     let (sign, within) = match bar {
         Bar::AtMost => ("<=", value <= limit),
+        Bar::Below => ("<", value < limit),
         Bar::AtLeast => (">=", value >= limit),
     };
     // What cannot be compared has not been measured.
@@ -55,19 +58,25 @@ pub fn void_if(part: Part, reason: Option<String>) -> Part {
 /// A row of these parts. Its value is that of the part that is farthest from its bar on the wrong side, or nearest to it on the
 /// right one; it holds if all parts hold, does not if one does not, and is void if one is and no other fails.
 pub fn row(id: &str, title: &str, repeat: &str, parts: Vec<Part>) -> Row {
+    // One that fails is worse than one that holds, however far it is from its bar.
     let distance = |part: &Part| {
-        let over = if part.bar.starts_with("<=") { part.value / part.limit } else { part.limit / part.value };
-        if over.is_finite() { over } else { f64::MAX }
+        let over = if part.bar.starts_with('<') { part.value / part.limit } else { part.limit / part.value };
+        let over = if part.value == part.limit { 1.0 } else { over };
+        (part.holds == Some(false), if over.is_finite() { over } else { f64::MAX })
     };
     let judged = parts.iter().filter(|part| part.holds.is_some());
-    let worst =
-        judged.max_by(|a, b| distance(a).total_cmp(&distance(b))).or(parts.first()).cloned().unwrap_or_default();
+    let by_distance = |a: &&Part, b: &&Part| {
+        let (a, b) = (distance(a), distance(b));
+        a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
+    };
+    let measured = parts.iter().any(|part| part.holds.is_some());
+    let worst = judged.max_by(by_distance).or(parts.first()).cloned().unwrap_or_default();
     let failed = parts.iter().any(|part| part.holds == Some(false));
     let void = parts.iter().find_map(|part| part.void.as_ref().map(|why| format!("{}: {why}", part.name)));
     Row {
         id: id.to_owned(),
         title: title.to_owned(),
-        value: worst.value.is_finite().then_some(worst.value),
+        value: measured.then_some(worst.value),
         unit: worst.unit,
         bar: worst.bar,
         holds: if failed { Some(false) } else { void.is_none().then_some(true) },
@@ -111,6 +120,15 @@ mod tests {
         assert_eq!((all.holds, all.void.as_deref()), (None, Some("rate: the server was idle")));
         let all = row("P1", "reads", "", vec![at_most("a", 5.0), idle()]);
         assert_eq!((all.holds, all.void), (Some(false), None));
+    }
+
+    #[test]
+    fn a_part_that_fails_is_the_rows_value_before_one_that_holds_at_its_limit() {
+        let none = part("failed", 0.0, "reads", (Bar::AtMost, 0.0, "failed"));
+        let slow = part("longest", 1.6, "s", (Bar::AtMost, 1.5, "s"));
+        let all = row("P6", "", "", vec![none, slow]);
+        assert_eq!((all.value, all.unit.as_str(), all.holds), (Some(1.6), "s", Some(false)));
+        assert_eq!(part("p", 1.0, "ms", (Bar::Below, 1.0, "ms")).holds, Some(false));
     }
 
     #[test]

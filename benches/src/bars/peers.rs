@@ -56,13 +56,18 @@ async fn echo(plan: Plan, cores: &Cores, over: Over, bytes: CallBytes) -> anyhow
     cores.go_to_load()?;
     let echo = echo?;
     let calls = Arc::new(echo.calls(bytes.up, READERS).await?);
-    repeat(plan, calls, READERS, echo.process_id()?).await
+    repeat(plan, calls, READERS, &[echo.process_id()?]).await
 }
 
-async fn repeat<S: Service>(plan: Plan, service: Arc<S>, callers: usize, server: u32) -> anyhow::Result<Repetitions> {
+async fn repeat<S: Service>(
+    plan: Plan,
+    service: Arc<S>,
+    callers: usize,
+    servers: &[u32],
+) -> anyhow::Result<Repetitions> {
     let mut all = Repetitions::default();
     for _ in 0..plan.repetitions() {
-        all.0.push(closed(service.clone(), callers, plan.repetition(), server).await?);
+        all.0.push(closed(service.clone(), callers, plan.repetition(), servers).await?);
     }
     Ok(all)
 }
@@ -78,7 +83,7 @@ async fn mget(plan: Plan, cores: &Cores) -> anyhow::Result<(Repetitions, Curve)>
     let redis = start(cores, Durability::Memory).await?;
     let rows = (plan.rows(), shape().floats);
     let reads = Arc::new(RedisReads::load(&redis, Form::Packed, rows, shape().rows, CONNECTIONS).await?);
-    let all = repeat(plan, reads.clone(), READERS, redis.process_id()?).await?;
+    let all = repeat(plan, reads.clone(), READERS, &redis.process_ids()?).await?;
     let curve = curve("Redis MGET", reads, all.median(|one| one.summary.rate)).await;
     Ok((all, curve))
 }
@@ -87,7 +92,7 @@ async fn hmget(plan: Plan, cores: &Cores) -> anyhow::Result<Repetitions> {
     let redis = start(cores, Durability::Memory).await?;
     let rows = (plan.hash_rows(), shape().floats);
     let reads = Arc::new(RedisReads::load(&redis, Form::Hash, rows, shape().rows, CONNECTIONS).await?);
-    repeat(plan, reads, READERS, redis.process_id()?).await
+    repeat(plan, reads, READERS, &redis.process_ids()?).await
 }
 
 async fn writes(plan: Plan, cores: &Cores) -> anyhow::Result<BTreeMap<usize, Repetitions>> {
@@ -97,7 +102,7 @@ async fn writes(plan: Plan, cores: &Cores) -> anyhow::Result<BTreeMap<usize, Rep
         let redis = start(cores, Durability::Replicated(2)).await?;
         let rows = (plan.hash_rows(), shape().floats);
         let writes = RedisWrites::open(&redis, Form::Packed, rows, batch, writers).await?;
-        all.insert(batch, repeat(plan, Arc::new(writes), writers, redis.process_id()?).await?);
+        all.insert(batch, repeat(plan, Arc::new(writes), writers, &redis.process_ids()?).await?);
     }
     Ok(all)
 }

@@ -13,6 +13,7 @@ use crate::cpu;
 use crate::fixture::FixtureOptions;
 use crate::load::histogram;
 use crate::machine::Cores;
+use crate::profile::profile;
 use crate::scene::Scene;
 use crate::writes::{Writes, versions};
 
@@ -20,6 +21,8 @@ use crate::writes::{Writes, versions};
 const FIRST_WRITES: usize = 200;
 /// What is left alone first, so that what the load caused is over.
 const SETTLE: Duration = Duration::from_secs(5);
+/// How long a quiet node is profiled.
+const PROFILED: Duration = Duration::from_secs(5);
 /// Partitions of the cluster that the memory is compared with.
 const FEW: u64 = 4;
 
@@ -30,12 +33,16 @@ pub struct Quiet {
     pub partitions: u64,
     /// The largest share of a core that a node's process took.
     pub core: f64,
-    /// Bytes of a node by its partitions: beyond those of a node with few, which holds the same rows.
-    pub bytes: f64,
+    /// Bytes of a node, and of a node with few partitions that holds the same rows.
+    pub bytes: (u64, u64),
+    /// How many those few are.
+    pub few: u64,
     /// The first write to a quiet partition: the 99th percentile.
     pub first_write_p99: Duration,
-    /// Until every partition took a write after a node was killed; `None` if not within the time given.
-    pub writable: Option<Duration>,
+    /// Until every partition took a write after a node was killed; [`WRITABLE_LIMIT`] if not within that.
+    pub writable: Duration,
+    /// What a node spent its time on while nothing was asked.
+    pub profile: Vec<String>,
 }
 
 /// Measures it.
@@ -50,12 +57,13 @@ pub async fn measure(plan: Plan, cores: &Cores) -> anyhow::Result<Quiet> {
     Scene::with(FixtureOptions::new(partitions), cores, rows, async |fixture, scene| {
         tokio::time::sleep(SETTLE).await;
         let node = node_a(fixture)?;
-        let bytes = resident_bytes(fixture.cluster.process_id(node)?)?.saturating_sub(few) as f64 / partitions as f64;
+        let bytes = (resident_bytes(fixture.cluster.process_id(node)?)?, few);
         let processes = fixture.processes()?;
         let cpu_of = || processes.iter().map(|id| cpu::of_process(*id)).collect::<anyhow::Result<Vec<_>>>();
         let before = cpu_of()?;
         tokio::time::sleep(time).await;
         let after = cpu_of()?;
+        let profile = profile(fixture.cluster.process_id(node)?, PROFILED).await;
         let most = after.iter().zip(&before).map(|(after, before)| *after - *before).max().unwrap_or_default();
         let mut first = histogram();
         let versions = versions();
@@ -73,8 +81,10 @@ pub async fn measure(plan: Plan, cores: &Cores) -> anyhow::Result<Quiet> {
             partitions,
             core: most.as_secs_f64() / time.as_secs_f64(),
             bytes,
+            few: FEW,
+            profile,
             first_write_p99: Duration::from_nanos(first.value_at_quantile(0.99)),
-            writable: writable.ok().filter(|took| *took < WRITABLE_LIMIT),
+            writable: writable.unwrap_or(WRITABLE_LIMIT),
         })
     })
     .await

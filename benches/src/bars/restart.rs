@@ -10,39 +10,54 @@ use anyhow::Context;
 use stoa_client::ReadOptions;
 use stoa_env::JoinSet;
 
-use super::big::{node_a, writes_of};
+use super::big::node_a;
 use super::plan::Plan;
-use crate::fixture::Fixture;
+use crate::fixture::{BenchTransport, Fixture};
 use crate::load::{Pace, Schedule, closed_loop, open_loop};
+use crate::profile::profile;
 use crate::rows::Picks;
 use crate::scene::Scene;
 use crate::workload::{Keys, Reads};
+use crate::writes::PreparedWrites;
 
 /// Keys that must be right.
 const KEYS: usize = 1_000;
 /// How old what they are may be.
 const AGE_MAX: Duration = Duration::from_secs(1);
 /// How long one attempt to read them may take.
-const ATTEMPT: Duration = Duration::from_secs(2);
+const ATTEMPT: Duration = Duration::from_millis(500);
 /// After so long the measurement is given up.
-const GIVE_UP: Duration = Duration::from_secs(120);
+pub const GIVE_UP: Duration = Duration::from_secs(120);
 /// How long latencies are watched after the keys were right.
 pub const FAST_LIMIT: Duration = Duration::from_secs(30);
+/// How long the node is profiled after its start.
+const PROFILED: Duration = Duration::from_secs(4);
 /// Requests a second while latencies are compared, and how long each comparison is.
 const RATE: u32 = 100;
 const WINDOW: Duration = Duration::from_secs(2);
 /// Writes under way at once.
 const WRITERS: usize = 16;
 
+/// Where the files of a node are while it is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PageCache {
+    /// In the kernel's memory, as a process' end leaves them.
+    Warm,
+    /// On the device alone, as after a restart of the machine.
+    Dropped,
+}
+
 /// How a node came back.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Restart {
-    /// Until the keys were right and no older than a second.
-    pub right: Duration,
+    /// Until the keys were right and no older than a second; what was wrong at last, if they were not within the time given.
+    pub right: Result<Duration, String>,
     /// Until the 99th percentile was within twice that before; `None` if it was not within the time given.
     pub fast: Option<Duration>,
-    /// The 99th percentile before.
+    /// The 99th percentile before, under the same writes.
     pub p99_before: Duration,
+    /// What the node spent its first seconds on.
+    pub profile: Vec<String>,
 }
 
 /// Kills the node of zone a under writes and measures its return.
@@ -51,41 +66,39 @@ pub async fn measure_restart(
     fixture: &mut Fixture,
     scene: &Scene,
     versions: &Arc<AtomicU64>,
-    dropped: bool,
+    cache: PageCache,
 ) -> anyhow::Result<Restart> {
     let node = node_a(fixture)?;
-    let calm = reads_of(fixture, scene, node).await?;
-    let p99_before = p99(&calm).await;
-    let writes = Arc::new(writes_of(scene, 1_000, versions));
+    let before = reads_of(fixture, scene, node).await?;
+    let writes = PreparedWrites::new(&scene.clients[0], &scene.by_partition, scene.shape, 1_000, versions);
     let mut under_way = JoinSet::new();
-    under_way.spawn(closed_loop(writes.clone(), WRITERS, Duration::ZERO, plan.repetition() + GIVE_UP + FAST_LIMIT));
+    let time = plan.repetition() * 2 + GIVE_UP + FAST_LIMIT;
+    under_way.spawn(closed_loop(Arc::new(writes), WRITERS, Duration::ZERO, time));
     tokio::time::sleep(plan.repetition()).await;
+    let p99_before = p99(&before).await.0;
     fixture.cluster.kill(&[node]).await?;
-    if dropped {
+    if cache == PageCache::Dropped {
         drop_page_cache()?;
     }
     let start = Instant::now();
-    fixture.cluster.start_node(node)?;
-    let right = until_right(fixture, scene, node, start).await;
+    fixture.start_node(node)?;
+    let process = fixture.cluster.process_id(node)?;
+    let (right, profile) = tokio::join!(until_right(fixture, scene, node, start), profile(process, PROFILED));
     let fast = match &right {
         Ok(_) => until_fast(fixture, scene, node, p99_before, start).await?,
         Err(_) => None,
     };
     drop(under_way);
-    Ok(Restart { right: right?, fast, p99_before })
+    Ok(Restart { right, fast, p99_before, profile })
 }
 
-async fn reads_of(
-    fixture: &Fixture,
-    scene: &Scene,
-    node: u64,
-) -> anyhow::Result<Arc<Reads<crate::fixture::BenchTransport>>> {
+async fn reads_of(fixture: &Fixture, scene: &Scene, node: u64) -> anyhow::Result<Arc<Reads<BenchTransport>>> {
     let client = fixture.client_of_node(node).await?;
     let options = ReadOptions { deadline: ATTEMPT, ..ReadOptions::default() }.at_most_behind(AGE_MAX);
     Ok(Arc::new(Reads::new(&client, scene.shape, Keys::Uniform(scene.rows), options).await?))
 }
 
-async fn until_right(fixture: &Fixture, scene: &Scene, node: u64, start: Instant) -> anyhow::Result<Duration> {
+async fn until_right(fixture: &Fixture, scene: &Scene, node: u64, start: Instant) -> Result<Duration, String> {
     let ids: Vec<u64> = Picks::new(start.elapsed().as_nanos() as u64, scene.rows).take(KEYS).collect();
     let mut last = "nothing was asked yet".to_owned();
     let mut reads = None;
@@ -110,7 +123,7 @@ async fn until_right(fixture: &Fixture, scene: &Scene, node: u64, start: Instant
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    anyhow::bail!("{KEYS} keys were not right within {GIVE_UP:?}; at last: {last}")
+    Err(last)
 }
 
 async fn until_fast(
@@ -123,16 +136,19 @@ async fn until_fast(
     let reads = reads_of(fixture, scene, node).await?;
     let watched = Instant::now();
     while watched.elapsed() < FAST_LIMIT {
-        if p99(&reads).await <= before * 2 {
+        let (p99, failed) = p99(&reads).await;
+        if p99 <= before * 2 && failed == 0 {
             return Ok(Some(start.elapsed()));
         }
     }
     Ok(None)
 }
 
-async fn p99(reads: &Arc<Reads<crate::fixture::BenchTransport>>) -> Duration {
+/// The 99th percentile of a short time, and the reads that were not answered in it.
+async fn p99(reads: &Arc<Reads<BenchTransport>>) -> (Duration, u64) {
     let schedule = Schedule { rate: RATE, warm_up: Duration::ZERO, measured: WINDOW };
-    open_loop(reads.clone(), schedule, Pace::Exact).await.p99
+    let found = open_loop(reads.clone(), schedule, Pace::Exact).await;
+    (found.p99, found.failed + found.dropped)
 }
 
 /// Has the kernel forget what files hold.

@@ -10,7 +10,7 @@ use stoa_env::JoinSet;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::recorder::{Outcome, Recorder, Summary};
+use super::recorder::{DROPPED_LATENCY, Outcome, Recorder, Summary};
 use super::schedule::Schedule;
 
 /// Requests under way at once in the open loop. At 20,000 a second it is most of a second's; beyond it they are dropped,
@@ -36,19 +36,8 @@ pub enum Pace {
 
 /// Asks by the schedule, whatever becomes of the answers, then waits for those that are still under way.
 pub async fn open_loop<S: Service>(service: Arc<S>, schedule: Schedule, pace: Pace) -> Summary {
-    open_loop_watched(service, schedule, pace, |_, _, _| {}).await
-}
-
-/// The same, and tells of every request that ended, the warm-up's too: when it was due, how long it took from then, and whether its
-/// answer was complete.
-pub async fn open_loop_watched<S: Service>(
-    service: Arc<S>,
-    schedule: Schedule,
-    pace: Pace,
-    watch: impl FnMut(Duration, Duration, bool),
-) -> Summary {
     let (_never, stop) = watch::channel(false);
-    run_open_loop(service, schedule, pace, stop, watch).await
+    open_loop_watched(service, schedule, pace, stop, |_, _, _| {}).await
 }
 
 /// The same, until `stop` is set or the schedule ends, whichever is first; what was measured lasts until then.
@@ -58,10 +47,12 @@ pub async fn open_loop_until<S: Service>(
     pace: Pace,
     stop: watch::Receiver<bool>,
 ) -> Summary {
-    run_open_loop(service, schedule, pace, stop, |_, _, _| {}).await
+    open_loop_watched(service, schedule, pace, stop, |_, _, _| {}).await
 }
 
-async fn run_open_loop<S: Service>(
+/// The same, and tells of every request that ended, the warm-up's too: when it was due, how long it took from then, and whether its
+/// answer was complete.
+pub async fn open_loop_watched<S: Service>(
     service: Arc<S>,
     schedule: Schedule,
     pace: Pace,
@@ -81,12 +72,14 @@ async fn run_open_loop<S: Service>(
             if schedule.is_measured(due) {
                 recorder.record_dropped(due);
             }
+            watch(due, DROPPED_LATENCY, false);
             continue;
         }
         let service = service.clone();
         under_way.spawn(async move {
+            let sent = start.elapsed();
             let outcome = service.call(n).await;
-            (due, start.elapsed(), outcome)
+            Ended { due, sent, done: start.elapsed(), outcome }
         });
     }
     let asked = start.elapsed().saturating_sub(schedule.warm_up).min(schedule.measured);
@@ -134,17 +127,29 @@ pub async fn closed_loop<S: Service>(
     recorder.finish(measured)
 }
 
-type Ended = Result<(Duration, Duration, Outcome), tokio::task::JoinError>;
+/// One request of the open loop; times are from the start.
+struct Ended {
+    due: Duration,
+    sent: Duration,
+    done: Duration,
+    outcome: Outcome,
+}
 
-fn take(recorder: &mut Recorder, schedule: Schedule, ended: Ended, watch: &mut impl FnMut(Duration, Duration, bool)) {
-    if let Ok((due, done, outcome)) = &ended {
+fn take(
+    recorder: &mut Recorder,
+    schedule: Schedule,
+    ended: Result<Ended, tokio::task::JoinError>,
+    watch: &mut impl FnMut(Duration, Duration, bool),
+) {
+    if let Ok(Ended { due, sent, done, outcome }) = &ended {
         watch(*due, done.saturating_sub(*due), matches!(outcome, Outcome::Answered { .. }));
+        recorder.record_sent(sent.saturating_sub(*due));
     }
     match ended {
         // A panic of the harness is no latency of the service: it voids the run.
         Err(error) => recorder.record_wrong(format!("a request's task ended: {error}")),
-        Ok((due, done, outcome)) if schedule.is_measured(due) => recorder.record(due, done, outcome),
-        Ok((_, _, Outcome::Wrong(what))) => recorder.record_wrong(what),
+        Ok(Ended { due, done, outcome, .. }) if schedule.is_measured(due) => recorder.record(due, done, outcome),
+        Ok(Ended { outcome: Outcome::Wrong(what), .. }) => recorder.record_wrong(what),
         Ok(_) => {}
     }
 }

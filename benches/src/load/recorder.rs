@@ -1,5 +1,6 @@
 //! What became of the requests. No clock: times come in as arguments.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -9,6 +10,8 @@ use crate::report::model::Slot;
 
 /// The longest latency that is told apart from longer ones.
 const LATENCY_MAX: Duration = Duration::from_secs(60);
+/// What a request counts with that could not be sent.
+pub const DROPPED_LATENCY: Duration = LATENCY_MAX;
 /// Significant digits of a latency.
 const DIGITS: u8 = 3;
 
@@ -26,6 +29,14 @@ pub enum Outcome {
     Wrong(String),
 }
 
+/// Wrong values that anybody recorded in this process.
+static WRONG: AtomicU64 = AtomicU64::new(0);
+
+/// Wrong values in all runs of this process, whatever became of their figures: with one, the process has failed.
+pub fn wrong_values() -> u64 {
+    WRONG.load(Ordering::Relaxed)
+}
+
 /// Of latencies in nanoseconds, up to [`LATENCY_MAX`]; what is longer is recorded as that by `saturating_record`.
 pub fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, LATENCY_MAX.as_nanos() as u64, DIGITS)
@@ -35,6 +46,7 @@ pub fn histogram() -> Histogram<u64> {
 /// Latencies and counts of one run.
 pub struct Recorder {
     latencies: Histogram<u64>,
+    lateness: Histogram<u64>,
     answered: u64,
     checked: u64,
     failed: u64,
@@ -53,6 +65,7 @@ impl Recorder {
     pub fn new() -> Self {
         Self {
             latencies: histogram(),
+            lateness: histogram(),
             answered: 0,
             checked: 0,
             failed: 0,
@@ -83,6 +96,11 @@ impl Recorder {
         }
     }
 
+    /// A request was sent so long after it was due: what the generator itself adds to its latency.
+    pub fn record_sent(&mut self, late: Duration) {
+        self.lateness.saturating_record(late.as_nanos() as u64);
+    }
+
     /// A request could not be sent, because too many were under way. It counts with the longest latency: leaving it out
     /// would make a service look faster the more it stalls.
     pub fn record_dropped(&mut self, due: Duration) {
@@ -93,6 +111,7 @@ impl Recorder {
 
     /// A wrong value of a request whose time is not recorded.
     pub fn record_wrong(&mut self, what: String) {
+        WRONG.fetch_add(1, Ordering::Relaxed);
         self.wrong += 1;
         self.first_wrong.get_or_insert(what);
     }
@@ -115,6 +134,7 @@ impl Recorder {
             p99: at(0.99),
             p999: at(0.999),
             max: Duration::from_nanos(self.latencies.max()),
+            sent_late_p99: Duration::from_nanos(self.lateness.value_at_quantile(0.99)),
             answered: self.answered,
             checked: self.checked,
             failed: self.failed,
@@ -140,6 +160,8 @@ pub struct Summary {
     pub p999: Duration,
     /// The longest.
     pub max: Duration,
+    /// 99 % of the requests of an open loop were sent no later than this after they were due; part of their latencies.
+    pub sent_late_p99: Duration,
     /// Complete answers.
     pub answered: u64,
     /// Answers whose values were compared.

@@ -1,5 +1,6 @@
 //! Requests by the time at which they were due. No clock: times come in as arguments.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -11,10 +12,15 @@ pub const GOOD: Duration = Duration::from_millis(10);
 /// The longest latency that is told apart.
 const LATENCY_MAX: Duration = Duration::from_secs(60);
 
+/// Slots whose figures may still change: those of the last minute and more, at four a second. Older ones keep their figures
+/// alone; whoever is later than that counts in the oldest that is open.
+const OPEN_MAX: usize = 300;
+
 /// Slots of one length, from the start of the run on.
 pub struct Slots {
     length: Duration,
-    slots: Vec<Of>,
+    closed: Vec<Slot>,
+    open: VecDeque<Of>,
 }
 
 struct Of {
@@ -27,18 +33,22 @@ struct Of {
 impl Slots {
     /// None yet.
     pub fn new(length: Duration) -> Self {
-        Self { length, slots: Vec::new() }
+        Self { length, closed: Vec::new(), open: VecDeque::new() }
     }
 
     /// A request that was due at `due` ended after `latency`, with a complete answer or without.
     pub fn record(&mut self, due: Duration, latency: Duration, answered: bool) {
         let at = (due.as_nanos() / self.length.as_nanos()) as usize;
-        while self.slots.len() <= at {
+        while self.len() <= at {
+            if self.open.len() == OPEN_MAX {
+                self.closed.extend(self.at(self.closed.len()));
+                self.open.pop_front();
+            }
             let latencies = Histogram::new_with_bounds(1, LATENCY_MAX.as_micros() as u64, 2)
                 .expect("bounds and digits are within what a histogram allows");
-            self.slots.push(Of { latencies, answered: 0, failed: 0, late: 0 });
+            self.open.push_back(Of { latencies, answered: 0, failed: 0, late: 0 });
         }
-        let slot = &mut self.slots[at];
+        let slot = &mut self.open[at.saturating_sub(self.closed.len())];
         slot.latencies.saturating_record(latency.as_micros() as u64);
         slot.answered += u64::from(answered);
         slot.failed += u64::from(!answered);
@@ -47,12 +57,13 @@ impl Slots {
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.slots.len()
+        self.closed.len() + self.open.len()
     }
 
     /// The figures of one, as they are by now.
     pub fn at(&self, at: usize) -> Option<Slot> {
-        let of = self.slots.get(at)?;
+        let Some(open) = at.checked_sub(self.closed.len()) else { return Some(self.closed[at].clone()) };
+        let of = self.open.get(open)?;
         Some(Slot {
             at_s: self.length.as_secs_f64() * at as f64,
             answered: of.answered,
@@ -86,5 +97,19 @@ mod tests {
         let counts: Vec<_> = slots.iter().map(|slot| (slot.answered, slot.failed, slot.late)).collect();
         assert_eq!(counts, [(2, 0, 1), (0, 0, 0), (0, 1, 1)]);
         assert_eq!(slots[2].at_s, 0.5);
+    }
+
+    #[test]
+    fn slots_of_a_long_run_keep_their_figures_and_not_their_histograms() {
+        let (second, mut slots) = (Duration::from_secs(1), Slots::new(Duration::from_secs(1)));
+        let count = OPEN_MAX + 50;
+        (0..count).for_each(|at| slots.record(second * at as u32, Duration::from_millis(at as u64), true));
+        assert_eq!((slots.len(), slots.open.len()), (count, OPEN_MAX));
+        slots.record(Duration::ZERO, second, false);
+        let finished = slots.finish();
+        assert_eq!(finished.iter().map(|slot| slot.answered + slot.failed).sum::<u64>(), count as u64 + 1);
+        assert_eq!(finished[50].failed, 1, "what is later than all that is open counts in the oldest");
+        assert_eq!(finished[7].at_s, 7.0);
+        assert!((finished[7].p50_us - 7_000.0).abs() < 100.0);
     }
 }

@@ -13,14 +13,13 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
-use quinn::congestion::CubicConfig;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{AckFrequencyConfig, ClientConfig, Connection, Endpoint, EndpointConfig, ServerConfig};
-use quinn::{MtuDiscoveryConfig, TokioRuntime, TransportConfig, VarInt};
+use quinn::{ClientConfig, Connection, Endpoint, EndpointConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::version::TLS13;
-use stoa_env::JoinSet;
+use stoa_env::transport::quic::{STREAM_WINDOW, provider};
+use stoa_env::{JoinSet, QuicOptions};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
@@ -38,18 +37,6 @@ const BYTES_MAX: usize = 16 << 20;
 const HEAD: usize = 8;
 /// Streams of a connection at a time, as Stoa has them for clients.
 const STREAMS_MAX: u32 = 256;
-/// As Stoa's transport: window of a stream, and of a connection for sending.
-const STREAM_WINDOW: u32 = 256 << 10;
-const SEND_WINDOW: u64 = 4 << 20;
-/// As Stoa's transport: sent on a fresh connection before the first acknowledgement.
-const INITIAL_WINDOW: u64 = 128 << 10;
-/// As Stoa's transport: packets without an acknowledgement, and the longest wait for one.
-const ACK_ELICITING_MAX: u32 = 10;
-const ACK_DELAY_MAX: Duration = Duration::from_millis(2);
-/// As Stoa's transport: the largest payload of a packet.
-const PAYLOAD_MAX: u16 = 8_900;
-/// As Stoa's transport: buffers of the socket.
-const SOCKET_BUFFER: usize = 4 << 20;
 /// How long a server may take to start, and an answer to come.
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -93,7 +80,7 @@ impl EchoServer {
     async fn serve(self) -> anyhow::Result<()> {
         let chain = vec![certificate(&self.certs)?];
         let key = PrivateKeyDer::from_pem_file(self.certs.join("key.pem"))?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = Arc::new(provider());
         let tls = rustls::ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13])?;
         let tls = tls.with_no_client_auth().with_single_cert(chain, key)?;
         let tail = Bytes::from(vec![7_u8; self.down as usize - HEAD]);
@@ -178,35 +165,25 @@ async fn read_message(from: &mut (impl AsyncReadExt + Unpin), into: &mut Vec<u8>
     Ok(())
 }
 
+/// The settings of Stoa's own transport, with as many streams as a client of it has.
 fn transport() -> Arc<TransportConfig> {
-    let mut cubic = CubicConfig::default();
-    cubic.initial_window(INITIAL_WINDOW);
-    let mut acks = AckFrequencyConfig::default();
-    acks.ack_eliciting_threshold(VarInt::from_u32(ACK_ELICITING_MAX)).max_ack_delay(Some(ACK_DELAY_MAX));
-    let mut mtu = MtuDiscoveryConfig::default();
-    mtu.upper_bound(PAYLOAD_MAX);
-    let mut config = TransportConfig::default();
+    let options = QuicOptions::default();
+    let mut config = options.common();
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX))
-        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(STREAMS_MAX * STREAM_WINDOW))
-        .send_window(SEND_WINDOW)
-        .send_fairness(false)
-        .mtu_discovery_config(Some(mtu))
-        .ack_frequency_config(Some(acks))
-        .congestion_controller_factory(Arc::new(cubic))
-        .keep_alive_interval(Some(Duration::from_secs(1)));
+        .keep_alive_interval(Some(options.keep_alive));
     Arc::new(config)
 }
 
 fn endpoint(config: Option<ServerConfig>) -> anyhow::Result<Endpoint> {
-    let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let (options, socket) = (QuicOptions::default(), std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?);
     for set in [rustix::net::sockopt::set_socket_recv_buffer_size, rustix::net::sockopt::set_socket_send_buffer_size] {
         // The system may give less than is asked for, as it may to a node.
-        let _less = set(&socket, SOCKET_BUFFER);
+        let _less = set(&socket, options.socket_buffer_bytes);
     }
     let mut endpoint = EndpointConfig::default();
-    endpoint.max_udp_payload_size(PAYLOAD_MAX)?;
+    endpoint.max_udp_payload_size(options.udp_payload_bytes_max)?;
     Ok(Endpoint::new(endpoint, config, socket, Arc::new(TokioRuntime))?)
 }
 
@@ -249,7 +226,7 @@ impl Echo {
     pub async fn calls(&self, up: usize, callers: usize) -> anyhow::Result<EchoCalls> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(certificate(self.certs.path())?)?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = Arc::new(provider());
         let tls = rustls::ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13])?;
         let tls = tls.with_root_certificates(roots).with_no_client_auth();
         let line = match self.over {
@@ -300,7 +277,12 @@ impl EchoCalls {
                 recv.read_to_end(BYTES_MAX).await?
             }
             Line::Tls(streams) => {
-                let mut stream = streams[n as usize % streams.len()].lock().await;
+                let free = streams.iter().find_map(|stream| stream.try_lock().ok());
+                let mut stream = match free {
+                    Some(stream) => stream,
+                    // More callers than connections.
+                    None => streams[n as usize % streams.len()].lock().await,
+                };
                 let mut message = Vec::with_capacity(4 + self.up);
                 message.extend_from_slice(&(self.up as u32).to_le_bytes());
                 message.extend_from_slice(&request);

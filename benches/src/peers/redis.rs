@@ -26,6 +26,13 @@ const WAITING_MAX: usize = 4_096;
 /// Read at a time.
 const READ_BYTES: usize = 256 << 10;
 
+/// The version of the program, if it is there.
+pub fn version() -> Option<String> {
+    let out = std::process::Command::new(Redis::find().ok()?).arg("--version").output().ok()?;
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    text.split_ascii_whitespace().find_map(|word| word.strip_prefix("v=")).map(str::to_owned)
+}
+
 /// What a primary promises before it answers a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
@@ -79,9 +86,9 @@ impl Redis {
         self.servers[0].addr
     }
 
-    /// The number of the primary's process.
-    pub fn process_id(&self) -> anyhow::Result<u32> {
-        self.servers[0].process.id().context("redis-server has ended")
+    /// The numbers of the servers' processes, the primary's first.
+    pub fn process_ids(&self) -> anyhow::Result<Vec<u32>> {
+        self.servers.iter().map(|server| server.process.id().context("redis-server has ended")).collect()
     }
 
     async fn replicas_come_up(&self, replicas: usize) -> anyhow::Result<()> {
@@ -113,7 +120,10 @@ impl Server {
             .arg(dir.path());
         match durability {
             Durability::Memory => command.args(["--appendonly", "no"]),
-            Durability::Replicated(_) => command.args(["--appendonly", "yes", "--appendfsync", "always"]),
+            // A rewrite of the file in the middle of a run would be measured with it.
+            Durability::Replicated(_) => {
+                command.args(["--appendonly", "yes", "--appendfsync", "always", "--auto-aof-rewrite-percentage", "0"])
+            }
         };
         if let Some(primary) = primary {
             command.args(["--replicaof", "127.0.0.1", &primary.port().to_string()]);
@@ -148,6 +158,8 @@ struct Ask {
 /// A connection with many requests under way. With the last handle it closes.
 pub struct Pipe {
     asks: mpsc::Sender<Ask>,
+    /// Requests that have no answer yet.
+    under_way: AtomicUsize,
     _driver: JoinSet<()>,
 }
 
@@ -159,7 +171,7 @@ impl Pipe {
         let (asks, asked) = mpsc::channel(WAITING_MAX);
         let mut driver = JoinSet::new();
         driver.spawn(drive(stream, asked));
-        Ok(Self { asks, _driver: driver })
+        Ok(Self { asks, under_way: AtomicUsize::new(0), _driver: driver })
     }
 
     /// Sends the commands that `put` writes, and gives all of their `answers` to `judge`, whose result is the result.
@@ -172,6 +184,7 @@ impl Pipe {
         put: impl FnOnce(&mut Vec<u8>),
         judge: impl FnOnce(&[u8]) -> anyhow::Result<R> + Send + 'static,
     ) -> anyhow::Result<R> {
+        let _counted = UnderWay::of(&self.under_way);
         let (tell, told) = oneshot::channel();
         let judge: Judge = Box::new(move |answer| drop(tell.send(answer.and_then(judge))));
         let mut commands = Vec::new();
@@ -186,10 +199,25 @@ impl Pipe {
     }
 }
 
-/// Several connections, asked in turn.
+/// One request, counted while this lives.
+struct UnderWay<'a>(&'a AtomicUsize);
+
+impl<'a> UnderWay<'a> {
+    fn of(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Several connections.
 pub struct Pipes {
     pipes: Vec<Pipe>,
-    next: AtomicUsize,
 }
 
 impl Pipes {
@@ -199,12 +227,13 @@ impl Pipes {
         for _ in 0..count {
             pipes.push(Pipe::open(redis.addr()).await?);
         }
-        Ok(Self { pipes, next: AtomicUsize::new(0) })
+        Ok(Self { pipes })
     }
 
-    /// The one whose turn it is.
+    /// The one that has the fewest requests under way: what waits there would wait behind them.
     pub fn pick(&self) -> &Pipe {
-        &self.pipes[self.next.fetch_add(1, Ordering::Relaxed) % self.pipes.len()]
+        let under_way = |pipe: &&Pipe| pipe.under_way.load(Ordering::Relaxed);
+        self.pipes.iter().min_by_key(under_way).expect("there is one connection at the least")
     }
 }
 

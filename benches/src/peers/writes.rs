@@ -1,6 +1,7 @@
 //! Durable writes of feature rows to Redis: batches of rows, and after each a `WAIT` for a replica. The primary answers a row when
-//! it is in its append-only file and synced, and `WAIT` when a replica has it in memory: less than what Stoa promises, which
-//! answers when two of three nodes have synced it.
+//! it is in its append-only file and synced, and `WAIT` when a replica has taken it. Replicas have `appendfsync always`, too, and
+//! write their file before they answer anybody, so that two of three servers have synced a row then, as with Stoa; what `WAIT`
+//! promises is less.
 
 use anyhow::{Context, ensure};
 

@@ -16,7 +16,7 @@ pub const FRAME_BYTES_MAX: usize = 16 << 20;
 
 /// Flow-control window of one stream, in bytes: what a peer may send before it is read. One answer of 100 rows (20 KB)
 /// fits ten times; a snapshot chunk runs at 256 MB/s at a round trip of 1 ms, and 16 of them go side by side.
-pub(super) const STREAM_WINDOW: u32 = 256 << 10;
+pub const STREAM_WINDOW: u32 = 256 << 10;
 
 /// Streams that a dialer may open before the server has verified it and knows the channel.
 pub(super) const STREAMS_UNVERIFIED: u32 = 16;
@@ -196,7 +196,8 @@ impl QuicOptions {
         Arc::new(config)
     }
 
-    fn common(&self) -> TransportConfig {
+    /// quinn's settings that the connections of all channels share, for whoever measures what QUIC itself costs with them.
+    pub fn common(&self) -> TransportConfig {
         let mut cubic = CubicConfig::default();
         cubic.initial_window(INITIAL_CONGESTION_WINDOW);
         let mut acks = AckFrequencyConfig::default();

@@ -30,8 +30,9 @@ use quinn::{
 };
 
 pub use super::credentials::{Credentials, CredentialsError};
-pub use super::limits::{FRAME_BYTES_MAX, QuicOptions};
+pub use super::limits::{FRAME_BYTES_MAX, QuicOptions, STREAM_WINDOW};
 pub use super::socket::BindError;
+pub use super::tls::provider;
 
 use super::accept::accept;
 use super::limits::{HANDSHAKES_MAX, INCOMING_BYTES_MAX};

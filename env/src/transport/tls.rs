@@ -50,7 +50,7 @@ pub(super) fn server_name(node: Option<u64>) -> String {
 }
 
 /// ring's algorithms; AES-128 first, which is the cheapest with the processor's AES instructions.
-pub(super) fn provider() -> CryptoProvider {
+pub fn provider() -> CryptoProvider {
     CryptoProvider {
         cipher_suites: vec![
             cipher_suite::TLS13_AES_128_GCM_SHA256,
