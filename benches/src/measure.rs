@@ -124,3 +124,51 @@ impl Repetitions {
 pub fn micros(of: Duration) -> f64 {
     of.as_nanos() as f64 / 1_000.0
 }
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use crate::load::{Outcome, Recorder};
+
+    /// A repetition with these figures, for tests of what is made of them.
+    pub fn measured(rate: f64, server_us: f64, server: f64, client: f64) -> Measured {
+        let mut summary = Recorder::new().finish(Duration::from_secs(1));
+        summary.void = None;
+        summary.rate = rate;
+        summary.answered = rate as u64;
+        Measured { summary, server, client, server_per_request: Duration::from_secs_f64(server_us / 1e6) }
+    }
+
+    #[test]
+    fn failures_void_a_peer_and_are_figures_of_our_own() {
+        let mut all = Repetitions(vec![measured(10.0, 1.0, 1.0, 0.5)]);
+        assert_eq!((all.void(), all.wrong()), (None, None));
+        all.0[0].summary.failed = 3;
+        assert!(all.void().is_some_and(|why| why.contains("3 requests failed")));
+        assert_eq!(all.wrong(), None);
+        all.0[0].summary.wrong = 1;
+        all.0[0].summary.void = Some("1 wrong values".into());
+        assert_eq!(all.wrong().as_deref(), Some("1 wrong values"));
+    }
+
+    struct Busy;
+
+    impl Service for Busy {
+        async fn call(&self, _: u64) -> Outcome {
+            let mut sum = 0_u64;
+            (0..200_000).for_each(|at| sum = std::hint::black_box(sum.wrapping_add(at)));
+            tokio::task::yield_now().await;
+            Outcome::Answered { checked: true }
+        }
+    }
+
+    #[tokio::test]
+    async fn cpu_of_a_server_is_by_its_requests_and_by_the_time_they_took() {
+        // The server is this process: what it costs is what the client costs.
+        let found = closed(Arc::new(Busy), 2, Duration::from_millis(500), &[std::process::id()]).await.unwrap();
+        let total = found.server_per_request.as_secs_f64() * found.summary.answered as f64;
+        let share = found.server;
+        assert!(found.summary.answered > 0 && share > 0.0);
+        assert!((total / 0.5 / share - 1.0).abs() < 0.5, "{total} s of 0.5, and a share of {share}");
+    }
+}

@@ -19,8 +19,8 @@ use crate::writes::{Load, RowsByPartition};
 const SETTLE_LIMIT: Duration = Duration::from_secs(60);
 /// Rows that are looked for in each zone after the load.
 const LOOKED_FOR: usize = 1_000;
-/// After the load the nodes are looked at so often, for so long each time, until they take less than this share of a core.
-const QUIET_LOOKS: usize = 30;
+/// After writes the nodes are looked at so often, for so long each time, until they take less than this share of a core.
+const QUIET_LOOKS: usize = 40;
 const QUIET_LOOK: Duration = Duration::from_secs(1);
 const QUIET_SHARE: f64 = 0.6;
 /// How long a read that nobody times may take.
@@ -41,8 +41,25 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// Starts a cluster, loads it and measures on it; the nodes may use all cores while they are loaded.
+    /// Starts a cluster, loads it, waits until it is whole, and measures on it; the nodes may use all cores while they are
+    /// loaded.
     pub async fn with<R>(
+        options: FixtureOptions,
+        cores: &Cores,
+        (shape, rows): (Shape, u64),
+        measure: impl AsyncFnOnce(&mut Fixture, &Scene) -> anyhow::Result<R>,
+    ) -> anyhow::Result<R> {
+        let measure = async |fixture: &mut Fixture, scene: &Scene| {
+            wait_until(fixture, Behind::Nothing, SETTLE_LIMIT).await.context("after the load")?;
+            scene.wait_until_quiet(fixture).await?;
+            scene.settle().await?;
+            measure(fixture, scene).await
+        };
+        Self::with_unsettled(options, cores, (shape, rows), measure).await
+    }
+
+    /// The same, whether the cluster is whole or not.
+    pub async fn with_unsettled<R>(
         options: FixtureOptions,
         cores: &Cores,
         (shape, rows): (Shape, u64),
@@ -53,6 +70,12 @@ impl Scene {
             measure(fixture, &scene).await
         };
         Fixture::with(options, cores, measure).await
+    }
+
+    /// Waits until the nodes have done what writes left them to do, such as snapshots: until they take less than a core
+    /// together, or the time is over, as it is where heartbeats alone take as much.
+    pub async fn wait_until_quiet(&self, fixture: &Fixture) -> anyhow::Result<()> {
+        quiet(&fixture.processes()?).await
     }
 
     #[allow(clippy::disallowed_methods)] // a measurement is in true time
@@ -70,9 +93,6 @@ impl Scene {
         let load_time = start.elapsed();
         nodes.iter().try_for_each(|node| cores.place(*node, Place::First))?;
         let scene = Self { shape, rows, by_partition, clients, load_time };
-        wait_until(fixture, Behind::Nothing, SETTLE_LIMIT).await.context("after the load")?;
-        quiet(&nodes).await?;
-        scene.settle().await?;
         Ok(scene)
     }
 
@@ -107,8 +127,6 @@ impl Scene {
     }
 }
 
-/// Waits until the nodes have done what the load left them to do, such as snapshots: until they take less than a core together,
-/// or the time is over, as it is where heartbeats alone take as much.
 async fn quiet(nodes: &[u32]) -> anyhow::Result<()> {
     let all = || nodes.iter().map(|node| cpu::of_process(*node)).sum::<anyhow::Result<Duration>>();
     for _ in 0..QUIET_LOOKS {

@@ -21,6 +21,7 @@ use crate::load::{
 };
 use crate::machine::Cores;
 use crate::measure::micros;
+use crate::process::step;
 use crate::profile::profile;
 use crate::report::model::{Event, Run, Timeline, ZoneRow};
 use crate::scene::Scene;
@@ -130,7 +131,6 @@ impl Service for Spread {
 pub async fn measure(plan: Plan, cores: &Cores) -> anyhow::Result<Apart> {
     let options = FixtureOptions::new(PARTITIONS).apart(WAY.0, WAY.1);
     Scene::with(options, cores, (shape(), plan.few_rows()), async |fixture, scene| {
-        let step = |what: &str| eprintln!("  {what}");
         let patient = spread(scene, ReadOptions { deadline: PATIENT, ..ReadOptions::default() }).await?;
         let peak = closed_loop(patient.clone(), READERS, plan.repetition() / 5, plan.repetition()).await.rate;
         let server = fixture.cluster.process_id(node_a(fixture)?)?;
@@ -148,7 +148,7 @@ pub async fn measure(plan: Plan, cores: &Cores) -> anyhow::Result<Apart> {
             slow.push(slow_replica(plan, fixture, scene, hedging, share(CALM_SHARE)).await?);
         }
         step("a zone is killed, and one goes silent");
-        let short = plan.loss_run() / 2;
+        let short = plan.loss_run() / 3;
         let killed = lose_zone(fixture, spread.clone(), share(0.5), short, Loss::Kill).await?;
         let half = lose_zone(fixture, spread.clone(), share(0.5), short, Loss::Silence).await?;
         let rate = share(0.5).max(RATE_MIN);
@@ -203,7 +203,7 @@ async fn zone_row(
     // No hedges: another zone's replica would answer for it.
     let options = ReadOptions { hedging: Hedging::Off, deadline: PATIENT, ..ReadOptions::default() };
     let reads = Arc::new(Reads::new(&client, scene.shape, Keys::Uniform(scene.rows), options).await?);
-    let schedule = Schedule { rate, warm_up: plan.repetition() / 5, measured: plan.repetition() };
+    let schedule = Schedule { rate, warm_up: plan.repetition() / 5, measured: plan.repetition() / 2 };
     let found = open_loop(reads, schedule, Pace::Exact).await;
     Ok(ZoneRow {
         client: here.to_owned(),

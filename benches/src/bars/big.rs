@@ -20,6 +20,7 @@ use crate::health::wait_until_healthy;
 use crate::load::{Pace, Schedule, Service, Summary, closed_loop, open_loop};
 use crate::machine::Cores;
 use crate::measure::{Repetitions, closed, micros};
+use crate::process::step;
 use crate::profile::profile;
 use crate::report::model::{Curve, CurvePoint};
 use crate::scene::Scene;
@@ -84,7 +85,6 @@ pub fn shape() -> Shape {
 pub async fn measure(plan: Plan, cores: &Cores) -> anyhow::Result<Big> {
     let rows = (shape(), plan.rows());
     Scene::with(FixtureOptions::new(PARTITIONS), cores, rows, async |fixture, scene| {
-        let step = |what: &str| eprintln!("  {what}");
         let node = node_a(fixture)?;
         let server = fixture.cluster.process_id(node)?;
         // One node alone answers, and nobody helps it: what it costs is what the reads cost.
@@ -117,6 +117,8 @@ pub async fn measure(plan: Plan, cores: &Cores) -> anyhow::Result<Big> {
         let during = closed_loop(service, WRITES[2].1, Duration::ZERO, plan.repetition());
         let (writes_profile, _) = tokio::join!(profile(server, plan.repetition()), during);
         step("reads beside writes");
+        // What the writes before have left to do is not to be measured as reads alone.
+        scene.wait_until_quiet(fixture).await?;
         let (beside, beside_writes) = beside_writes(plan, scene, &reads, &all, &writes[&1_000], &versions).await;
         let mut restarts = Vec::new();
         for dropped in [false, true] {

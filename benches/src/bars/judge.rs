@@ -436,3 +436,115 @@ pub fn p11(apart: &Apart) -> Row {
     row.notes.extend(run.first_failure.as_ref().map(|why| format!("The first that failed: {why}")));
     bounded(row, &apart.profile)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::counted::CallBytes;
+    use crate::measure::tests::measured;
+    use crate::report::model::Curve;
+
+    /// 3 repetitions: the middle one has these figures, the others are far off on either side.
+    fn repetitions(rate: f64, us: f64, server: f64, client: f64) -> Repetitions {
+        let of = |by: f64| measured(rate * by, us * by, server, client);
+        Repetitions(vec![of(0.5), of(1.0), of(7.0)])
+    }
+
+    fn summary(p99_us: u64) -> Summary {
+        let mut summary = measured(100.0, 1.0, 1.0, 0.5).summary;
+        summary.p99 = Duration::from_micros(p99_us);
+        summary
+    }
+
+    fn big(client: f64) -> Big {
+        let writes = WRITES.map(|(batch, _)| (batch, repetitions(100.0, 1.0, 0.9, 0.5)));
+        let restart = |right| {
+            let (p99_before, profile) = (Duration::from_millis(1), vec!["50 % replay".to_owned()]);
+            Ok(Restart { right, fast: None, p99_before, profile })
+        };
+        Big {
+            load_rate: 1.0,
+            node_bytes_per_row: 300.0,
+            reads: repetitions(30_000.0, 30.0, 0.99, client),
+            bytes: CallBytes { up: 1_000, down: 20_000, calls: 3 },
+            calls_per_read: 1.0,
+            others: 0.1,
+            reads_profile: vec!["90 % gather".to_owned()],
+            writes: BTreeMap::from(writes),
+            writes_profile: Vec::new(),
+            beside: (summary(100), summary(250)),
+            beside_writes: (summary(0), 100),
+            curve: Curve::default(),
+            restarts: vec![restart(Ok(Duration::from_secs(3))), restart(Err("not there".to_owned()))],
+        }
+    }
+
+    fn peers() -> Peers {
+        Peers {
+            quic: Ok(repetitions(40_000.0, 25.0, 0.9, 1.0)),
+            tls: Ok(repetitions(80_000.0, 12.0, 0.9, 1.0)),
+            mget: Ok((repetitions(8_000.0, 120.0, 0.99, 0.5), Curve::default())),
+            hmget: Ok(repetitions(800.0, 1_200.0, 0.99, 0.5)),
+            writes: Ok(WRITES.map(|(batch, _)| (batch, repetitions(80.0, 1.0, 0.99, 0.5))).into()),
+        }
+    }
+
+    fn values(row: &Row) -> Vec<(f64, Option<bool>)> {
+        row.parts.iter().map(|part| ((part.value * 1e3).round() / 1e3, part.holds)).collect()
+    }
+
+    #[test]
+    fn reads_are_judged_by_medians_cpu_from_above_and_rates_from_below() {
+        let row = p1(&big(0.5), &peers());
+        assert_eq!(values(&row), [(1.2, Some(true)), (3.75, Some(true)), (37.5, Some(true))]);
+        assert_eq!((row.holds, row.bound_by.len()), (Some(true), 0));
+        let mut slow = peers();
+        slow.mget = Ok((repetitions(20_000.0, 120.0, 0.99, 0.5), Curve::default()));
+        let row = p1(&big(0.5), &slow);
+        assert_eq!((row.holds, row.value), (Some(false), Some(1.5)));
+        assert_eq!(row.bound_by, ["90 % gather"]);
+    }
+
+    #[test]
+    fn rates_are_void_beside_a_client_that_was_the_limit_and_a_redis_that_was_idle() {
+        let row = p1(&big(0.97), &peers());
+        assert!(row.holds.is_none() && row.void.is_some_and(|why| why.contains("the client had its core for 97 %")));
+        let mut idle = peers();
+        idle.mget = Ok((repetitions(8_000.0, 120.0, 0.6, 0.5), Curve::default()));
+        let row = p1(&big(0.5), &idle);
+        assert_eq!((row.parts[1].holds, row.parts[2].holds), (None, Some(true)));
+        let mut absent = peers();
+        absent.hmget = Err(anyhow::anyhow!("there is no redis-server"));
+        let row = p1(&big(0.5), &absent);
+        assert!(row.void.is_some_and(|why| why.contains("no redis-server")));
+    }
+
+    #[test]
+    fn writes_have_a_higher_bar_at_1000_rows_than_below() {
+        let row = p4(&big(0.5), &peers());
+        assert_eq!(values(&row), [(1.25, Some(true)), (1.25, Some(true)), (1.25, Some(false))]);
+        assert_eq!(row.parts[2].ours.as_ref().map(|ours| ours.value), Some(100_000.0));
+    }
+
+    #[test]
+    fn reads_beside_writes_are_void_without_the_writes() {
+        let row = p5(None, Some(&big(0.5)), "it failed");
+        assert_eq!(row.parts[0].void.as_deref(), Some("it failed"));
+        assert_eq!((row.parts[1].value, row.parts[1].holds), (2.5, Some(false)));
+        let mut few = big(0.5);
+        few.beside_writes.1 = 1_000;
+        assert!(p5(None, Some(&few), "").parts[1].void.is_some());
+    }
+
+    #[test]
+    fn a_node_that_does_not_come_back_fails_its_bar_and_voids_nothing() {
+        let mut big = big(0.5);
+        assert_eq!(values(&p7(&big)), [(3.0, Some(false))]);
+        big.restarts.swap(0, 1);
+        let row = p7(&big);
+        assert_eq!((row.value, row.holds, row.void), (Some(GIVE_UP.as_secs_f64()), Some(false), None));
+        assert_eq!(row.bound_by, ["50 % replay"]);
+    }
+}

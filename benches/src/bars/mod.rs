@@ -33,9 +33,10 @@ use serde_json::json;
 
 use crate::load::wrong_values;
 use crate::machine::{self, Cores};
-use crate::process::{interruptible, say};
+use crate::process::{interruptible, say, step};
 use crate::report::figures::bars_table;
 use crate::report::model::{Report, Row};
+use crate::workloads;
 pub use depth::DepthBench;
 use plan::Plan;
 
@@ -122,16 +123,16 @@ impl BarsCommand {
         let plan = Plan { scale: self.scale };
         let (mut depth, mut why) = (None, "it was not asked for".to_owned());
         if self.wants(&["P3", "P5", "P9"]) {
-            eprintln!("one partition in memory, up to {} rows", plan.depth_rows());
+            step(&format!("one partition in memory, up to {} rows", plan.depth_rows()));
             depth = self.keep(report, &["P3", "P9"], depth::run_apart(plan.depth_rows()).await, &mut why);
         }
         let mut big = None;
         if self.wants(&["P1", "P4", "P5", "P7"]) {
-            eprintln!("a cluster of {} rows", plan.rows());
+            step(&format!("a cluster of {} rows", plan.rows()));
             big = self.keep(report, &["P1", "P4", "P7"], big::measure(plan, cores).await, &mut why);
         }
         if let Some(big) = big.as_ref().filter(|_| self.wants(&["P1", "P4"])) {
-            eprintln!("the peers");
+            step("the peers");
             let peers = peers::measure(plan, cores, big.bytes).await;
             report.rows.extend([judge::p1(big, &peers), judge::p4(big, &peers)]);
             report.curves.push(big.curve.clone());
@@ -147,7 +148,7 @@ impl BarsCommand {
             report.rows.push(judge::p5(depth.as_ref(), big.as_ref(), &why));
         }
         if self.wants(&["P2", "P10", "P11"]) {
-            eprintln!("zones that are apart");
+            step("zones that are apart");
             if let Some(apart) = self.keep(report, &["P2", "P10", "P11"], apart::measure(plan, cores).await, &mut why) {
                 report.rows.extend([judge::p2(&apart), judge::p10(&apart), judge::p11(&apart)]);
                 report.timelines.extend(apart.timelines);
@@ -156,14 +157,21 @@ impl BarsCommand {
             }
         }
         if self.wants(&["P6"]) {
-            eprintln!("{} losses of a node", plan.kills());
+            step(&format!("{} losses of a node", plan.kills()));
             let kills = self.keep(report, &["P6"], kills::measure(plan, cores).await, &mut why);
             report.rows.extend(kills.map(|kills| judge::p6(&kills)));
         }
         if self.wants(&["P8"]) {
-            eprintln!("{} quiet partitions", plan.quiet().0);
+            step(&format!("{} quiet partitions", plan.quiet().0));
             let quiet = self.keep(report, &["P8"], quiet::measure(plan, cores).await, &mut why);
             report.rows.extend(quiet.map(|quiet| judge::p8(&quiet)));
+        }
+        if self.only.is_empty() {
+            step("every workload");
+            match workloads::measure(plan.workloads(), cores).await {
+                Ok(runs) => report.runs.extend(runs),
+                Err(error) => step(&format!("failed: {error:#}")),
+            }
         }
     }
 
@@ -173,7 +181,7 @@ impl BarsCommand {
             Ok(measured) => return Some(measured),
             Err(error) => format!("{error:#}"),
         };
-        eprintln!("  failed: {error}");
+        step(&format!("failed: {error}"));
         error.clone_into(why);
         for (id, title) in BARS.iter().filter(|(id, _)| ids.contains(id) && self.wants(&[id])) {
             report.rows.push(parts::void_row(id, title, &error));

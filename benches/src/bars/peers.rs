@@ -13,6 +13,7 @@ use crate::peers::echo::{Echo, Over};
 use crate::peers::reads::{Form, RedisReads};
 use crate::peers::redis::{Durability, Redis};
 use crate::peers::writes::RedisWrites;
+use crate::process::step;
 use crate::report::model::Curve;
 
 /// Connections to Redis for reads: with more its server does no more.
@@ -36,7 +37,6 @@ pub struct Peers {
 
 /// Runs them all.
 pub async fn measure(plan: Plan, cores: &Cores, bytes: CallBytes) -> Peers {
-    let step = |what: &str| eprintln!("  {what}");
     step("a quinn echo of the same bytes");
     let quic = echo(plan, cores, Over::Quic, bytes).await;
     step("an echo over TLS and TCP");

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::workloads::Sizes;
+
 /// Sizes. The bars are for those of scale 1; at any other scale every row is void, whatever was measured.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Plan {
@@ -57,6 +59,11 @@ impl Plan {
     /// Partitions of P8, and how long they are quiet.
     pub fn quiet(self) -> (u64, Duration) {
         (self.scaled(1_000, 30), Duration::from_secs(self.scaled(60, 3)))
+    }
+
+    /// The other workloads, for the table of runs.
+    pub fn workloads(self) -> Sizes {
+        Sizes { rows: self.few_rows(), seconds: 2, partitions: 64, one_way: Duration::ZERO }
     }
 
     /// Writes of P10.

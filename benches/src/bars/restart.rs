@@ -27,9 +27,9 @@ const AGE_MAX: Duration = Duration::from_secs(1);
 /// How long one attempt to read them may take.
 const ATTEMPT: Duration = Duration::from_millis(500);
 /// After so long the measurement is given up.
-pub const GIVE_UP: Duration = Duration::from_secs(120);
+pub const GIVE_UP: Duration = Duration::from_secs(90);
 /// How long latencies are watched after the keys were right.
-pub const FAST_LIMIT: Duration = Duration::from_secs(30);
+pub const FAST_LIMIT: Duration = Duration::from_secs(10);
 /// How long the node is profiled after its start.
 const PROFILED: Duration = Duration::from_secs(4);
 /// Requests a second while latencies are compared, and how long each comparison is.

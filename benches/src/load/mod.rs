@@ -17,6 +17,8 @@ mod schedule;
 mod slots;
 
 pub use driver::{Pace, Service, closed_loop, open_loop, open_loop_until, open_loop_watched};
+#[cfg(test)]
+pub use recorder::Recorder;
 pub use recorder::{Outcome, Summary, histogram, median_and_spread, wrong_values};
 pub use schedule::Schedule;
 pub use slots::{GOOD, Slots};

@@ -2,6 +2,7 @@
 //! feature (`HMGET`).
 
 use anyhow::{Context, ensure};
+use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::redis::{Pipes, Redis};
 use super::resp::{consent, end_of, number, put_command, values};
@@ -10,6 +11,8 @@ use crate::rows::{Picks, key_value, value};
 
 /// Rows of one call that loads.
 const LOAD_ROWS: u64 = 1_000;
+/// Such calls under way at once.
+const LOAD_CALLS: usize = 4;
 /// The version of all rows.
 const VERSION: i64 = 1;
 /// Every so many answers one is checked, value by value; of the others, only how many values they have and how long they are.
@@ -59,12 +62,16 @@ impl RedisReads {
     ) -> anyhow::Result<Self> {
         let pipes = Pipes::open(redis, connections).await?;
         let fields = fields(floats);
-        for from in (0..rows).step_by(LOAD_ROWS as usize) {
-            let ids = from..rows.min(from + LOAD_ROWS);
-            let count = (ids.end - ids.start) as usize;
-            let put = |out: &mut Vec<u8>| ids.for_each(|id| put_row(out, form, id, floats, &fields));
-            pipes.pick().ask(count, put, move |answers| loaded(answers, form, floats)).await?;
-        }
+        // Several side by side: one is made while the server takes another.
+        let calls = (0..rows).step_by(LOAD_ROWS as usize).map(|from| {
+            let (ids, fields, pipes) = (from..rows.min(from + LOAD_ROWS), &fields, &pipes);
+            async move {
+                let count = (ids.end - ids.start) as usize;
+                let put = |out: &mut Vec<u8>| ids.for_each(|id| put_row(out, form, id, floats, fields));
+                pipes.pick().ask(count, put, move |answers| loaded(answers, form, floats)).await
+            }
+        });
+        stream::iter(calls).buffer_unordered(LOAD_CALLS).try_collect::<()>().await?;
         Ok(Self { pipes, form, floats, fields, rows, rows_per_request })
     }
 

@@ -56,3 +56,56 @@ impl<T: Transport> Transport for Delayed<T> {
         result
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::disallowed_methods)] // delays are in true time
+
+    use std::net::SocketAddr;
+    use std::time::Instant;
+
+    use super::*;
+
+    /// Answers at once with what it was asked, and counts.
+    #[derive(Clone, Default)]
+    struct Mirror(Arc<AtomicU64>);
+
+    impl Transport for Mirror {
+        async fn call(&self, _: Peer, _: Channel, request: Bytes, _: Duration) -> Result<Bytes, TransportError> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Ok(request)
+        }
+    }
+
+    fn addr(port: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    fn apart(mirror: Mirror) -> Delayed<Mirror> {
+        let zones = [(addr(1), "a".to_owned()), (addr(2), "b".to_owned())].into();
+        Delayed::new(mirror, ZonePlan { one_way_us: 5_000, jitter_us: 0, zones }, "a").unwrap()
+    }
+
+    async fn call(delayed: &Delayed<Mirror>, port: u16, limit: Duration) -> (Result<Bytes, TransportError>, Duration) {
+        let (to, start) = (Peer { addr: addr(port), node: None }, Instant::now());
+        (delayed.call(to, Channel::Client, Bytes::from_static(b"x"), limit).await, start.elapsed())
+    }
+
+    #[tokio::test]
+    async fn a_message_to_another_zone_takes_the_way_there_and_the_way_back() {
+        let delayed = apart(Mirror::default());
+        let (answer, took) = call(&delayed, 2, Duration::from_secs(5)).await;
+        assert_eq!(answer, Ok(Bytes::from_static(b"x")));
+        assert!(took >= Duration::from_millis(10), "both ways are 10 ms, and it took {took:?}");
+    }
+
+    #[tokio::test]
+    async fn a_call_that_cannot_be_back_in_time_times_out_and_is_not_sent() {
+        let mirror = Mirror::default();
+        let limit = Duration::from_millis(8);
+        let (answer, took) = call(&apart(mirror.clone()), 2, limit).await;
+        assert_eq!(answer, Err(TransportError::TimedOut { addr: addr(2), limit }));
+        assert!(took >= limit);
+        assert_eq!(mirror.0.load(Ordering::Relaxed), 0);
+    }
+}
