@@ -94,7 +94,7 @@ fn memory_gib() -> u64 {
 /// Whether the directory of temporary files, where clusters and Redis keep theirs, is in memory: a sync costs nothing there.
 pub fn temporary_files_are_in_memory() -> bool {
     const TMPFS_MAGIC: i64 = 0x0102_1994;
-    rustix::fs::statfs(&std::env::temp_dir()).is_ok_and(|found| found.f_type == TMPFS_MAGIC)
+    rustix::fs::statfs(std::env::temp_dir()).is_ok_and(|found| found.f_type == TMPFS_MAGIC)
 }
 
 /// The commit of the source, as it is checked out where this program was built; with a `+` if files differ from it.

@@ -49,24 +49,26 @@ impl Scene {
         (shape, rows): (Shape, u64),
         measure: impl AsyncFnOnce(&mut Fixture, &Scene) -> anyhow::Result<R>,
     ) -> anyhow::Result<R> {
-        let measure = async |fixture: &mut Fixture, scene: &Scene| {
+        let measure = async |fixture: &mut Fixture| {
+            let mut scene = Self::open(fixture, shape, rows).await?;
+            scene.load(fixture, cores).await?;
             wait_until(fixture, Behind::Nothing, SETTLE_LIMIT).await.context("after the load")?;
             scene.wait_until_quiet(fixture).await?;
             scene.settle().await?;
-            measure(fixture, scene).await
+            measure(fixture, &scene).await
         };
-        Self::with_unsettled(options, cores, (shape, rows), measure).await
+        Fixture::with(options, cores, measure).await
     }
 
-    /// The same, whether the cluster is whole or not.
-    pub async fn with_unsettled<R>(
+    /// Starts a cluster and measures on it, with no rows in it, and whether it is whole or not.
+    pub async fn with_nothing<R>(
         options: FixtureOptions,
         cores: &Cores,
         (shape, rows): (Shape, u64),
         measure: impl AsyncFnOnce(&mut Fixture, &Scene) -> anyhow::Result<R>,
     ) -> anyhow::Result<R> {
         let measure = async |fixture: &mut Fixture| {
-            let scene = Self::load(fixture, cores, shape, rows).await?;
+            let scene = Self::open(fixture, shape, rows).await?;
             measure(fixture, &scene).await
         };
         Fixture::with(options, cores, measure).await
@@ -78,22 +80,25 @@ impl Scene {
         quiet(&fixture.processes()?).await
     }
 
-    #[allow(clippy::disallowed_methods)] // a measurement is in true time
-    async fn load(fixture: &Fixture, cores: &Cores, shape: Shape, rows: u64) -> anyhow::Result<Self> {
+    /// Clients, and the definitions of the rows.
+    async fn open(fixture: &Fixture, shape: Shape, rows: u64) -> anyhow::Result<Self> {
         let mut clients = Vec::new();
         for zone in ZONES {
             clients.push(fixture.client(zone).await?);
         }
         shape.define(&clients[0]).await?;
         let by_partition = Arc::new(RowsByPartition::of(&clients[0], rows).await?);
+        Ok(Self { shape, rows, by_partition, clients, load_time: Duration::ZERO })
+    }
+
+    #[allow(clippy::disallowed_methods)] // a measurement is in true time
+    async fn load(&mut self, fixture: &Fixture, cores: &Cores) -> anyhow::Result<()> {
         let nodes = fixture.processes()?;
         nodes.iter().try_for_each(|node| cores.place(*node, Place::All))?;
         let start = Instant::now();
-        Load::run(&clients[0], by_partition.clone(), shape).await?;
-        let load_time = start.elapsed();
-        nodes.iter().try_for_each(|node| cores.place(*node, Place::First))?;
-        let scene = Self { shape, rows, by_partition, clients, load_time };
-        Ok(scene)
+        Load::run(&self.clients[0], self.by_partition.clone(), self.shape).await?;
+        self.load_time = start.elapsed();
+        nodes.iter().try_for_each(|node| cores.place(*node, Place::First))
     }
 
     /// Reads of the rows through the client of a zone.

@@ -1,5 +1,7 @@
 //! `stoa-bench against`, as an operator uses it: a cluster that lives, a view of its own, keys on the command line.
 
+#![allow(clippy::unwrap_used)] // a test says by panicking what went wrong
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;

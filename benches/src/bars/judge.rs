@@ -364,7 +364,7 @@ pub fn p8(quiet: &Quiet) -> Row {
     let mut row = row("P8", &format!("{} quiet partitions in one process", quiet.partitions), &repeat("P8"), parts);
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     row.notes = vec![format!(
-        "A node with {} partitions has {:.0} MiB resident, one with {} and the same rows {:.0} MiB. Quiet groups do not hibernate yet.",
+        "A node with {} partitions has {:.0} MiB resident, one with {} {:.0} MiB, both without rows. Quiet groups do not hibernate yet.",
         quiet.partitions,
         mib(many),
         quiet.few,

@@ -147,6 +147,7 @@ impl BarsCommand {
         if self.wants(&["P5"]) {
             report.rows.push(judge::p5(depth.as_ref(), big.as_ref(), &why));
         }
+        self.save_so_far(report);
         if self.wants(&["P2", "P10", "P11"]) {
             step("zones that are apart");
             if let Some(apart) = self.keep(report, &["P2", "P10", "P11"], apart::measure(plan, cores).await, &mut why) {
@@ -156,11 +157,13 @@ impl BarsCommand {
                 report.runs.extend(apart.slow);
             }
         }
+        self.save_so_far(report);
         if self.wants(&["P6"]) {
             step(&format!("{} losses of a node", plan.kills()));
             let kills = self.keep(report, &["P6"], kills::measure(plan, cores).await, &mut why);
             report.rows.extend(kills.map(|kills| judge::p6(&kills)));
         }
+        self.save_so_far(report);
         if self.wants(&["P8"]) {
             step(&format!("{} quiet partitions", plan.quiet().0));
             let quiet = self.keep(report, &["P8"], quiet::measure(plan, cores).await, &mut why);
@@ -172,6 +175,15 @@ impl BarsCommand {
                 Ok(runs) => report.runs.extend(runs),
                 Err(error) => step(&format!("failed: {error:#}")),
             }
+        }
+    }
+
+    /// Writes what there is by now: a run that is ended early has measured something, too.
+    fn save_so_far(&self, report: &Report) {
+        if let Some(file) = &self.json
+            && let Err(error) = report.save(file)
+        {
+            step(&format!("the figures could not be written: {error:#}"));
         }
     }
 

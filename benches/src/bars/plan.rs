@@ -63,7 +63,7 @@ impl Plan {
 
     /// The other workloads, for the table of runs.
     pub fn workloads(self) -> Sizes {
-        Sizes { rows: self.few_rows(), seconds: 2, partitions: 64, one_way: Duration::ZERO }
+        Sizes { rows: self.few_rows(), seconds: 1, partitions: 64, one_way: Duration::ZERO }
     }
 
     /// Writes of P10.

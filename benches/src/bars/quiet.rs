@@ -19,6 +19,8 @@ use crate::writes::{Writes, versions};
 
 /// Quiet partitions that are written to, one after the other.
 const FIRST_WRITES: usize = 100;
+/// How long they may take, all together.
+const FIRST_WRITES_LIMIT: Duration = Duration::from_secs(60);
 /// What is left alone first, so that what the load caused is over.
 const SETTLE: Duration = Duration::from_secs(5);
 /// How long a quiet node is profiled.
@@ -33,7 +35,7 @@ pub struct Quiet {
     pub partitions: u64,
     /// The largest share of a core that a node's process took.
     pub core: f64,
-    /// Bytes of a node, and of a node with few partitions that holds the same rows.
+    /// Bytes of a node, and of a node with few partitions; neither holds rows.
     pub bytes: (u64, u64),
     /// How many those few are.
     pub few: u64,
@@ -49,13 +51,13 @@ pub struct Quiet {
 pub async fn measure(plan: Plan, cores: &Cores) -> anyhow::Result<Quiet> {
     let (partitions, time) = plan.quiet();
     let rows = (shape(), plan.few_rows());
-    let few = Scene::with(FixtureOptions::new(FEW), cores, rows, async |fixture, _| {
+    let few = Scene::with_nothing(FixtureOptions::new(FEW), cores, rows, async |fixture, _| {
         tokio::time::sleep(SETTLE).await;
         resident_bytes(fixture.cluster.process_id(node_a(fixture)?)?)
     })
     .await?;
     // So many groups may not become whole: that is what is to be seen.
-    Scene::with_unsettled(FixtureOptions::new(partitions), cores, rows, async |fixture, scene| {
+    Scene::with_nothing(FixtureOptions::new(partitions), cores, rows, async |fixture, scene| {
         tokio::time::sleep(SETTLE).await;
         let node = node_a(fixture)?;
         let bytes = (resident_bytes(fixture.cluster.process_id(node)?)?, few);
@@ -68,7 +70,11 @@ pub async fn measure(plan: Plan, cores: &Cores) -> anyhow::Result<Quiet> {
         let most = after.iter().zip(&before).map(|(after, before)| *after - *before).max().unwrap_or_default();
         let mut first = histogram();
         let versions = versions();
+        let writing = Instant::now();
         for (_, ids) in scene.by_partition.parts().iter().take(FIRST_WRITES) {
+            if writing.elapsed() > FIRST_WRITES_LIMIT {
+                break;
+            }
             let start = Instant::now();
             let version = versions.fetch_add(1, std::sync::atomic::Ordering::Relaxed) as i64;
             let write = Writes::one(&scene.clients[0], &scene.by_partition, scene.shape, ids[0].into(), version);

@@ -11,7 +11,7 @@ use super::resp::{consent, end_of, number, put_command};
 use crate::load::{Outcome, Service};
 
 /// How long a `WAIT` may take, in milliseconds.
-const WAIT_MS: &[u8] = b"1000";
+const WAIT_MS: &str = "10000";
 
 /// Batches of rows, new ones and such that stand already in turn, as the numbers of requests come.
 pub struct RedisWrites {
@@ -42,7 +42,7 @@ impl RedisWrites {
         let ids = (0..self.batch).map(|at| (n.wrapping_mul(self.batch) + at) % self.rows);
         let put = |out: &mut Vec<u8>| {
             ids.for_each(|id| put_row(out, self.form, id, self.floats, &self.fields));
-            let wait: [&[u8]; 3] = [b"WAIT", b"1", WAIT_MS];
+            let wait: [&[u8]; 3] = [b"WAIT", b"1", WAIT_MS.as_bytes()];
             put_command(out, wait.into_iter());
         };
         let (form, rows) = (self.form, self.batch as usize);
@@ -64,7 +64,7 @@ fn taken(answers: &[u8], form: Form, rows: usize) -> anyhow::Result<()> {
         let end = end_of(answers, at)?.context("there are fewer answers than rows")?;
         let answer = &answers[at..end];
         match form {
-            _ if row == rows => ensure!(number(answer)? >= 1, "no replica has the rows within {WAIT_MS:?} ms"),
+            _ if row == rows => ensure!(number(answer)? >= 1, "no replica has the rows within {WAIT_MS} ms"),
             Form::Packed => consent(answer)?,
             Form::Hash => drop(number(answer)?),
         }
