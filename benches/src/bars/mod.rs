@@ -147,7 +147,7 @@ impl BarsCommand {
         if self.wants(&["P5"]) {
             report.rows.push(judge::p5(depth.as_ref(), big.as_ref(), &why));
         }
-        self.save_so_far(report);
+        self.save_so_far(cores, report);
         if self.wants(&["P2", "P10", "P11"]) {
             step("zones that are apart");
             if let Some(apart) = self.keep(report, &["P2", "P10", "P11"], apart::measure(plan, cores).await, &mut why) {
@@ -157,13 +157,13 @@ impl BarsCommand {
                 report.runs.extend(apart.slow);
             }
         }
-        self.save_so_far(report);
+        self.save_so_far(cores, report);
         if self.wants(&["P6"]) {
             step(&format!("{} losses of a node", plan.kills()));
             let kills = self.keep(report, &["P6"], kills::measure(plan, cores).await, &mut why);
             report.rows.extend(kills.map(|kills| judge::p6(&kills)));
         }
-        self.save_so_far(report);
+        self.save_so_far(cores, report);
         if self.wants(&["P8"]) {
             step(&format!("{} quiet partitions", plan.quiet().0));
             let quiet = self.keep(report, &["P8"], quiet::measure(plan, cores).await, &mut why);
@@ -178,11 +178,13 @@ impl BarsCommand {
         }
     }
 
-    /// Writes what there is by now: a run that is ended early has measured something, too.
-    fn save_so_far(&self, report: &Report) {
-        if let Some(file) = &self.json
-            && let Err(error) = report.save(file)
-        {
+    /// Writes what there is by now: a run that is ended early has measured something, too. Its rows are judged as those of a
+    /// whole one are.
+    fn save_so_far(&self, cores: &Cores, report: &Report) {
+        let Some(file) = &self.json else { return };
+        let mut so_far = report.clone();
+        self.void_by_options(cores, &mut so_far.rows);
+        if let Err(error) = so_far.save(file) {
             step(&format!("the figures could not be written: {error:#}"));
         }
     }
@@ -253,5 +255,17 @@ mod tests {
         command.void_by_options(&Cores::of_this_process().unwrap(), &mut rows);
         assert_eq!(rows[0].holds, None);
         assert!(rows[0].void.as_ref().is_some_and(|why| why.contains("scale 0.01")));
+    }
+
+    #[test]
+    fn what_is_saved_of_a_run_that_goes_on_is_judged_by_its_options_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("bars.json");
+        let command = BarsCommand { json: Some(file.clone()), only: Vec::new(), scale: 0.01 };
+        let row = Row { id: "P1".into(), holds: Some(true), ..Row::default() };
+        let report = Report { rows: vec![row], ..Report::default() };
+        command.save_so_far(&Cores::of_this_process().unwrap(), &report);
+        assert_eq!(Report::load(&file).unwrap().rows[0].holds, None);
+        assert_eq!(report.rows[0].holds, Some(true), "the run itself goes on with what it has");
     }
 }
