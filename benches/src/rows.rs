@@ -1,11 +1,13 @@
 //! Rows made from a seed, so that millions of them need no file and every value that is read can be checked.
 
 use stoa_protocol::key::{KeyBlock, encode_key};
-use stoa_protocol::read::ReadSection;
+use stoa_protocol::read::{Projection, ReadLevel, ReadRequest, ReadSection, SectionResult};
+use stoa_protocol::row_block::{AnswerWriter, SectionRows};
 use stoa_protocol::{
     FeatureGroup, FeatureGroupId, FeatureType, KeyType, KeyValue, LogIndex, PartitionId, RowBatch, RowBatchBuilder,
     Value,
 };
+use stoa_store::{PartitionReader, SectionSource, read_sections};
 
 /// A group of `Float32` features under one integer key.
 pub struct Floats {
@@ -37,17 +39,47 @@ impl Floats {
         builder.finish().expect("a batch of the benchmark has rows")
     }
 
-    /// A section that asks for the first `features` features of these rows.
-    pub fn section(&self, ids: &[u64], features: usize) -> ReadSection {
+    /// Asks for the first `features` features of these rows.
+    pub fn ask(&self, ids: &[u64], features: usize) -> Ask {
         let mut keys = KeyBlock::new();
         ids.iter().for_each(|id| keys.push(&key(*id)));
-        ReadSection {
-            partition: PartitionId(2),
-            group: FeatureGroupId(1),
-            schema_version: 1,
-            at_least: LogIndex(0),
-            features: (0..features as u16).collect(),
-            keys,
+        let features = (0..features as u16).collect();
+        Ask { projection: Projection { group: FeatureGroupId(1), schema_version: 1, features }, keys }
+    }
+}
+
+/// What a read asks of one partition.
+pub struct Ask {
+    /// The features.
+    pub projection: Projection,
+    /// The keys.
+    pub keys: KeyBlock,
+}
+
+impl Ask {
+    /// As a node does it for a request of one section: the bytes of the answer.
+    pub fn answer(&self, reader: &PartitionReader) -> Vec<u8> {
+        let source = SectionSource { reader, at_least: LogIndex(0), keys: self.keys.range(0, self.keys.len()) };
+        let mut answer = AnswerWriter::new(1);
+        let result = read_sections(&self.projection, &[source], &mut answer).remove(0);
+        answer.finish(&[result.map_or_else(SectionResult::Failed, SectionResult::Rows)])
+    }
+
+    /// The same, taken apart.
+    pub fn read(&self, reader: &PartitionReader) -> Result<SectionRows, String> {
+        reader.read(&self.projection, &self.keys, LogIndex(0)).map_err(|error| error.to_string())
+    }
+
+    /// As a request.
+    pub fn request(self) -> ReadRequest {
+        let keys = self.keys.len() as u32;
+        let section =
+            ReadSection { partition: PartitionId(2), at_least: LogIndex(0), projection: 0, first_key: 0, keys };
+        ReadRequest {
+            level: ReadLevel::default(),
+            projections: vec![self.projection],
+            keys: self.keys,
+            sections: vec![section],
         }
     }
 }

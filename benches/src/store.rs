@@ -18,12 +18,12 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use stoa_protocol::LogIndex;
-use stoa_protocol::read::{ReadSection, RowStatus, SectionResult};
+use stoa_protocol::read::RowStatus;
 use stoa_store::{Command, Partition, PartitionReader, StoreOptions};
 
 use crate::load::histogram;
 use crate::machine::Cores;
-use crate::rows::{Floats, Picks, value};
+use crate::rows::{Ask, Floats, Picks, value};
 
 /// Features of a row.
 pub const FEATURES: usize = 48;
@@ -93,27 +93,27 @@ impl StoreBench {
         Ok(())
     }
 
-    fn sections(&self, floats: &Floats, width: usize, seed: u64) -> Vec<(Vec<u64>, ReadSection)> {
+    fn asks(&self, floats: &Floats, width: usize, seed: u64) -> Vec<(Vec<u64>, Ask)> {
         let mut picks = Picks::new(seed, self.rows);
-        let section = |_| {
+        let ask = |_| {
             let ids = picks.distinct(READ_ROWS);
-            let section = floats.section(&ids, width);
-            (ids, section)
+            let ask = floats.ask(&ids, width);
+            (ids, ask)
         };
-        (0..self.reads).map(section).collect()
+        (0..self.reads).map(ask).collect()
     }
 
     /// Nanoseconds of a row of a whole read, of `width` features; rows are in version 1.
     pub fn gather(&self, floats: &Floats, reader: &PartitionReader, width: usize) -> Result<f64, String> {
         let mut times = Vec::new();
         for repetition in 0..self.repetitions {
-            let sections = self.sections(floats, width, repetition << 40);
+            let asks = self.asks(floats, width, repetition << 40);
             let start = Instant::now();
-            for (_, section) in &sections {
-                black_box(reader.read(section));
+            for (_, ask) in &asks {
+                black_box(ask.answer(reader));
             }
             times.push(start.elapsed().as_nanos() as f64 / (self.reads as usize * READ_ROWS) as f64);
-            sections.iter().take(10).try_for_each(|(ids, section)| check(reader, ids, section))?;
+            asks.iter().take(10).try_for_each(|(ids, ask)| check(reader, ids, ask))?;
         }
         Ok(median(times))
     }
@@ -147,12 +147,12 @@ impl StoreBench {
 
     /// The 99th percentile of single reads, microseconds, at least for the given reads and then until `done`.
     pub fn read_p99(&self, floats: &Floats, reader: &PartitionReader, wanted: &AtomicBool) -> Result<f64, String> {
-        let sections = self.sections(floats, FEATURES, 1 << 50);
+        let asks = self.asks(floats, FEATURES, 1 << 50);
         let mut times = histogram();
         for _ in 0..self.repetitions {
-            for (_, section) in &sections {
+            for (_, ask) in &asks {
                 let start = Instant::now();
-                black_box(reader.read(section));
+                black_box(ask.answer(reader));
                 times.saturating_record(start.elapsed().as_nanos() as u64);
             }
         }
@@ -250,15 +250,15 @@ pub fn fill(floats: &Floats, partition: &mut Partition, rows: std::ops::Range<u6
 }
 
 /// Compares an answer with what its rows were made from.
-fn check(reader: &PartitionReader, ids: &[u64], section: &ReadSection) -> Result<(), String> {
-    let SectionResult::Rows(answer) = reader.read(section) else { return Err("a read failed".into()) };
+fn check(reader: &PartitionReader, ids: &[u64], ask: &Ask) -> Result<(), String> {
+    let answer = ask.read(reader)?;
     for (row, &id) in ids.iter().enumerate() {
-        if answer.statuses[row] != RowStatus::Found {
+        if answer.status(row) != RowStatus::Found {
             return Err(format!("row {id} was written and is not found"));
         }
-        for (column, &feature) in answer.columns.iter().zip(&section.features) {
+        for (column, &feature) in ask.projection.features.iter().enumerate() {
             let wanted = value(id, feature, 1).to_le_bytes();
-            if column.value(row) != Some(&wanted[..]) {
+            if answer.value(column, row) != Some(&wanted[..]) {
                 return Err(format!("feature {feature} of row {id} is not what was written"));
             }
         }

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use stoa_protocol::position::PartitionPosition;
 use stoa_protocol::read::RowStatus;
+use stoa_protocol::row_block::SectionRows;
 use stoa_protocol::{FeatureType, LogIndex, Position, Value};
 
 use crate::multi_get::ReadStats;
 use crate::plan::ViewPlan;
-use crate::section_rows::SectionRows;
 use crate::split::Split;
 
 /// What became of one value.
@@ -97,18 +97,18 @@ impl ViewAnswer {
     /// it, as the replica's own clock says; the way of the answer comes on top. `None` if the replica does not know, or did
     /// not answer. Panics beyond the ends.
     pub fn age(&self, row: usize, group: usize) -> Option<Duration> {
-        self.section(row, group)?.0.age
+        self.section(row, group)?.0.head.age
     }
 
     /// The largest age of all rows; `None` if one is not known, or a section was not answered.
     pub fn age_max(&self) -> Option<Duration> {
-        let ages = self.sections.iter().map(|section| section.as_ref()?.age);
+        let ages = self.sections.iter().map(|section| section.as_ref()?.head.age);
         ages.reduce(|a, b| a.zip(b).map(|(a, b)| a.max(b))).unwrap_or(Some(Duration::ZERO))
     }
 
     /// Whether any row may be further behind than the read allows: its values are `Stale`.
     pub fn is_stale(&self) -> bool {
-        self.sections.iter().flatten().any(|section| section.stale)
+        self.sections.iter().flatten().any(|section| section.head.stale)
     }
 
     /// How far the answer reaches: all rows of a partition are at least as new as its place here. Partitions that did
@@ -141,8 +141,9 @@ impl ViewAnswer {
                 }
                 continue;
             };
-            let place = places.entry((set, asked.partition, answer.incarnation)).or_insert(Some(answer.applied));
-            *place = place.map(|index| fold(index, answer.applied));
+            let place =
+                places.entry((set, asked.partition, answer.head.incarnation)).or_insert(Some(answer.head.applied));
+            *place = place.map(|index| fold(index, answer.head.applied));
         }
         let mut position = Position::new();
         for ((set, partition, incarnation), index) in &places {
@@ -187,7 +188,7 @@ impl<'a> Column<'a> {
     pub fn status(&self, row: usize) -> ValueStatus {
         let Some((section, column, at)) = self.find(row) else { return ValueStatus::Unavailable };
         match section.status(at) {
-            _ if section.stale => ValueStatus::Stale,
+            _ if section.head.stale => ValueStatus::Stale,
             RowStatus::Found if section.value(column, at).is_some() => ValueStatus::Present,
             RowStatus::Found => ValueStatus::Null,
             RowStatus::NotFound => ValueStatus::NotFound,

@@ -7,7 +7,6 @@
 //! | file | duty |
 //! |---|---|
 //! | `plan.rs`, `rows.rs`, `split.rs`, `distinct.rs` | a view's needs; rows become sections, each entity once |
-//! | `section_rows.rs` | a node's answer, read where it lies |
 //! | `multi_get.rs` | one read as a state machine: replicas, hedges, failures, the deadline |
 //! | `peers.rs`, `latency.rs`, `budget.rs` | how nodes do: percentiles, ejection, the budget of hedges |
 //! | `routes.rs`, `leaders.rs`, `retry.rs` | nearest replicas; the search for a leader; pauses |
@@ -63,7 +62,6 @@ pub mod plan;
 pub mod retry;
 pub mod routes;
 pub mod rows;
-pub mod section_rows;
 mod session_place;
 mod shared;
 pub mod split;

@@ -24,13 +24,13 @@ use std::time::Duration;
 
 use stoa_env::BootTime;
 use stoa_protocol::limits::{DEADLINE_US_MAX, FRAME_BYTES_MAX, READ_SECTIONS_MAX};
+use stoa_protocol::row_block::SectionRows;
 use stoa_protocol::{ErrorBody, ErrorClass, ErrorCode, MapVersion, NodeId, PartitionId};
 
 use crate::budget::HedgeBudget;
 use crate::peers::{PeerFailure, Peers};
 use crate::retry::jittered;
 use crate::routes::{Route, Routes};
-use crate::section_rows::SectionRows;
 use crate::split::SectionWeight;
 
 /// Requests that may carry one section. With the pauses between rounds, three replicas are asked so often in the 60 s

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use stoa_protocol::codec::{Wire, put_list};
 use stoa_protocol::key::{KeyBlock, encode_key, partition_hash};
+use stoa_protocol::read::{Projection, ReadLevel, ReadSection};
+use stoa_protocol::row_block::SectionRows;
 use stoa_protocol::value::check_value;
 use stoa_protocol::{ClusterMap, FeatureType, LogIndex, PartitionId, Position, Width};
 
@@ -12,7 +14,6 @@ use crate::distinct::Distinct;
 use crate::error::{ReadError, RowsError};
 use crate::plan::{EntityPlan, GroupPlan, ViewPlan, check_key_bytes, key_error};
 use crate::rows::Rows;
-use crate::section_rows::SectionRows;
 
 /// Key bytes of one section. A section must fit a request with room beside it; a quarter of a MiB is a thousand keys of
 /// two long strings.
@@ -115,17 +116,32 @@ impl Split {
         &self.entities[plan.groups[group].entity].chunks[chunk].keys
     }
 
-    /// Appends the bytes of a section as a [`ReadSection`](stoa_protocol::read::ReadSection) has them. Sections of one
-    /// entity share their keys, so none is ever built.
-    pub fn put_section(&self, plan: &ViewPlan, section: usize, out: &mut Vec<u8>) {
-        let SectionPlan { partition, at_least, group, .. } = self.sections[section];
-        let group = &plan.groups[group];
-        partition.put(out);
-        group.id.put(out);
-        group.schema_version.put(out);
-        at_least.put(out);
-        put_list(&group.features, out);
-        self.keys_of(plan, section).put(out);
+    /// Appends the bytes of a [`ReadRequest`](stoa_protocol::read::ReadRequest) for these sections. Groups that are read by
+    /// the same keys name them once.
+    pub fn put_request(&self, plan: &ViewPlan, level: ReadLevel, sections: &[u32], out: &mut Vec<u8>) {
+        let (mut projections, mut keys, mut count) = (Vec::new(), Vec::new(), 0);
+        let mut projection_of = vec![None; plan.groups.len()];
+        let mut first_key_of = BTreeMap::new();
+        let mut asked = Vec::with_capacity(sections.len());
+        for &at in sections {
+            let SectionPlan { partition, at_least, group, chunk, .. } = self.sections[at as usize];
+            let projection = *projection_of[group].get_or_insert_with(|| {
+                let GroupPlan { id, schema_version, ref features, .. } = plan.groups[group];
+                projections.push(Projection { group: id, schema_version, features: features.clone() });
+                projections.len() as u16 - 1
+            });
+            let block = self.keys_of(plan, at as usize);
+            let first_key = *first_key_of.entry((plan.groups[group].entity, chunk)).or_insert_with(|| {
+                keys.push(block);
+                count += block.len() as u32;
+                count - block.len() as u32
+            });
+            asked.push(ReadSection { partition, at_least, projection, first_key, keys: block.len() as u32 });
+        }
+        level.put(out);
+        put_list(&projections, out);
+        KeyBlock::put_joined(&keys, out);
+        put_list(&asked, out);
     }
 
     /// Whether an answer is one to a section: as many rows and columns, of the same types, of the schema asked or a newer
@@ -133,8 +149,8 @@ impl Split {
     pub fn fits(&self, plan: &ViewPlan, section: usize, answer: &SectionRows) -> Result<(), String> {
         let asked = &self.sections[section];
         let group = &plan.groups[asked.group];
-        if answer.schema_version < group.schema_version {
-            let (found, wanted) = (answer.schema_version, group.schema_version);
+        if answer.head.schema_version < group.schema_version {
+            let (found, wanted) = (answer.head.schema_version, group.schema_version);
             return Err(format!(
                 "it is of schema {found} of {}, and schema {wanted} or a newer one was asked",
                 group.name
@@ -152,8 +168,8 @@ impl Split {
                 check_value(*ty, value).map_err(|error| format!("a value of {}: {error}", group.name))?;
             }
         }
-        if answer.applied < asked.at_least {
-            return Err(format!("it is of index {}, and {} was asked", answer.applied, asked.at_least));
+        if answer.head.applied < asked.at_least {
+            return Err(format!("it is of index {}, and {} was asked", answer.head.applied, asked.at_least));
         }
         Ok(())
     }
@@ -339,19 +355,29 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_section_has_the_bytes_that_the_protocol_gives_it() {
+    fn a_request_has_the_bytes_that_the_protocol_gives_it_and_each_key_once() {
         let plan = ViewPlan::new(&shop()).unwrap();
         let split = Split::new(&plan, &rows(0..50), &map_of(4), None).unwrap();
-        for at in 0..split.sections.len() {
+        let all: Vec<u32> = (0..split.sections.len() as u32).collect();
+        for sections in [&all[..], &all[1..3], &all[..0]] {
             let mut bytes = Vec::new();
-            split.put_section(&plan, at, &mut bytes);
-            let section = stoa_protocol::read::ReadSection::from_bytes(&bytes).unwrap();
-            assert_eq!(section.to_bytes(), bytes);
-            assert_eq!(section.keys, *split.keys_of(&plan, at));
-            assert_eq!(section.partition, split.sections[at].partition);
-            let group = &plan.groups[split.sections[at].group];
-            assert_eq!((section.group, section.schema_version), (group.id, group.schema_version));
-            assert_eq!(section.features, group.features);
+            split.put_request(&plan, ReadLevel::default(), sections, &mut bytes);
+            let request = stoa_protocol::read::ReadRequest::from_bytes(&bytes).unwrap();
+            assert_eq!(request.to_bytes(), bytes);
+            assert_eq!(request.sections.len(), sections.len());
+            for (section, &at) in request.sections.iter().zip(sections) {
+                let keys = request.keys.range(section.first_key as usize, section.keys as usize);
+                assert!(keys.iter().eq(split.keys_of(&plan, at as usize).iter()));
+                assert_eq!(section.partition, split.sections[at as usize].partition);
+                let group = &plan.groups[split.sections[at as usize].group];
+                let projection = &request.projections[usize::from(section.projection)];
+                assert_eq!((projection.group, projection.schema_version), (group.id, group.schema_version));
+                assert_eq!(projection.features, group.features);
+            }
+            if sections.len() == all.len() {
+                let distinct = split.entities.iter().map(|slots| slots.place_of_key.len()).sum::<usize>();
+                assert_eq!((request.keys.len(), request.projections.len()), (distinct, plan.groups.len()));
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use stoa_env::{BootTime, Peer, Transport};
 use stoa_protocol::limits::{DEADLINE_US_MAX, READ_DEADLINE_US_DEFAULT};
 use stoa_protocol::message::Kind;
 use stoa_protocol::read::{ConfirmBy, OnStale, ReadLevel};
+use stoa_protocol::row_block::{SectionRows, parse_answer};
 use stoa_protocol::{ClusterMap, ErrorBody, ErrorCode, MapVersion, Position, Wire};
 
 use crate::answer::ViewAnswer;
@@ -18,7 +19,6 @@ use crate::multi_get::{Action, Hedging, MultiGet, RequestFailure};
 use crate::plan::ViewPlan;
 use crate::routes::Routes;
 use crate::rows::Rows;
-use crate::section_rows::{SectionRows, parse_answer};
 use crate::shared::{READS_MAX, Shared, peer_failure};
 use crate::split::Split;
 
@@ -177,14 +177,12 @@ impl<T: Transport> View<T> {
         Ok(ViewAnswer::new(self.plan.clone(), split, sections, rows.len(), stats))
     }
 
-    /// The bytes of a [`ReadRequest`](stoa_protocol::message::ReadRequest), without copying its sections first.
+    /// The bytes of a [`ReadRequest`](stoa_protocol::read::ReadRequest), behind who asks.
     fn body(&self, level: ReadLevel, split: &Split, sections: &[u32]) -> Vec<u8> {
         let bytes = sections.iter().map(|&at| split.sections[at as usize].weight.request_bytes).sum::<usize>();
         let mut body = Vec::with_capacity(bytes + 256);
         self.inner.shared.caller.put(&mut body);
-        level.put(&mut body);
-        (sections.len() as u32).put(&mut body);
-        sections.iter().for_each(|&at| split.put_section(&self.plan, at as usize, &mut body));
+        split.put_request(&self.plan, level, sections, &mut body);
         body
     }
 

@@ -433,18 +433,55 @@ impl KeyBlock {
         &self.bytes[self.offsets[at] as usize..self.offsets[at + 1] as usize]
     }
 
+    /// Keys `first` to `first + count`; panics beyond the end.
+    pub fn range(&self, first: usize, count: usize) -> KeyRange<'_> {
+        assert!(first + count <= self.len(), "keys {first} to {} of {}", first + count, self.len());
+        KeyRange { block: self, first, count }
+    }
+
+    /// Appends the bytes of one block with the keys of all of these.
+    pub fn put_joined(blocks: &[&Self], out: &mut Vec<u8>) {
+        (blocks.iter().map(|block| block.len()).sum::<usize>() as u32).put(out);
+        blocks.iter().flat_map(|block| block.iter()).for_each(|key| (key.len() as u16).put(out));
+        blocks.iter().for_each(|block| out.extend_from_slice(&block.bytes));
+    }
+
     /// All keys in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         self.offsets.windows(2).map(|w| &self.bytes[w[0] as usize..w[1] as usize])
     }
 }
 
+/// Some keys of a [`KeyBlock`] that lie side by side.
+#[derive(Debug, Clone, Copy)]
+pub struct KeyRange<'a> {
+    block: &'a KeyBlock,
+    first: usize,
+    count: usize,
+}
+
+impl<'a> KeyRange<'a> {
+    /// Number of keys.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// All of them in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
+        let Self { block, first, count } = *self;
+        (first..first + count).map(move |at| block.get(at))
+    }
+}
+
 /// A u32 count, a u16 length each, then all bytes.
 impl Wire for KeyBlock {
     fn put(&self, out: &mut Vec<u8>) {
-        (self.len() as u32).put(out);
-        self.iter().for_each(|key| (key.len() as u16).put(out));
-        out.extend_from_slice(&self.bytes);
+        Self::put_joined(&[self], out);
     }
 
     fn get(input: &mut Reader<'_>) -> Result<Self, DecodeError> {

@@ -5,7 +5,7 @@
 //! itself. Foreign bytes are checked before anything is allocated for them; no input panics.
 //!
 //! Start reading at [`key`] (how an entity becomes bytes, and bytes a partition), then [`batch`] (rows on their way in),
-//! [`read`] (rows on their way out) and [`frame`].
+//! [`read`] and [`row_block`] (rows on their way out), and [`frame`].
 
 pub mod batch;
 pub mod catalog;
@@ -20,6 +20,7 @@ pub mod map;
 pub mod message;
 pub mod position;
 pub mod read;
+pub mod row_block;
 pub mod types;
 pub mod value;
 

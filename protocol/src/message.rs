@@ -2,11 +2,10 @@
 //! [`ANSWER`] set, or [`KIND_ERROR`] with an [`ErrorBody`](crate::error::ErrorBody).
 
 use crate::catalog::{Definition, FeatureGroup, FeatureView};
-use crate::codec::{DecodeError, Reader, Wire, get_list, put_list};
+use crate::codec::{DecodeError, Reader, Wire};
 use crate::ids::{ClusterId, FeatureGroupId, LogIndex, MapVersion, NodeId, PartitionId, ReplicaId};
-use crate::limits::READ_SECTIONS_MAX;
 use crate::map::{NodeInfo, ReplicaInfo};
-use crate::read::{ConfirmBy, ReadLevel, ReadSection, SectionResult};
+use crate::read::ConfirmBy;
 
 /// Set in the kind of an answer.
 pub const ANSWER: u16 = 0x8000;
@@ -25,8 +24,6 @@ pub enum Kind {
     View = 3,
     /// Asks for a group: [`GroupRequest`], [`FeatureGroup`] back.
     Group = 4,
-    /// A multi-get: [`ReadRequest`], [`ReadAnswer`].
-    Read = 5,
     /// A row batch: [`WriteRequest`], [`WriteAnswer`].
     Write = 6,
     /// What a writer session has had acknowledged: [`SessionRequest`], [`SessionAnswer`].
@@ -39,6 +36,9 @@ pub enum Kind {
     Digest = 10,
     /// A change of where replicas lie: [`PlacementRequest`], [`PlacementAnswer`].
     Placement = 11,
+    /// A multi-get: [`ReadRequest`](crate::read::ReadRequest), answered by the bytes of [`crate::row_block`]. (5 was one
+    /// whose answer had columns for each section.)
+    Read = 12,
     /// Node to node: a Raft message; its body is the raft crate's.
     Raft = 32,
     /// Node to node: joins the cluster: [`JoinRequest`], [`ClusterMap`](crate::map::ClusterMap) back.
@@ -63,7 +63,7 @@ impl Kind {
     pub fn from_number(number: u16) -> Option<Self> {
         use Kind::*;
         [
-            Ping, Map, View, Group, Read, Write, Session, Apply, Status, Digest, Placement, Raft, Join, Watch, Barrier,
+            Ping, Map, View, Group, Write, Session, Apply, Status, Digest, Placement, Read, Raft, Join, Watch, Barrier,
             Hello, Move, Witness, Spare,
         ]
         .into_iter()
@@ -115,38 +115,6 @@ pub struct GroupRequest {
     pub version: u32,
 }
 crate::wire_struct!(GroupRequest { project, name, version });
-
-/// All that one multi-get asks of one node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReadRequest {
-    /// How new the answer must be.
-    pub level: ReadLevel,
-    /// One section per partition and group.
-    pub sections: Vec<ReadSection>,
-}
-
-impl Wire for ReadRequest {
-    fn put(&self, out: &mut Vec<u8>) {
-        self.level.put(out);
-        put_list(&self.sections, out);
-    }
-    fn get(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let level = Wire::get(input)?;
-        let sections = get_list(input, "sections")?;
-        if sections.len() > READ_SECTIONS_MAX {
-            return Err(DecodeError::invalid("sections", sections.len(), format!("up to {READ_SECTIONS_MAX}")));
-        }
-        Ok(Self { level, sections })
-    }
-}
-
-/// The results, in the order of the sections.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReadAnswer {
-    /// One for each section.
-    pub sections: Vec<SectionResult>,
-}
-crate::wire_struct!(ReadAnswer { sections: list });
 
 /// A place in a writer session: batches of a session carry 1, 2, 3, … in each partition, and each is applied once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -544,16 +512,6 @@ mod tests {
         assert_eq!(decode_request::<WriteRequest>(&bytes).unwrap(), (caller, request));
         for cut in 0..bytes.len() {
             assert!(decode_request::<WriteRequest>(&bytes[..cut]).is_err());
-        }
-    }
-
-    #[test]
-    fn a_read_comes_back_with_its_level() {
-        let levels = [ReadLevel::default(), ReadLevel::Linearizable { by: ConfirmBy::Lease }];
-        for request in levels.map(|level| ReadRequest { level, sections: Vec::new() }) {
-            let bytes = request.to_bytes();
-            assert_eq!(ReadRequest::from_bytes(&bytes), Ok(request));
-            (0..bytes.len()).for_each(|cut| assert!(ReadRequest::from_bytes(&bytes[..cut]).is_err()));
         }
     }
 

@@ -165,8 +165,8 @@ fn a_node_that_ends_for_no_fault_of_the_plan_is_seen() {
 /// local ones.
 fn weaken(bytes: bytes::Bytes) -> bytes::Bytes {
     use stoa_protocol::frame::{decode_frame, encode_frame};
-    use stoa_protocol::message::{Kind, ReadRequest, decode_request, encode_request};
-    use stoa_protocol::read::ReadLevel;
+    use stoa_protocol::message::{Kind, decode_request, encode_request};
+    use stoa_protocol::read::{ReadLevel, ReadRequest};
     let Ok((header, body)) = decode_frame(&bytes) else { return bytes };
     let Ok((caller, request)) = decode_request::<ReadRequest>(&body) else { return bytes };
     match (header.kind == Kind::Read as u16, request.level) {
@@ -180,21 +180,28 @@ fn weaken(bytes: bytes::Bytes) -> bytes::Bytes {
 
 /// The answer to a read, and every age in it turned into nothing: a node that thinks that it is up to date.
 fn rejuvenate(bytes: bytes::Bytes) -> bytes::Bytes {
-    use stoa_protocol::Wire;
+    use stoa_protocol::codec::put_list;
     use stoa_protocol::frame::{decode_frame, encode_frame};
-    use stoa_protocol::message::{ANSWER, Kind, ReadAnswer};
-    use stoa_protocol::read::SectionResult;
+    use stoa_protocol::message::{ANSWER, Kind};
+    use stoa_protocol::read::{SectionHead, SectionResult};
+    use stoa_protocol::row_block::parse_answer;
     let Ok((header, body)) = decode_frame(&bytes) else { return bytes };
     if header.kind != Kind::Read as u16 | ANSWER {
         return bytes;
     }
-    let mut answer = ReadAnswer::from_bytes(&body).expect("a node's answer");
-    for section in &mut answer.sections {
-        if let SectionResult::Rows(rows) = section {
-            (rows.age, rows.stale) = (Some(Duration::ZERO), false);
-        }
-    }
-    encode_frame(&header, &answer.to_bytes())
+    let sections = parse_answer(body.clone()).expect("a node's answer").into_iter().map(|section| match section {
+        Ok(rows) => SectionResult::Rows(SectionHead { age: Some(Duration::ZERO), stale: false, ..rows.head }),
+        Err(error) => SectionResult::Failed(error),
+    });
+    let sections: Vec<_> = sections.collect();
+    // What is said of the sections stands behind their rows, and has as many bytes as before.
+    let mut heads = Vec::new();
+    put_list(&sections, &mut heads);
+    let mut answer = body.to_vec();
+    let end = answer.len() - heads.len();
+    answer.truncate(end);
+    answer.extend_from_slice(&heads);
+    encode_frame(&header, &answer)
 }
 
 /// The first of twenty seeds with cuts in which a judge sees that messages are changed like that.

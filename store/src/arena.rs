@@ -68,7 +68,7 @@ impl Arena {
         let start = out.len();
         out.resize(start + reference.len(), 0);
         if reference.len() > 0 {
-            self.classes[reference.class()].read(reference.slot(), 0, &mut out[start..]);
+            self.classes[reference.class()].read(reference.slot(), &mut out[start..]);
         }
     }
 
@@ -81,7 +81,7 @@ impl Arena {
     /// Asks for the value to be brought near.
     pub fn prefetch(&self, reference: ArenaRef) {
         if reference.len() > 0 {
-            self.classes[reference.class()].prefetch(reference.slot(), reference.len());
+            self.classes[reference.class()].prefetch(reference.slot(), 0, reference.len());
         }
     }
 }

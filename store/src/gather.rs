@@ -1,304 +1,193 @@
-//! A multi-get, batch by batch: hash all keys, bring their index groups near, find candidate rows, bring their lanes
-//! near, copy the lanes, compare keys, spread the values over the columns of the answer. Every step runs over all keys
-//! of a chunk before the next begins, so that cache misses overlap instead of queueing.
+//! A multi-get, batch by batch: hash all keys, bring the places of their index near, find candidate rows, bring their
+//! lanes near, compare keys, copy the pieces that were asked for into the rows of the answer. Every step runs over all keys
+//! of a chunk before the next begins, so that cache misses overlap instead of queueing; a chunk goes over the borders of
+//! partitions, which have a key or two each where a read is spread over many of them.
 
-use std::cell::RefCell;
-
-use stoa_protocol::ErrorBody;
-use stoa_protocol::read::{ReadColumn, ReadSection, RowStatus};
+use stoa_protocol::key::KeyRange;
+use stoa_protocol::limits::FRAME_BYTES_MAX;
+use stoa_protocol::read::RowStatus;
+use stoa_protocol::row_block::{BlockWriter, STATUS_AT, VALIDITY_AT};
+use stoa_protocol::{ErrorBody, ErrorCode};
 
 use crate::arena::Arena;
 use crate::group::{Group, reference};
 use crate::group_writer::NO_ROW;
-use crate::index::{Segment, index_hash};
-use crate::lane_plan::{FLAGS_AT, FeaturePlace, SHARED_VALUE_BYTES_MAX};
-use crate::lanes::Guard;
+use crate::index::{Directory, Segment, index_hash};
+use crate::lane_plan::{EVENT_TIME_AT, FLAGS_AT};
 use crate::lanes::prefetch::prefetch;
-use crate::reader::check_answer_bytes;
+use crate::lanes::{Guard, Slot};
+use crate::projector::{Piece, Projector};
 
-/// Keys of a chunk: enough misses at once for any memory, few enough that their lanes stay in the first caches. A
-/// multiple of 8, as validity goes by bytes.
+/// Keys of a chunk: enough misses at once for any memory, few enough that their lanes stay in the first caches.
 const CHUNK_KEYS: usize = 64;
 
-thread_local! {
-    /// The copied lanes of a chunk.
-    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+/// Keys of one partition that are read together with those of others.
+pub(crate) struct Target<'g> {
+    pub group: &'g Group,
+    pub directory: &'g Directory,
+    pub arena: &'g Arena,
+    pub guard: &'g Guard<'g>,
+    pub seed: u64,
+    pub keys: KeyRange<'g>,
+    /// The place of its first row in the answer's block.
+    pub first_row: usize,
 }
 
-/// What part of a lane a read wants.
-#[derive(Clone, Copy, Default)]
-struct LaneCopy {
-    /// Bytes of each row, from its first; 0 if the lane is not wanted.
-    bytes: usize,
-    /// Where its rows begin in the scratch memory.
-    start: usize,
+/// One key on its way.
+struct Probe<'g> {
+    target: usize,
+    key: &'g [u8],
+    hash: u64,
+    segment: Option<&'g Segment>,
+    /// A row of this key or, before it is copied, one that may be; [`NO_ROW`] if there is none.
+    row: u32,
+    /// Its place in the answer's block.
+    to: usize,
 }
 
-/// One read, compiled: where each column comes from and what to copy.
-pub(crate) struct Gather<'a> {
-    group: &'a Group,
-    arena: &'a Arena,
-    section: &'a ReadSection,
-    places: Vec<FeaturePlace>,
-    copies: Vec<LaneCopy>,
-    scratch_bytes: usize,
+/// Reads the keys of all targets, whose groups have the plan that the projector is for, into the rows of a block. What is
+/// too large fails by itself: the answer is the errors, by target.
+pub(crate) fn gather<'g>(
+    targets: &'g [Target<'g>],
+    projector: &Projector,
+    block: &mut BlockWriter<'_>,
+) -> Vec<(usize, ErrorBody)> {
+    let mut chunk: Vec<Probe<'g>> = Vec::with_capacity(CHUNK_KEYS);
+    let mut heap = Heap { target: usize::MAX, began_at: 0, failed: Vec::new() };
+    let all = targets
+        .iter()
+        .enumerate()
+        .flat_map(|(target, of)| of.keys.iter().enumerate().map(move |(at, key)| (target, key, of.first_row + at)));
+    for (target, key, to) in all {
+        let hash = index_hash(targets[target].seed, key);
+        targets[target].directory.prefetch(hash);
+        chunk.push(Probe { target, key, hash, segment: None, row: NO_ROW, to });
+        if chunk.len() == CHUNK_KEYS {
+            run(targets, &mut chunk, projector, block, &mut heap);
+        }
+    }
+    run(targets, &mut chunk, projector, block, &mut heap);
+    heap.failed
 }
 
-type Gathered = (Vec<RowStatus>, Vec<i64>, Vec<ReadColumn>);
-
-impl<'a> Gather<'a> {
-    /// Compiles a section that fits its group.
-    pub fn new(group: &'a Group, arena: &'a Arena, section: &'a ReadSection) -> Self {
-        let plan = &group.plan;
-        let places: Vec<_> = section.features.iter().map(|feature| plan.features[usize::from(*feature)]).collect();
-        let mut copies = vec![LaneCopy::default(); group.lanes.len()];
-        copies[0].bytes = plan.key.offset + plan.key.width;
-        for place in &places {
-            let validity = &mut copies[place.validity_lane].bytes;
-            *validity = (*validity).max(place.validity_byte + 1);
-            if !is_alone(place) {
-                let values = &mut copies[place.lane].bytes;
-                *values = (*values).max(place.offset + place.width);
-            }
-        }
-        let mut scratch_bytes = 0;
-        for copy in &mut copies {
-            copy.bytes = copy.bytes.next_multiple_of(8);
-            copy.start = scratch_bytes;
-            scratch_bytes += copy.bytes * CHUNK_KEYS;
-        }
-        Self { group, arena, section, places, copies, scratch_bytes }
+/// Takes a chunk, whose keys have been hashed, to its end.
+fn run<'g>(
+    targets: &'g [Target<'g>],
+    chunk: &mut Vec<Probe<'g>>,
+    projector: &Projector,
+    block: &mut BlockWriter<'_>,
+    heap: &mut Heap,
+) {
+    for probe in chunk.iter_mut() {
+        let target = &targets[probe.target];
+        let segment = target.directory.segment(probe.hash, target.guard);
+        prefetch(segment);
+        probe.segment = Some(segment);
     }
-
-    /// Runs it.
-    pub fn run(&self, seed: u64, guard: &Guard<'_>) -> Result<Gathered, ErrorBody> {
-        let keys = self.section.keys.len();
-        let mut columns: Vec<_> = self.places.iter().map(|place| ReadColumn::absent(place.ty, keys)).collect();
-        let mut statuses = vec![RowStatus::NotFound; keys];
-        let mut event_times = vec![0; keys];
-        SCRATCH.with_borrow_mut(|scratch| {
-            if scratch.len() < self.scratch_bytes {
-                scratch.resize(self.scratch_bytes, 0);
-            }
-            for first in (0..keys).step_by(CHUNK_KEYS) {
-                let mut rows = [NO_ROW; CHUNK_KEYS];
-                let rows = &mut rows[..(keys - first).min(CHUNK_KEYS)];
-                self.find(seed, guard, first, rows, scratch);
-                let lane = &scratch[self.copies[0].start..];
-                for (at, &row) in rows.iter().enumerate() {
-                    if row != NO_ROW {
-                        let bytes = lane[at * self.copies[0].bytes..].first_chunk().expect("lane 0 begins with it");
-                        statuses[first + at] = RowStatus::Found;
-                        event_times[first + at] = i64::from_le_bytes(*bytes);
-                    }
-                }
-                let mut validity = ValidityByte::default();
-                for (place, column) in self.places.iter().zip(&mut columns) {
-                    self.spread(place, column, first, rows, scratch, &mut validity);
-                }
-                let variable = columns.iter().filter(|column| !column.ends.is_empty());
-                check_answer_bytes(variable.map(|column| column.values.len()).sum())?;
-            }
-            Ok((statuses, event_times, columns))
-        })
-    }
-
-    /// Finds the rows of the keys from `first` on and copies their lanes; keys without a row read as nulls.
-    fn find(&self, seed: u64, guard: &Guard<'_>, first: usize, rows: &mut [u32], scratch: &mut [u8]) {
-        let directory = self.group.index.directory(guard);
-        let mut probes: [Option<(u64, &Segment)>; CHUNK_KEYS] = [None; CHUNK_KEYS];
-        let probes = &mut probes[..rows.len()];
-        let key = |at: usize| self.section.keys.get(first + at);
-        for (at, probe) in probes.iter_mut().enumerate() {
-            let hash = index_hash(seed, key(at));
-            let segment = directory.segment(hash, guard);
-            prefetch(segment);
-            *probe = Some((hash, segment));
-        }
-        let probe = |at: usize| probes[at].expect("filled above for every key");
-        for at in 0..rows.len() {
-            let (hash, segment) = probe(at);
-            segment.prefetch(hash);
-        }
-        for (at, row) in rows.iter_mut().enumerate() {
-            let (hash, segment) = probe(at);
-            // The first row with the tag of the key: nearly always the one.
-            if let Some((_, candidate)) = segment.find(hash, |_| true) {
-                self.prefetch(candidate);
-                *row = candidate;
-            }
-        }
-        for (at, row) in rows.iter_mut().enumerate() {
-            if *row != NO_ROW && !self.copy(at, *row, key(at), scratch) {
-                let (hash, segment) = probe(at);
-                let found = segment.find(hash, |row| self.group.is_key(row, key(at), self.arena));
-                *row = found.map_or(NO_ROW, |(_, row)| row);
-                if *row != NO_ROW {
-                    let same = self.copy(at, *row, key(at), scratch);
-                    assert!(same, "a version is not changed while a reader can reach it");
-                }
-            }
-            let lane = &self.copies[0];
-            let deleted = *row != NO_ROW && scratch[lane.start + at * lane.bytes + FLAGS_AT] != 0;
-            if deleted || *row == NO_ROW {
-                *row = NO_ROW;
-                for copy in &self.copies {
-                    scratch[copy.start + at * copy.bytes..][..copy.bytes].fill(0);
-                }
-            }
+    let segment = |probe: &Probe<'g>| probe.segment.expect("found above for every key");
+    chunk.iter().for_each(|probe| segment(probe).prefetch(probe.hash));
+    for probe in chunk.iter_mut() {
+        // The first row with the tag of the key: nearly always the one.
+        if let Some((_, row)) = segment(probe).find(probe.hash, |_| true) {
+            probe.row = row;
+            let lanes = &targets[probe.target].group.lanes;
+            lanes[0].prefetch(row, 0, targets[probe.target].group.plan.key.offset);
+            projector.pieces.iter().for_each(|&Piece { lane, from, bytes, .. }| lanes[lane].prefetch(row, from, bytes));
         }
     }
-
-    fn prefetch(&self, row: u32) {
-        for (lane, copy) in self.group.lanes.iter().zip(&self.copies) {
-            if copy.bytes > 0 {
-                lane.prefetch(row, copy.bytes);
+    for probe in chunk.iter_mut().filter(|probe| probe.row != NO_ROW) {
+        let Target { group, arena, .. } = &targets[probe.target];
+        let mut head = group.lanes[0].slot(probe.row);
+        if !group.is_key_of(head, probe.key, arena) {
+            let found = segment(probe).find(probe.hash, |row| group.is_key(row, probe.key, arena));
+            probe.row = found.map_or(NO_ROW, |(_, row)| row);
+            if probe.row == NO_ROW {
+                continue;
             }
+            head = group.lanes[0].slot(probe.row);
         }
-        for place in self.places.iter().filter(|place| is_alone(place)) {
-            self.group.lanes[place.lane].prefetch(row, place.width);
+        if head.word(FLAGS_AT / 8) as u8 != 0 {
+            probe.row = NO_ROW; // deleted
+            continue;
         }
+        copy(group, probe.row, head, projector, block.row_mut(probe.to));
     }
-
-    /// Copies the wanted lanes of a row to place `at`; false, and no more than lane 0 copied, if it is not of the key.
-    fn copy(&self, at: usize, row: u32, key: &[u8], scratch: &mut [u8]) -> bool {
-        for (number, (lane, copy)) in self.group.lanes.iter().zip(&self.copies).enumerate() {
-            let to = &mut scratch[copy.start + at * copy.bytes..][..copy.bytes];
-            if !to.is_empty() {
-                lane.read(row, 0, to);
-            }
-            if number == 0 {
-                let place = self.group.plan.key;
-                let stored = &to[place.offset..place.offset + place.width];
-                let same = if place.inline { stored == key } else { self.arena.equals(reference(stored), key) };
-                if !same {
-                    return false;
-                }
-            }
-        }
-        true
+    if !projector.references.is_empty() {
+        heap.fill(targets, chunk, projector, block);
     }
+    chunk.clear();
+}
 
-    /// Fills a column of the answer for the keys from `first` on.
-    fn spread(
-        &self,
-        place: &FeaturePlace,
-        column: &mut ReadColumn,
-        first: usize,
-        rows: &[u32],
-        scratch: &[u8],
-        validity: &mut ValidityByte,
+/// Copies what is wanted of a row, whose part in lane 0 is `head`; places of variable values get the references that stand in
+/// the lanes.
+#[inline]
+fn copy(group: &Group, row: u32, head: Slot<'_>, projector: &Projector, out: &mut [u8]) {
+    out[..8].copy_from_slice(&head.word(EVENT_TIME_AT / 8).to_le_bytes());
+    out[STATUS_AT] = RowStatus::Found as u8;
+    let (mut lane, mut slot) = (0, head);
+    for piece in &projector.pieces {
+        if piece.lane != lane {
+            (lane, slot) = (piece.lane, group.lanes[piece.lane].slot(row));
+        }
+        slot.copy(piece.from, &mut out[piece.to..piece.to + piece.bytes]);
+    }
+    let validity = &mut out[VALIDITY_AT..VALIDITY_AT + projector.mask.len()];
+    validity.iter_mut().zip(&projector.mask).for_each(|(bits, mask)| *bits &= mask);
+}
+
+/// How far the heap of a block has come.
+struct Heap {
+    /// The target whose values are being added.
+    target: usize,
+    /// The bytes that were there before them.
+    began_at: usize,
+    failed: Vec<(usize, ErrorBody)>,
+}
+
+impl Heap {
+    /// Adds the values of variable width of a chunk.
+    fn fill(
+        &mut self,
+        targets: &[Target<'_>],
+        chunk: &[Probe<'_>],
+        projector: &Projector,
+        block: &mut BlockWriter<'_>,
     ) {
-        let lane = |number: usize| {
-            let copy = self.copies[number];
-            (&scratch[copy.start..copy.start + copy.bytes * rows.len()], copy.bytes)
-        };
-        let (flags, stride) = lane(place.validity_lane);
-        let bits = validity.of(place, first, flags, stride);
-        let out = &mut column.validity[first / 8..];
-        let bit = place.validity_mask.trailing_zeros();
-        for (out, eight) in out.iter_mut().zip(&bits[..rows.len().div_ceil(8)]) {
-            *out = (eight >> (bit * 8)) as u8;
+        let there = || chunk.iter().filter(|probe| probe.row != NO_ROW);
+        for probe in there() {
+            let row = block.row_mut(probe.to);
+            let arena = targets[probe.target].arena;
+            projector.references.iter().for_each(|&at| arena.prefetch(reference(&row[at..at + 8])));
         }
-        if place.variable {
-            let (values, stride) = lane(place.lane);
-            return self.spread_variable(values, stride, place.offset, column, first);
-        }
-        let out = &mut column.values[first * place.width..][..rows.len() * place.width];
-        if is_alone(place) {
-            for (at, (&row, out)) in rows.iter().zip(out.chunks_exact_mut(place.width)).enumerate() {
-                if row != NO_ROW && column.validity[(first + at) / 8] >> (at % 8) & 1 == 1 {
-                    self.group.lanes[place.lane].read(row, place.offset / 8, out);
+        for probe in there() {
+            if probe.target != self.target {
+                (self.target, self.began_at) = (probe.target, block.heap_bytes());
+            }
+            if self.failed.last().is_some_and(|(failed, _)| *failed == probe.target) {
+                block.clear_rows(probe.to..probe.to + 1, block.heap_bytes());
+                continue;
+            }
+            let target = &targets[probe.target];
+            for &at in &projector.references {
+                let reference = reference(&block.row_mut(probe.to)[at..at + 8]);
+                // A null and an empty value are the reference 0, and the same in the answer.
+                if reference.len() > 0 {
+                    block.set_variable(probe.to, at, |heap| target.arena.read(reference, heap));
                 }
             }
-            return;
-        }
-        let (values, stride) = lane(place.lane);
-        match place.width {
-            1 => spread_fixed::<1>(values, stride, place.offset, out),
-            2 => spread_fixed::<2>(values, stride, place.offset, out),
-            4 => spread_fixed::<4>(values, stride, place.offset, out),
-            8 => spread_fixed::<8>(values, stride, place.offset, out),
-            16 => spread_fixed::<16>(values, stride, place.offset, out),
-            width => {
-                for (row, out) in values.chunks_exact(stride).zip(out.chunks_exact_mut(width)) {
-                    out.copy_from_slice(&row[place.offset..place.offset + width]);
-                }
+            if let Err(error) = check_answer_bytes(block.heap_bytes()) {
+                block.clear_rows(target.first_row..probe.to + 1, self.began_at);
+                self.failed.push((probe.target, error));
             }
         }
     }
+}
 
-    fn spread_variable(&self, values: &[u8], stride: usize, offset: usize, column: &mut ReadColumn, first: usize) {
-        let references = || values.chunks_exact(stride).map(|row| reference(&row[offset..offset + 8]));
-        references().for_each(|reference| self.arena.prefetch(reference));
-        for (at, reference) in references().enumerate() {
-            // A null is the reference 0, which has no bytes.
-            self.arena.read(reference, &mut column.values);
-            column.ends[first + at + 1] = column.values.len() as u32;
-        }
+/// An answer must fit a frame: what cannot is refused before its memory is taken.
+pub(crate) fn check_answer_bytes(bytes: usize) -> Result<(), ErrorBody> {
+    if bytes <= FRAME_BYTES_MAX {
+        return Ok(());
     }
-}
-
-/// The validity of eight neighbouring features for the rows of a chunk, turned so that each feature has its bits side by
-/// side, as the answer wants them. Features are mostly asked for in the order in which they lie, so the last byte that
-/// was turned is nearly always the next one that is wanted.
-#[derive(Default)]
-struct ValidityByte {
-    of: Option<(usize, usize, usize)>,
-    /// For each eight rows: byte n has the bits of feature n, the first row lowest.
-    turned: [u64; CHUNK_KEYS / 8],
-}
-
-impl ValidityByte {
-    fn of(&mut self, place: &FeaturePlace, first: usize, flags: &[u8], stride: usize) -> &[u64] {
-        let wanted = (place.validity_lane, place.validity_byte, first);
-        if self.of != Some(wanted) {
-            self.of = Some(wanted);
-            for (turned, eight) in self.turned.iter_mut().zip(flags.chunks(stride * 8)) {
-                let bytes = eight.chunks_exact(stride).map(|row| u64::from(row[place.validity_byte]));
-                *turned = transpose(bytes.enumerate().fold(0, |all, (at, byte)| all | byte << (at * 8)));
-            }
-        }
-        &self.turned
-    }
-}
-
-/// Turns eight bytes of eight bits: bit `i` of byte `j` becomes bit `j` of byte `i` (Warren, Hacker's Delight, 7-3).
-#[inline]
-fn transpose(x: u64) -> u64 {
-    let swap = |x: u64, shift: u32, mask: u64| {
-        let t = (x ^ x >> shift) & mask;
-        x ^ t ^ t << shift
-    };
-    let x = swap(x, 7, 0x00aa_00aa_00aa_00aa);
-    let x = swap(x, 14, 0x0000_cccc_0000_cccc);
-    swap(x, 28, 0x0000_0000_f0f0_f0f0)
-}
-
-/// Whether a feature has a lane of its own, which is copied straight into the answer.
-fn is_alone(place: &FeaturePlace) -> bool {
-    !place.variable && place.width > SHARED_VALUE_BYTES_MAX
-}
-
-/// Nulls are zero bytes in the lane, so every row is copied without asking.
-#[inline]
-fn spread_fixed<const W: usize>(values: &[u8], stride: usize, offset: usize, out: &mut [u8]) {
-    let (out, _) = out.as_chunks_mut::<W>();
-    for (row, out) in values.chunks_exact(stride).zip(out) {
-        let value = row[offset..].first_chunk::<W>().expect("the copy reaches to the end of every wanted value");
-        *out = *value;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bit_of_a_byte_becomes_that_byte_of_a_bit() {
-        for (i, j) in (0..8).flat_map(|i| (0..8).map(move |j| (i, j))) {
-            assert_eq!(transpose(1 << (8 * j + i)), 1 << (8 * i + j), "bit {i} of byte {j}");
-        }
-        assert_eq!(transpose(u64::MAX), u64::MAX);
-    }
+    let message = format!("the answer has over {FRAME_BYTES_MAX} bytes: ask for fewer keys or features at a time");
+    Err(ErrorBody::new(ErrorCode::TooLarge, message))
 }

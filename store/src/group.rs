@@ -7,11 +7,8 @@ use stoa_protocol::{FeatureGroup, KeyType};
 use crate::arena::{Arena, ArenaRef};
 use crate::index::Index;
 use crate::lane_plan::LanePlan;
-use crate::lanes::Slab;
+use crate::lanes::{Slab, Slot};
 use crate::row::RowBuffer;
-
-/// Eight columns of nine bytes, and the word that the first begins in.
-const KEY_WINDOW_BYTES: usize = 80;
 
 /// One definition of a group and where its rows lie. Another definition is another one of these over the same lanes.
 pub(crate) struct Group {
@@ -48,7 +45,7 @@ impl Group {
     pub fn load(&self, row: u32, out: &mut RowBuffer) {
         out.bytes.resize(self.plan.row_bytes(), 0);
         for (lane, &start) in self.lanes.iter().zip(&self.plan.starts) {
-            lane.read(row, 0, &mut out.bytes[start..start + lane.stride()]);
+            lane.read(row, &mut out.bytes[start..start + lane.stride()]);
         }
     }
 
@@ -61,26 +58,35 @@ impl Group {
 
     /// Whether a row is of this key.
     pub fn is_key(&self, row: u32, key: &[u8], arena: &Arena) -> bool {
-        self.with_key_bytes(row, |bytes| match self.plan.key.inline {
-            true => bytes == key,
-            false => arena.equals(reference(bytes), key),
-        })
+        self.is_key_of(self.lanes[0].slot(row), key, arena)
+    }
+
+    /// The same of a row that has been found in lane 0.
+    #[inline]
+    pub fn is_key_of(&self, head: Slot<'_>, key: &[u8], arena: &Arena) -> bool {
+        let place = self.plan.key;
+        match place.inline {
+            true => place.width == key.len() && head.equals(place.offset, key),
+            false => arena.equals(self.key_reference(head), key),
+        }
     }
 
     /// Appends the key of a row.
     pub fn key_of(&self, row: u32, arena: &Arena, out: &mut Vec<u8>) {
-        self.with_key_bytes(row, |bytes| match self.plan.key.inline {
-            true => out.extend_from_slice(bytes),
-            false => arena.read(reference(bytes), out),
-        });
+        let (place, head) = (self.plan.key, self.lanes[0].slot(row));
+        if place.inline {
+            let start = out.len();
+            out.resize(start + place.width, 0);
+            head.copy(place.offset, &mut out[start..]);
+        } else {
+            arena.read(self.key_reference(head), out);
+        }
     }
 
-    fn with_key_bytes<T>(&self, row: u32, then: impl FnOnce(&[u8]) -> T) -> T {
-        let place = self.plan.key;
-        let (word, skip) = (place.offset / 8, place.offset % 8);
-        let mut window = [0; KEY_WINDOW_BYTES];
-        self.lanes[0].read(row, word, &mut window[..skip + place.width]);
-        then(&window[skip..skip + place.width])
+    fn key_reference(&self, head: Slot<'_>) -> ArenaRef {
+        let mut bytes = [0; 8];
+        head.copy(self.plan.key.offset, &mut bytes);
+        ArenaRef(u64::from_le_bytes(bytes))
     }
 }
 

@@ -80,7 +80,7 @@ impl GroupWriter {
             }
             if let Some(&near) = hashes.get(row + AHEAD) {
                 let candidate = |row| {
-                    self.group.lanes[0].prefetch(row, self.group.lanes[0].stride());
+                    self.group.lanes[0].prefetch(row, 0, self.group.lanes[0].stride());
                     true
                 };
                 self.index.find(near, candidate);

@@ -16,8 +16,9 @@
 //! Keys of fixed width are stored as they are, others as a reference into the arena. A tombstone keeps the partition
 //! time of its deletion where the first value would be. A null is stored as zero bytes, so that a gather need not ask.
 
-use stoa_protocol::FeatureGroup;
 use stoa_protocol::types::{FeatureType, Width};
+use stoa_protocol::{FeatureGroup, Wire};
+use xxhash_rust::xxh3::xxh3_128;
 
 /// Bytes of a lane that columns share.
 pub(crate) const LANE_BYTES_MAX: usize = 256;
@@ -69,6 +70,8 @@ pub(crate) struct LanePlan {
     /// Where a tombstone's stamp lies in lane 0.
     pub stamp_at: usize,
     pub features: Vec<FeaturePlace>,
+    /// A hash of all of the above: plans with the same one are the same.
+    pub fingerprint: u128,
 }
 
 impl LanePlan {
@@ -81,10 +84,11 @@ impl LanePlan {
             inline: widths.is_some(),
         };
         let stamp_at = key.offset + key.width;
-        let mut plan = Self { strides: vec![stamp_at], starts: Vec::new(), key, stamp_at, features: Vec::new() };
+        let (strides, starts, features) = (vec![stamp_at], Vec::new(), Vec::new());
+        let mut plan = Self { strides, starts, key, stamp_at, features, fingerprint: 0 };
         plan.pack(group, 0, VALIDITY_AT);
         plan.strides[0] = plan.strides[0].max(stamp_at + STAMP_BYTES).next_multiple_of(8);
-        plan.find_starts();
+        plan.finish();
         plan
     }
 
@@ -96,7 +100,7 @@ impl LanePlan {
             plan.strides.push(added.div_ceil(8));
             plan.pack(group, plan.strides.len() - 1, 0);
         }
-        plan.find_starts();
+        plan.finish();
         plan
     }
 
@@ -136,13 +140,26 @@ impl LanePlan {
         self.strides.iter_mut().for_each(|stride| *stride = stride.next_multiple_of(8));
     }
 
-    fn find_starts(&mut self) {
+    /// Fills in what follows from the rest.
+    fn finish(&mut self) {
         let mut end = 0;
         let mut start = |stride: &usize| {
             end += stride;
             end - stride
         };
         self.starts = self.strides.iter().map(&mut start).collect();
+        let mut bytes = Vec::new();
+        let mut put = |number: usize| (number as u64).put(&mut bytes);
+        self.strides.iter().for_each(|stride| put(*stride));
+        [self.key.offset, self.key.width, usize::from(self.key.inline), self.stamp_at].into_iter().for_each(&mut put);
+        for place in &self.features {
+            [place.lane, place.offset, place.width, place.validity_lane, place.validity_byte]
+                .into_iter()
+                .for_each(&mut put);
+            put(usize::from(place.validity_mask) << 1 | usize::from(place.variable));
+        }
+        self.features.iter().for_each(|place| place.ty.put(&mut bytes));
+        self.fingerprint = xxh3_128(&bytes);
     }
 }
 

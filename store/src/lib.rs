@@ -3,13 +3,13 @@
 //! It must never know: tokio, sockets, files, Raft, clocks, chance. Commands come in, in the order of a log, and equal
 //! commands give equal logical state; times, seeds and bytes are arguments. Nothing here waits.
 //!
-//! Start reading at [`Partition::apply`] (the writer), [`PartitionReader::read`] (everybody else) and [`SnapshotSource`].
+//! Start reading at [`Partition::apply`] (the writer), [`read_sections`] (everybody else) and [`SnapshotSource`].
 //! What makes reads possible beside the writer without a lock is explained where it is done: immutable row versions in
 //! `group_writer`, memory that never moves in `lanes::slab`, its reuse in `lanes::epochs`. Unsafe code is allowed in
 //! `lanes` alone.
 //!
 //! Not done yet: expiry by age, physical removal of tombstones, dictionary coding of repeated strings, lanes chosen by
-//! the views that read them, huge pages, snapshots that keep unchanged chunks.
+//! the views that read them, snapshots that keep unchanged chunks.
 
 mod arena;
 mod command;
@@ -24,6 +24,7 @@ mod memory;
 mod options;
 mod outcome;
 mod partition;
+mod projector;
 mod reader;
 mod row;
 mod sessions;
@@ -37,5 +38,5 @@ pub use memory::MemoryReport;
 pub use options::StoreOptions;
 pub use outcome::Outcome;
 pub use partition::Partition;
-pub use reader::PartitionReader;
+pub use reader::{PartitionReader, SectionSource, read_sections};
 pub use snapshot::{RestoreError, SnapshotSource};

@@ -1,22 +1,25 @@
 //! Reads, on any thread, beside the writer.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use stoa_planted::planted;
-use stoa_protocol::key::check_key;
-use stoa_protocol::limits::FRAME_BYTES_MAX;
+use stoa_protocol::key::{KeyBlock, KeyRange, check_key};
 use stoa_protocol::message::DigestAnswer;
-use stoa_protocol::read::{ReadSection, SectionAnswer, SectionResult};
+use stoa_protocol::read::{Projection, SectionHead, SectionResult};
+use stoa_protocol::row_block::{AnswerWriter, SectionRows, parse_answer};
 use stoa_protocol::types::Width;
 use stoa_protocol::{ErrorBody, ErrorCode, LogIndex, RowBatch, RowOp};
 
-use crate::gather::Gather;
+use crate::gather::{self, Target};
 use crate::group::Group;
 use crate::group_writer::row_logical_bytes;
 use crate::index::index_hash;
+use crate::lanes::Guard;
 use crate::memory::MemoryReport;
 use crate::partition::STATE_DIGEST_ID;
+use crate::projector::Projector;
 use crate::shared::Shared;
 
 /// Reads of one partition. Takes no lock and never waits for the writer; clone it for each thread.
@@ -37,16 +40,17 @@ impl PartitionReader {
         Self { home: shared.epochs.home(), shared }
     }
 
-    /// Answers one section of a multi-get. Every row is whole and at least as new as the index in the answer; a deleted
-    /// row is not found.
+    /// Reads these keys by themselves. Every row is whole and at least as new as the index in the answer; a deleted row is
+    /// not found. Reads of several partitions are better done together, by [`read_sections`].
     ///
-    /// A section of an older schema version than the group's is answered, as feature places never change; of a newer
-    /// one, fails with [`ErrorCode::SchemaNotReady`].
-    pub fn read(&self, section: &ReadSection) -> SectionResult {
-        match self.try_read(section) {
-            Ok(answer) => SectionResult::Rows(answer),
-            Err(error) => SectionResult::Failed(error),
-        }
+    /// # Errors
+    /// As [`read_sections`].
+    pub fn read(&self, projection: &Projection, keys: &KeyBlock, at_least: LogIndex) -> Result<SectionRows, ErrorBody> {
+        let source = SectionSource { reader: self, at_least, keys: keys.range(0, keys.len()) };
+        let mut answer = AnswerWriter::new(1);
+        let result = read_sections(projection, &[source], &mut answer).remove(0);
+        let result = result.map_or_else(SectionResult::Failed, SectionResult::Rows);
+        parse_answer(answer.finish(&[result]).into()).expect("what was just written").remove(0)
     }
 
     /// The index of the last command that reads are sure to see.
@@ -86,77 +90,154 @@ impl PartitionReader {
     pub fn admits(&self, batch: &RowBatch) -> Result<(), ErrorBody> {
         admits(&self.shared, batch)
     }
+}
 
-    fn try_read(&self, section: &ReadSection) -> Result<SectionAnswer, ErrorBody> {
-        // Before the probe: every row found is at least as new.
-        let applied = self.applied();
-        let applied = if planted!(IgnorePosition) { applied.max(section.at_least) } else { applied };
-        if section.at_least > applied {
-            let message = format!("index {} was asked for, and {applied} is applied", section.at_least);
+/// What a section of a multi-get asks of one partition.
+#[derive(Clone, Copy)]
+pub struct SectionSource<'a> {
+    /// The partition.
+    pub reader: &'a PartitionReader,
+    /// The answer must cover this index.
+    pub at_least: LogIndex,
+    /// Canonical keys.
+    pub keys: KeyRange<'a>,
+}
+
+/// Answers sections of one projection, each of whatever partition, into blocks of the answer: one for all, or one for each
+/// lane plan, where partitions have come to different ones. Every row is whole and at least as new as the index in its
+/// section's head; a deleted row is not found.
+///
+/// A section of an older schema version than the group's is answered, as feature places never change.
+///
+/// # Errors
+/// Of a section, in its place. [`ErrorCode::NotCaughtUp`] if the index asked for is not applied;
+/// [`ErrorCode::SchemaNotReady`] if the group, or the schema version, has not been learnt; [`ErrorCode::NotFound`] for a
+/// feature that the group does not have; [`ErrorCode::BadKey`]; [`ErrorCode::TooLarge`] where answers would not fit a frame.
+pub fn read_sections(
+    projection: &Projection,
+    sources: &[SectionSource<'_>],
+    answer: &mut AnswerWriter,
+) -> Vec<Result<SectionHead, ErrorBody>> {
+    // Before the probes: every row found is at least as new.
+    let applied = sources.iter().map(SectionSource::check_applied).collect::<Vec<_>>();
+    // A partition has not so many places for readers as a request may have sections, so each is entered once.
+    let mut pins = BTreeMap::new();
+    for SectionSource { reader, .. } in sources {
+        pins.entry(Arc::as_ptr(&reader.shared)).or_insert_with(|| reader.shared.epochs.pin(reader.home));
+    }
+    let mut results = Vec::with_capacity(sources.len());
+    let mut classes: Vec<Class<'_>> = Vec::with_capacity(1);
+    for (at, (source, applied)) in sources.iter().zip(applied).enumerate() {
+        let shared = &source.reader.shared;
+        let guard = &pins[&Arc::as_ptr(shared)];
+        let placed = applied.and_then(|applied| {
+            let group = source.group(projection, guard)?;
+            let class = Class::of(&mut classes, group, projection);
+            let (first_row, rows) = (class.rows, class.rows + source.keys.len());
+            gather::check_answer_bytes(class.projector.layout.block_bytes(rows))?;
+            class.rows = rows;
+            class.sections.push(at);
+            class.targets.push(Target {
+                group,
+                directory: group.index.directory(guard),
+                arena: &shared.arena,
+                guard,
+                seed: shared.seed,
+                keys: source.keys,
+                first_row,
+            });
+            Ok(SectionHead {
+                schema_version: group.definition.schema_version,
+                applied,
+                incarnation: shared.incarnation,
+                // Nobody here knows the time, nor what the leader has: the node adds it.
+                age: None,
+                stale: false,
+                block: 0,
+                first_row: first_row as u32,
+                rows: source.keys.len() as u32,
+            })
+        });
+        results.push(placed);
+    }
+    for class in &classes {
+        let (number, mut block) = answer.block(&class.projector.layout, class.rows);
+        let failed = gather::gather(&class.targets, &class.projector, &mut block);
+        block.finish();
+        for &at in &class.sections {
+            if let Ok(head) = &mut results[at] {
+                head.block = number;
+            }
+        }
+        failed.into_iter().for_each(|(target, error)| results[class.sections[target]] = Err(error));
+    }
+    results
+}
+
+impl SectionSource<'_> {
+    fn check_applied(&self) -> Result<LogIndex, ErrorBody> {
+        let applied = self.reader.applied();
+        let applied = if planted!(IgnorePosition) { applied.max(self.at_least) } else { applied };
+        if self.at_least > applied {
+            let message = format!("index {} was asked for, and {applied} is applied", self.at_least);
             return Err(ErrorBody::new(ErrorCode::NotCaughtUp, message));
         }
-        let guard = self.shared.epochs.pin(self.home);
-        let groups = self.shared.groups.load(&guard);
-        let Some(group) = groups.get(&section.group) else {
-            let message = format!("the partition has not learnt feature group {} yet", section.group);
+        Ok(applied)
+    }
+
+    /// The group, if the section fits it.
+    fn group<'g>(&'g self, projection: &Projection, guard: &'g Guard<'_>) -> Result<&'g Group, ErrorBody> {
+        let groups = self.reader.shared.groups.load(guard);
+        let Some(group) = groups.get(&projection.group) else {
+            let message = format!("the partition has not learnt feature group {} yet", projection.group);
             return Err(ErrorBody::new(ErrorCode::SchemaNotReady, message));
         };
-        check_section(group, section)?;
-        let gather = Gather::new(group, &self.shared.arena, section);
-        let (statuses, event_times, columns) = gather.run(self.shared.seed, &guard)?;
-        Ok(SectionAnswer {
-            schema_version: group.definition.schema_version,
-            applied,
-            incarnation: self.shared.incarnation,
-            // Nobody here knows the time, nor what the leader has: the node adds it.
-            age: None,
-            stale: false,
-            statuses,
-            event_times,
-            columns,
-        })
-    }
-}
-
-fn check_section(group: &Group, section: &ReadSection) -> Result<(), ErrorBody> {
-    let definition = &group.definition;
-    if section.schema_version > definition.schema_version {
-        let message = format!(
-            "schema {} of {} was asked for, and the partition has learnt {}",
-            section.schema_version,
-            definition.full_name(),
-            definition.schema_version
-        );
-        return Err(ErrorBody::new(ErrorCode::SchemaNotReady, message));
-    }
-    let mut row_bytes = 0;
-    for &feature in &section.features {
-        let Some(known) = definition.features.get(usize::from(feature)) else {
-            let count = definition.features.len();
+        let definition = &group.definition;
+        if projection.schema_version > definition.schema_version {
+            let message = format!(
+                "schema {} of {} was asked for, and the partition has learnt {}",
+                projection.schema_version,
+                definition.full_name(),
+                definition.schema_version
+            );
+            return Err(ErrorBody::new(ErrorCode::SchemaNotReady, message));
+        }
+        let count = definition.features.len();
+        if let Some(feature) = projection.features.iter().find(|feature| usize::from(**feature) >= count) {
             let message = format!("{} has no feature {feature}, only 0 to {}", definition.full_name(), count - 1);
             return Err(ErrorBody::new(ErrorCode::NotFound, message));
-        };
-        row_bytes += match known.ty.width() {
-            Width::Fixed(width) => width,
-            Width::Variable => 4,
-        };
-    }
-    check_answer_bytes(row_bytes.saturating_mul(section.keys.len()))?;
-    for (at, key) in section.keys.iter().enumerate() {
-        if let Err(error) = check_key(&group.key_types, key) {
-            return Err(ErrorBody::new(ErrorCode::BadKey, format!("key {at} of the section: {error}")));
         }
+        for (at, key) in self.keys.iter().enumerate() {
+            if let Err(error) = check_key(&group.key_types, key) {
+                return Err(ErrorBody::new(ErrorCode::BadKey, format!("key {at} of the section: {error}")));
+            }
+        }
+        Ok(group)
     }
-    Ok(())
 }
 
-/// An answer must fit a frame: a section that cannot is refused before its memory is taken.
-pub(crate) fn check_answer_bytes(bytes: usize) -> Result<(), ErrorBody> {
-    if bytes <= FRAME_BYTES_MAX {
-        return Ok(());
+/// Sections whose groups have one lane plan.
+struct Class<'g> {
+    fingerprint: u128,
+    projector: Projector,
+    /// The places of the sections among all, and what is read for each.
+    sections: Vec<usize>,
+    targets: Vec<Target<'g>>,
+    rows: usize,
+}
+
+impl<'g> Class<'g> {
+    /// The class of a group, which is made if it is the first of its plan.
+    fn of<'a>(classes: &'a mut Vec<Self>, group: &Group, projection: &Projection) -> &'a mut Self {
+        let fingerprint = group.plan.fingerprint;
+        let known = classes.iter().position(|class| class.fingerprint == fingerprint);
+        let at = known.unwrap_or_else(|| {
+            let projector = Projector::new(&group.plan, &projection.features);
+            classes.push(Self { fingerprint, projector, sections: Vec::new(), targets: Vec::new(), rows: 0 });
+            classes.len() - 1
+        });
+        &mut classes[at]
     }
-    let message = format!("the answer has over {FRAME_BYTES_MAX} bytes: ask for fewer keys or features at a time");
-    Err(ErrorBody::new(ErrorCode::TooLarge, message))
 }
 
 pub(crate) fn admits(shared: &Shared, batch: &RowBatch) -> Result<(), ErrorBody> {

@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use stoa_protocol::key::{KeyBlock, encode_key};
 use stoa_protocol::message::{RowOutcome, SessionStep};
-use stoa_protocol::read::{ReadSection, RowStatus, SectionAnswer, SectionResult};
+use stoa_protocol::read::{Projection, RowStatus};
+use stoa_protocol::row_block::SectionRows;
 use stoa_protocol::{
-    ErrorCode, Feature, FeatureGroup, FeatureGroupId, FeatureType, KeyType, KeyValue, LogIndex, PartitionId, RowBatch,
+    ErrorCode, Feature, FeatureGroup, FeatureGroupId, FeatureType, KeyType, KeyValue, LogIndex, RowBatch,
     RowBatchBuilder, Value,
 };
 use stoa_store::{Command, Outcome, Partition, PartitionReader, StoreOptions};
@@ -263,7 +264,7 @@ impl Bench {
                 let keys: Vec<_> = (0..KEYS).map(|k| key(*id, k)).collect();
                 let features: Vec<u16> = (0..definition.features.len() as u16).rev().collect();
                 let answer = read(reader, *id, definition.schema_version, &features, &keys);
-                assert_eq!(answer.applied, LogIndex(self.index));
+                assert_eq!(answer.head.applied, LogIndex(self.index));
                 self.compare(*id, definition, &features, &answer);
             }
             for (session, (last, _)) in &self.model.sessions {
@@ -272,16 +273,16 @@ impl Bench {
         }
     }
 
-    fn compare(&self, id: u64, definition: &FeatureGroup, features: &[u16], answer: &SectionAnswer) {
+    fn compare(&self, id: u64, definition: &FeatureGroup, features: &[u16], answer: &SectionRows) {
         for key in 0..KEYS {
             let row = self.model.rows.get(&(id, key)).filter(|row| row.deleted_at.is_none());
             let at = key as usize;
             let wanted = if row.is_some() { RowStatus::Found } else { RowStatus::NotFound };
-            assert_eq!(answer.statuses[at], wanted, "group {id} key {key}");
-            assert_eq!(answer.event_times[at], row.map_or(0, |row| row.event.0));
-            for (feature, column) in features.iter().zip(&answer.columns) {
+            assert_eq!(answer.status(at), wanted, "group {id} key {key}");
+            assert_eq!(answer.event_time(at), row.map_or(0, |row| row.event.0));
+            for (column, feature) in features.iter().enumerate() {
                 let ty = definition.features[usize::from(*feature)].ty;
-                let found = column.value(at).map(|bytes| Value::decode(ty, bytes).unwrap());
+                let found = answer.value(column, at).map(|bytes| Value::decode(ty, bytes).unwrap());
                 let wanted = row.and_then(|row| row.values.get(feature)).cloned();
                 assert_eq!(found, wanted, "group {id} key {key} feature {feature}");
             }
@@ -307,30 +308,19 @@ fn batch(group: &FeatureGroup, features: &[u16], rows: &[Row]) -> RowBatch {
     builder.finish().unwrap()
 }
 
-fn section(group: u64, schema_version: u32, features: &[u16], keys: &[Vec<u8>]) -> ReadSection {
-    let mut block = KeyBlock::new();
-    keys.iter().for_each(|key| block.push(key));
-    ReadSection {
-        partition: PartitionId(2),
-        group: FeatureGroupId(group),
-        schema_version,
-        at_least: LogIndex(0),
-        features: features.to_vec(),
-        keys: block,
-    }
+fn projection(group: u64, schema_version: u32, features: &[u16]) -> Projection {
+    Projection { group: FeatureGroupId(group), schema_version, features: features.to_vec() }
 }
 
-fn read(
-    reader: &PartitionReader,
-    group: u64,
-    schema_version: u32,
-    features: &[u16],
-    keys: &[Vec<u8>],
-) -> SectionAnswer {
-    match reader.read(&section(group, schema_version, features, keys)) {
-        SectionResult::Rows(answer) => answer,
-        SectionResult::Failed(error) => panic!("{error}"),
-    }
+fn block(keys: &[Vec<u8>]) -> KeyBlock {
+    let mut block = KeyBlock::new();
+    keys.iter().for_each(|key| block.push(key));
+    block
+}
+
+fn read(reader: &PartitionReader, group: u64, schema_version: u32, features: &[u16], keys: &[Vec<u8>]) -> SectionRows {
+    let answer = reader.read(&projection(group, schema_version, features), &block(keys), LogIndex(0));
+    answer.unwrap_or_else(|error| panic!("{error}"))
 }
 
 proptest! {
@@ -353,18 +343,18 @@ fn upsert(key: i64, time: i64, sequence: u64, value: i64) -> Row {
 fn a_read_that_cannot_be_answered_says_why() {
     let bench = Bench::new();
     let reader = &bench.replicas[0].1;
-    let code = |section: &ReadSection| match reader.read(section) {
-        SectionResult::Failed(error) => error.code,
-        SectionResult::Rows(answer) => panic!("{answer:?}"),
+    let code = |group, schema_version, features: &[u16], key: Vec<u8>, at_least| {
+        let answer = reader.read(&projection(group, schema_version, features), &block(&[key]), LogIndex(at_least));
+        answer.map(|rows| panic!("{rows:?}")).unwrap_err().code
     };
-    let good = section(1, 1, &[0], &[key(1, 0)]);
-    assert!(matches!(reader.read(&good), SectionResult::Rows(_)));
-    assert_eq!(code(&ReadSection { group: FeatureGroupId(9), ..good.clone() }), ErrorCode::SchemaNotReady);
-    assert_eq!(code(&ReadSection { schema_version: 2, ..good.clone() }), ErrorCode::SchemaNotReady);
-    assert_eq!(code(&ReadSection { at_least: LogIndex(3), ..good.clone() }), ErrorCode::NotCaughtUp);
-    assert_eq!(code(&ReadSection { features: vec![4], ..good.clone() }), ErrorCode::NotFound);
-    assert_eq!(code(&section(1, 1, &[0], &[key(2, 0)])), ErrorCode::BadKey);
-    assert_eq!(code(&section(1, 1, &[0], &[vec![]])), ErrorCode::BadKey);
+    let good = key(1, 0);
+    assert!(reader.read(&projection(1, 1, &[0]), &block(std::slice::from_ref(&good)), LogIndex(2)).is_ok());
+    assert_eq!(code(9, 1, &[0], good.clone(), 0), ErrorCode::SchemaNotReady);
+    assert_eq!(code(1, 2, &[0], good.clone(), 0), ErrorCode::SchemaNotReady);
+    assert_eq!(code(1, 1, &[0], good.clone(), 3), ErrorCode::NotCaughtUp);
+    assert_eq!(code(1, 1, &[4], good, 0), ErrorCode::NotFound);
+    assert_eq!(code(1, 1, &[0], key(2, 0), 0), ErrorCode::BadKey);
+    assert_eq!(code(1, 1, &[0], vec![], 0), ErrorCode::BadKey);
 }
 
 #[test]

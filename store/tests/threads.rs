@@ -5,10 +5,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use stoa_protocol::key::KeyBlock;
-use stoa_protocol::read::{ReadSection, RowStatus, SectionResult};
-use stoa_protocol::{
-    FeatureGroup, FeatureGroupId, FeatureType, KeyType, LogIndex, PartitionId, RowBatchBuilder, Value,
-};
+use stoa_protocol::read::{Projection, RowStatus};
+use stoa_protocol::{FeatureGroup, FeatureGroupId, FeatureType, KeyType, LogIndex, RowBatchBuilder, Value};
 use stoa_store::{Command, Partition, PartitionReader, StoreOptions};
 
 const KEYS: i64 = 1_500;
@@ -73,20 +71,19 @@ fn read_until(done: &AtomicBool, reader: &PartitionReader, group: &FeatureGroup,
         let mut keys = KeyBlock::new();
         ids.iter().for_each(|id| keys.push(&key(*id)));
         let features: Vec<u16> = (0..group.features.len() as u16).collect();
-        let (partition, schema_version, at_least) = (PartitionId(2), 1, LogIndex(0));
-        let section = ReadSection { partition, group: FeatureGroupId(1), schema_version, at_least, features, keys };
-        let SectionResult::Rows(answer) = reader.read(&section) else { panic!("the read failed") };
+        let projection = Projection { group: FeatureGroupId(1), schema_version: 1, features };
+        let answer = reader.read(&projection, &keys, LogIndex(0)).unwrap();
         for (at, &id) in ids.iter().enumerate() {
-            if answer.statuses[at] == RowStatus::NotFound {
+            if answer.status(at) == RowStatus::NotFound {
                 assert_eq!(seen[id as usize], -1, "a row does not go away");
                 continue;
             }
-            let round = answer.event_times[at];
+            let round = answer.event_time(at);
             assert!(round >= seen[id as usize], "key {id} went back from {} to {round}", seen[id as usize]);
             seen[id as usize] = round;
             let (mark, before) = (mark(id, round), mark(id, round - round % 2));
             let value = |feature: usize| {
-                let bytes = answer.columns[feature].value(at).expect("every value is present");
+                let bytes = answer.value(feature, at).expect("every value is present");
                 Value::decode(group.features[feature].ty, bytes).unwrap()
             };
             assert_eq!(value(0), Value::Int(mark), "key {id} in round {round}");

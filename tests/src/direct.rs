@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use bytes::Bytes;
 use stoa::local_cluster::LocalCluster;
 use stoa_client::Client;
 use stoa_env::{Channel, Clock, Credentials, Peer, QuicOptions, QuicTransport, RealClock, Transport, TransportError};
 use stoa_protocol::frame::{FrameHeader, decode_frame, encode_frame};
 use stoa_protocol::key::KeyBlock;
-use stoa_protocol::message::{
-    Caller, KIND_ERROR, Kind, ReadAnswer, ReadRequest, WriteAnswer, WriteRequest, encode_request,
-};
-use stoa_protocol::read::{ReadLevel, ReadSection, RowStatus, SectionResult};
+use stoa_protocol::message::{Caller, KIND_ERROR, Kind, WriteAnswer, WriteRequest, encode_request};
+use stoa_protocol::read::{Projection, ReadLevel, ReadRequest, ReadSection, RowStatus};
+use stoa_protocol::row_block::parse_answer;
 use stoa_protocol::{ClusterId, ErrorBody, ErrorCode, FeatureGroup, LogIndex, MapVersion, PartitionId, Wire};
 
 use crate::items::{FIRST_EVENT_US, batch, key};
@@ -69,6 +69,11 @@ impl Direct {
 
     /// Sends a request of any kind.
     pub async fn call<A: Wire>(&self, kind: Kind, request: &impl Wire, limit: Duration) -> Result<A, DirectError> {
+        let body = self.call_for_bytes(kind, request, limit).await?;
+        A::from_bytes(&body).map_err(|error| DirectError::Unfit(error.to_string()))
+    }
+
+    async fn call_for_bytes(&self, kind: Kind, request: &impl Wire, limit: Duration) -> Result<Bytes, DirectError> {
         let header = FrameHeader {
             kind: kind as u16,
             request_id: 1,
@@ -84,7 +89,7 @@ impl Direct {
             let error = ErrorBody::from_bytes(&body).map_err(|error| unfit(error.to_string()))?;
             return Err(DirectError::Refused(error));
         }
-        A::from_bytes(&body).map_err(|error| unfit(error.to_string()))
+        Ok(body)
     }
 
     /// Asks this node to write one item for the `units`-th time.
@@ -113,24 +118,17 @@ impl Direct {
         let unfit = |why: &str| DirectError::Unfit(why.to_owned());
         let mut keys = KeyBlock::new();
         keys.push(&key(group, item).map_err(|error| unfit(&error.to_string()))?);
-        let section = ReadSection {
-            partition,
-            group: group.id,
-            schema_version: group.schema_version,
-            at_least: LogIndex(0),
-            features: group.feature("units").into_iter().collect(),
-            keys,
-        };
-        let request = ReadRequest { level, sections: vec![section] };
-        let mut answer: ReadAnswer = self.call(Kind::Read, &request, limit).await?;
-        match answer.sections.pop() {
-            Some(SectionResult::Rows(rows)) => match (rows.statuses.first(), rows.event_times.first()) {
-                (Some(RowStatus::Found), Some(event)) => Ok(event - FIRST_EVENT_US),
-                (Some(RowStatus::NotFound), _) => Ok(0),
-                _ => Err(unfit("a row that cannot be")),
-            },
-            Some(SectionResult::Failed(error)) => Err(DirectError::Refused(error)),
-            None => Err(unfit("no section")),
+        let features = group.feature("units").into_iter().collect();
+        let projection = Projection { group: group.id, schema_version: group.schema_version, features };
+        let section = ReadSection { partition, at_least: LogIndex(0), projection: 0, first_key: 0, keys: 1 };
+        let request = ReadRequest { level, projections: vec![projection], keys, sections: vec![section] };
+        let answer = self.call_for_bytes(Kind::Read, &request, limit).await?;
+        let answer = parse_answer(answer).map_err(|error| unfit(&error.to_string()))?.pop();
+        let rows = answer.ok_or_else(|| unfit("no section"))?.map_err(DirectError::Refused)?;
+        match (rows.rows() == 1).then(|| rows.status(0)) {
+            Some(RowStatus::Found) => Ok(rows.event_time(0) - FIRST_EVENT_US),
+            Some(RowStatus::NotFound) => Ok(0),
+            _ => Err(unfit("a row that cannot be")),
         }
     }
 

@@ -6,7 +6,7 @@ use super::apart::{Apart, SilentZone, WAY};
 use super::big::{Big, PARTITIONS, WRITES};
 use super::depth::Depth;
 use super::kills::{How, Kills, LED_MIN};
-use super::parts::{Bar, part, ratio, row, side, void_if};
+use super::parts::{Bar, part, ratio, row, side, void_if, void_row};
 use super::peers::{BUSY_MIN, Peers};
 use super::quiet::Quiet;
 use super::restart::{FAST_LIMIT, GIVE_UP, Restart};
@@ -397,12 +397,17 @@ pub fn p9(depth: &Depth) -> Row {
 
 /// How soon a write is read everywhere.
 pub fn p10(apart: &Apart) -> Row {
-    let at = |quantile| apart.visible.value_at_quantile(quantile) as f64 / 1e6;
+    let title = "an acknowledged write is read in all zones";
+    let visible = match &apart.visible {
+        Ok(visible) => visible,
+        Err(error) => return void_row("P10", title, &format!("the measurement came to no end: {error:#}")),
+    };
+    let at = |quantile| visible.value_at_quantile(quantile) as f64 / 1e6;
     let parts = vec![part("p99", at(0.99), "ms", (Bar::AtMost, 20.0, "ms"))];
-    let mut row = row("P10", "an acknowledged write is read in all zones", &repeat("P10"), parts);
+    let mut row = row("P10", title, &repeat("P10"), parts);
     row.notes = vec![format!(
         "{} writes, one after the other, zones {:.1} ms apart one way; p50 {:.1} ms, the longest {:.1} ms.",
-        apart.visible.len(),
+        visible.len(),
         WAY.0.as_secs_f64() * 1e3,
         at(0.5),
         at(1.0)

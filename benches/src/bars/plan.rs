@@ -68,6 +68,6 @@ impl Plan {
 
     /// Writes of P10.
     pub fn visible_writes(self) -> usize {
-        self.scaled(1_000, 20) as usize
+        self.scaled(500, 20) as usize
     }
 }

@@ -27,7 +27,7 @@ const AGE_MAX: Duration = Duration::from_secs(1);
 /// How long one attempt to read them may take.
 const ATTEMPT: Duration = Duration::from_millis(500);
 /// After so long the measurement is given up.
-pub const GIVE_UP: Duration = Duration::from_secs(45);
+pub const GIVE_UP: Duration = Duration::from_secs(20);
 /// How long latencies are watched after the keys were right.
 pub const FAST_LIMIT: Duration = Duration::from_secs(10);
 /// How long the node is profiled after its start.

@@ -1,16 +1,16 @@
 //! Bytes of the wire: a request of 100 keys and 48 features, its answer, a batch of 1,000 rows, and the frame around them.
 //!
-//! Each as its user does it: the node decodes the request and encodes the answer, the client takes the answer apart where it
-//! lies. Checksums of frames are CRC-32 by the processor's own instructions, so that a long frame costs few of them.
+//! Each as its user does it: the node decodes the request, the client takes the answer apart where it lies; the store has
+//! written it in the form of the wire (see `gather`). Checksums of frames are CRC-32 by the processor's own instructions, so that a long frame costs few of them.
 
 use std::hint::black_box;
 
 use bytes::Bytes;
-use stoa_client::section_rows::parse_answer;
 use stoa_protocol::frame::{FrameHeader, decode_frame, encode_frame};
-use stoa_protocol::message::{Caller, Kind, ReadAnswer, ReadRequest, decode_request, encode_request};
-use stoa_protocol::read::ReadLevel;
-use stoa_protocol::{ClusterId, MapVersion, RowBatch, RowBatchBuilder, Value, Wire};
+use stoa_protocol::message::{Caller, Kind, decode_request, encode_request};
+use stoa_protocol::read::ReadRequest;
+use stoa_protocol::row_block::parse_answer;
+use stoa_protocol::{ClusterId, MapVersion, RowBatch, RowBatchBuilder, Value};
 
 use super::subject::{Repeat, Subject, Work};
 use super::table::{BATCH_ROWS, FEATURES, SMALL_ROWS, Table};
@@ -25,14 +25,13 @@ pub fn subjects() -> Vec<Subject> {
     vec![
         Subject::new("codec/request-encode", keys, |_| request_encode()).counted(2_048),
         Subject::new("codec/request-decode", keys, |_| request_decode()).counted(2_048),
-        Subject::new("codec/answer-encode", keys, |_| answer_encode()).counted(512),
         Subject::new("codec/answer-parse", keys, |_| answer_parse()).counted(2_048),
         Subject::new("codec/batch-encode", BATCH_ROWS, |_| batch_encode()).counted(16),
         Subject::new("codec/batch-decode", BATCH_ROWS, |_| batch_decode()).counted(128),
         Subject::new("codec/frame-encode", 1, |_| frame_encode(Vec::new())).counted(2_048),
         Subject::new("codec/frame-decode", 1, |_| frame_decode(&[])).counted(2_048),
-        Subject::new("codec/answer-frame-encode", 1, |_| frame_encode(answer().to_bytes())).counted(512),
-        Subject::new("codec/answer-frame-decode", 1, |_| frame_decode(&answer().to_bytes())).counted(512),
+        Subject::new("codec/answer-frame-encode", 1, |_| frame_encode(answer())).counted(512),
+        Subject::new("codec/answer-frame-decode", 1, |_| frame_decode(&answer())).counted(512),
     ]
 }
 
@@ -46,13 +45,13 @@ fn caller() -> Caller {
 
 fn request(floats: &Floats) -> ReadRequest {
     let ids = Picks::new(1, SMALL_ROWS).distinct(KEYS);
-    ReadRequest { level: ReadLevel::default(), sections: vec![floats.section(&ids, FEATURES)] }
+    floats.ask(&ids, FEATURES).request()
 }
 
-fn answer() -> ReadAnswer {
+/// As the store writes it: it has no other form.
+fn answer() -> Vec<u8> {
     let table = Table::filled(FEATURES, SMALL_ROWS);
-    let request = request(&table.floats);
-    ReadAnswer { sections: request.sections.iter().map(|section| table.reader.read(section)).collect() }
+    table.floats.ask(&Picks::new(1, SMALL_ROWS).distinct(KEYS), FEATURES).answer(&table.reader)
 }
 
 fn request_encode() -> Box<dyn Work> {
@@ -70,15 +69,8 @@ fn request_decode() -> Box<dyn Work> {
     })
 }
 
-fn answer_encode() -> Box<dyn Work> {
-    let answer = answer();
-    repeat(move || {
-        black_box(black_box(&answer).to_bytes());
-    })
-}
-
 fn answer_parse() -> Box<dyn Work> {
-    let bytes = Bytes::from(answer().to_bytes());
+    let bytes = Bytes::from(answer());
     repeat(move || {
         let sections = parse_answer(black_box(bytes.clone())).expect("what was encoded can be parsed");
         assert!(black_box(sections).iter().all(Result::is_ok), "the section of the benchmark was answered");

@@ -1,20 +1,20 @@
 //! The probe of the index, and the gather of rows.
 //!
 //! The probe has no entry of its own, and a public one for benchmarks alone would have to be kept. What is measured is a read
-//! of no features. For keys that are there it is: check the keys, hash them, probe, copy the first lane of each row (event
-//! time and key) and compare the key. For absent keys it ends with the probe. Both make an answer of statuses and event times.
+//! of no features. For keys that are there it is: check the keys, hash them, probe, compare the key of each row and copy its
+//! event time. For absent keys it ends with the probe. Both make an answer of statuses and event times.
 //!
 //! Gathers are from a table that stays in the caches, so that they show what the code costs; `stoa-bench store` measures the
 //! same from memory, beside a plain copy.
 
 use std::hint::black_box;
 
-use stoa_protocol::read::{ReadSection, RowStatus, SectionResult};
+use stoa_protocol::read::RowStatus;
 use stoa_store::PartitionReader;
 
 use super::subject::{Subject, Work};
 use super::table::{FEATURES, SMALL_ROWS, Table};
-use crate::rows::Picks;
+use crate::rows::{Ask, Picks};
 
 /// Keys of a large read.
 const KEYS: usize = 100;
@@ -46,51 +46,52 @@ pub fn subjects() -> Vec<Subject> {
 /// Reads of one partition, asked in turn.
 struct Reads {
     reader: PartitionReader,
-    sections: Vec<ReadSection>,
+    asks: Vec<Ask>,
     next: usize,
 }
 
 impl Work for Reads {
     fn run(&mut self, count: u64) {
         for _ in 0..count {
-            black_box(self.reader.read(black_box(&self.sections[self.next])));
-            self.next = if self.next + 1 == self.sections.len() { 0 } else { self.next + 1 };
+            black_box(black_box(&self.asks[self.next]).answer(&self.reader));
+            self.next = if self.next + 1 == self.asks.len() { 0 } else { self.next + 1 };
         }
     }
 }
 
 impl Reads {
-    fn boxed(table: &Table, sections: Vec<ReadSection>, status: RowStatus) -> Box<dyn Work> {
+    fn boxed(table: &Table, asks: Vec<Ask>, status: RowStatus) -> Box<dyn Work> {
         let reader = table.reader.clone();
-        for section in &sections {
-            let SectionResult::Rows(answer) = reader.read(section) else { panic!("a read of the benchmark failed") };
-            assert!(answer.statuses.iter().all(|is| *is == status), "a key of the benchmark is not {status:?}");
+        for ask in &asks {
+            let rows = ask.read(&reader).expect("a read of the benchmark is answered");
+            let all_are = (0..rows.rows()).all(|row| rows.status(row) == status);
+            assert!(all_are, "a key of the benchmark is not {status:?}");
         }
-        Box::new(Self { reader, sections, next: 0 })
+        Box::new(Self { reader, asks, next: 0 })
     }
 }
 
 fn hits(table: &Table, reads: usize) -> Box<dyn Work> {
-    Reads::boxed(table, sections(table, KEYS, 0, reads), RowStatus::Found)
+    Reads::boxed(table, asks(table, KEYS, 0, reads), RowStatus::Found)
 }
 
 /// Keys of rows beyond the last one.
 fn misses(table: &Table, reads: usize) -> Box<dyn Work> {
     let mut picks = Picks::new(1, 1 << 40);
     let beyond = table.reader.rows();
-    let mut section = || -> Vec<u64> { picks.distinct(KEYS).iter().map(|id| beyond + id).collect() };
-    let sections = (0..reads).map(|_| table.floats.section(&section(), 0)).collect();
-    Reads::boxed(table, sections, RowStatus::NotFound)
+    let mut ids = || -> Vec<u64> { picks.distinct(KEYS).iter().map(|id| beyond + id).collect() };
+    let asks = (0..reads).map(|_| table.floats.ask(&ids(), 0)).collect();
+    Reads::boxed(table, asks, RowStatus::NotFound)
 }
 
 fn gather(keys: usize, features: usize) -> Box<dyn Work> {
     let table = Table::filled(FEATURES, SMALL_ROWS);
-    Reads::boxed(&table, sections(&table, keys, features, SMALL_READS), RowStatus::Found)
+    Reads::boxed(&table, asks(&table, keys, features, SMALL_READS), RowStatus::Found)
 }
 
-fn sections(table: &Table, keys: usize, features: usize, count: usize) -> Vec<ReadSection> {
+fn asks(table: &Table, keys: usize, features: usize, count: usize) -> Vec<Ask> {
     let mut picks = Picks::new(1, table.reader.rows());
-    (0..count).map(|_| table.floats.section(&picks.distinct(keys), features)).collect()
+    (0..count).map(|_| table.floats.ask(&picks.distinct(keys), features)).collect()
 }
 
 fn large() -> Table {

@@ -1,12 +1,12 @@
 //! Scripts: a read over partitions 2, 3, … of three nodes, one in each zone; the client sits in zone a with node 1.
 
 use stoa_protocol::LogIndex;
-use stoa_protocol::read::{RowStatus, SectionAnswer};
+use stoa_protocol::read::{SectionHead, SectionResult};
+use stoa_protocol::row_block::{AnswerWriter, BlockLayout, parse_answer};
 
 use super::*;
 use crate::budget::HEDGE_BURST;
 use crate::peers::{HEDGE_DELAY, SILENCE_MIN};
-use crate::section_rows::tests::rows_of;
 use crate::split::tests::map_of;
 
 const A: NodeId = NodeId(1);
@@ -24,16 +24,13 @@ struct Script {
 }
 
 fn answer_of(index: u64) -> SectionRows {
-    rows_of(SectionAnswer {
-        schema_version: 1,
-        applied: LogIndex(index),
-        incarnation: 0,
-        age: None,
-        stale: false,
-        statuses: vec![RowStatus::Found],
-        event_times: vec![0],
-        columns: Vec::new(),
-    })
+    let (layout, mut writer) = (BlockLayout::packed(std::iter::empty()), AnswerWriter::default());
+    let (block, rows) = writer.block(&layout, 1);
+    rows.finish();
+    let (schema_version, applied, incarnation) = (1, LogIndex(index), 0);
+    let head =
+        SectionHead { schema_version, applied, incarnation, age: None, stale: false, block, first_row: 0, rows: 1 };
+    parse_answer(writer.finish(&[SectionResult::Rows(head)]).into()).unwrap().remove(0).unwrap()
 }
 
 impl Script {
@@ -114,7 +111,7 @@ impl Script {
         let Self { routes, peers, budget, now, .. } = self;
         let (answers, stats) = read.finish(*now, &mut World { routes, peers, budget, random: 7 }).unwrap();
         self.peers.check();
-        (answers.into_iter().map(|answer| answer.map(|answer| answer.applied.0)).collect(), stats)
+        (answers.into_iter().map(|answer| answer.map(|answer| answer.head.applied.0)).collect(), stats)
     }
 
     fn done(&self) -> bool {

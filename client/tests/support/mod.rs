@@ -15,7 +15,8 @@ use stoa_protocol::frame::{FrameHeader, decode_frame, encode_frame};
 use stoa_protocol::key::{encode_key, partition_hash};
 use stoa_protocol::map::{ClusterMap, NodeInfo, PartitionInfo, PartitionSet, ReplicaInfo};
 use stoa_protocol::message::*;
-use stoa_protocol::read::{ReadColumn, ReadSection, RowStatus, SectionAnswer, SectionResult};
+use stoa_protocol::read::{ReadRequest, ReadSection, RowStatus, SectionHead, SectionResult};
+use stoa_protocol::row_block::{AnswerWriter, BlockLayout};
 use stoa_protocol::*;
 
 pub const CLUSTER: ClusterId = ClusterId(0xc1);
@@ -296,7 +297,10 @@ impl State {
             }
             Kind::Read => {
                 let (_, request) = decode_request::<ReadRequest>(body)?;
-                Ok(ReadAnswer { sections: request.sections.iter().map(|s| self.read(node, s)).collect() }.to_bytes())
+                let mut answer = AnswerWriter::default();
+                let results: Vec<_> =
+                    request.sections.iter().map(|section| self.read(node, &request, section, &mut answer)).collect();
+                Ok(answer.finish(&results))
             }
             Kind::Write => {
                 let (_, request) = decode_request::<WriteRequest>(body)?;
@@ -326,52 +330,48 @@ impl State {
         Err(error)
     }
 
-    fn read(&mut self, node: u64, section: &ReadSection) -> SectionResult {
+    fn read(
+        &mut self,
+        node: u64,
+        request: &ReadRequest,
+        section: &ReadSection,
+        answer: &mut AnswerWriter,
+    ) -> SectionResult {
         if self.behind == Some(node) && section.at_least.0 > 0 {
             return SectionResult::Failed(ErrorBody::new(ErrorCode::NotCaughtUp, "as the test says"));
         }
         if self.hide_from == Some(node) {
             return SectionResult::Failed(ErrorBody::new(ErrorCode::NotHere, "it has moved"));
         }
-        self.keys_read += section.keys.len();
-        let types: Vec<FeatureType> = match section.group.0 {
-            10 => section.features.iter().map(|&at| household().features[usize::from(at)].ty).collect(),
-            _ => section.features.iter().map(|&at| product().features[usize::from(at)].ty).collect(),
-        };
-        let rows = section.keys.len();
-        let found: Vec<_> =
-            section.keys.iter().map(|key| self.rows.get(&(section.group, key.to_vec())).copied()).collect();
-        let columns = types.into_iter().map(|ty| {
-            let mut column = ReadColumn::absent(ty, rows);
-            if ty == FeatureType::Int32 {
-                found.iter().enumerate().for_each(|(at, row)| {
-                    if let Some(row) = row {
-                        column.set_present(at);
-                        column.values[at * 4..at * 4 + 4].copy_from_slice(&row.to_le_bytes());
-                    }
-                });
-            } else {
-                column.ends = vec![0];
-                for (at, row) in found.iter().enumerate() {
+        let keys = request.keys.range(section.first_key as usize, section.keys as usize);
+        self.keys_read += keys.len();
+        let projection = &request.projections[usize::from(section.projection)];
+        let group = if projection.group.0 == 10 { household() } else { product() };
+        let types = projection.features.iter().map(|&at| group.features[usize::from(at)].ty);
+        let layout = BlockLayout::packed(types);
+        let (block, mut rows) = answer.block(&layout, keys.len());
+        for (at, key) in keys.iter().enumerate() {
+            let Some(row) = self.rows.get(&(projection.group, key.to_vec())).copied() else { continue };
+            rows.set_status(at, RowStatus::Found, i64::from(row) * 10);
+            for (column, place) in layout.columns.iter().enumerate() {
+                if place.ty == FeatureType::Int32 {
+                    rows.set_value(at, column, &row.to_le_bytes());
+                } else if row % 2 == 0 {
                     // Odd products have no name.
-                    if let Some(row) = row.filter(|row| row % 2 == 0) {
-                        column.set_present(at);
-                        column.values.extend_from_slice(format!("product {row}").as_bytes());
-                    }
-                    column.ends.push(column.values.len() as u32);
+                    rows.set_value(at, column, format!("product {row}").as_bytes());
                 }
             }
-            column
-        });
-        SectionResult::Rows(SectionAnswer {
+        }
+        rows.finish();
+        SectionResult::Rows(SectionHead {
             schema_version: self.schema_version,
             applied: LogIndex(self.index),
             incarnation: 0,
             age: None,
             stale: false,
-            statuses: found.iter().map(|row| row.map_or(RowStatus::NotFound, |_| RowStatus::Found)).collect(),
-            event_times: found.iter().map(|row| row.map_or(0, |row| i64::from(row) * 10)).collect(),
-            columns: columns.collect(),
+            block,
+            first_row: 0,
+            rows: keys.len() as u32,
         })
     }
 

@@ -11,9 +11,10 @@ use stoa_protocol::frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader, decode_f
 use stoa_protocol::limits::FRAME_BYTES_MAX;
 use stoa_protocol::message::{
     ANSWER, ApplyRequest, BarrierRequest, Caller, DigestRequest, Empty, GroupRequest, HelloRequest, JoinRequest,
-    KIND_ERROR, Kind, MoveReport, NodeStatus, PlacementRequest, ReadRequest, SessionRequest, SpareRequest, ViewRequest,
+    KIND_ERROR, Kind, MoveReport, NodeStatus, PlacementRequest, SessionRequest, SpareRequest, ViewRequest,
     WatchRequest, WitnessRequest, WriteRequest, decode_request,
 };
+use stoa_protocol::read::ReadRequest;
 use stoa_protocol::{ClusterId, ErrorBody, ErrorCode, MapVersion, NodeId, ROOT_PARTITION};
 use stoa_raft::root::RootCommand;
 use stoa_raft::root::catalog::{find_group, find_view};
@@ -317,7 +318,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
             Kind::Read => {
                 let (caller, request) = decode_request::<ReadRequest>(&body)?;
                 check(&caller)?;
-                Ok(self.read(&request, limit).await.to_bytes())
+                Ok(self.read(&request, limit).await)
             }
             Kind::Write => {
                 let (caller, request) = decode_request::<WriteRequest>(&body)?;

@@ -16,6 +16,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 pub(crate) use segment::Segment;
 pub(crate) use writer::{Found, IndexWriter};
 
+use crate::lanes::prefetch::prefetch;
 use crate::lanes::{EpochCell, Guard};
 
 /// The hash of a key in the index of a partition. The partition hash has seed 0 and is public; this one is not.
@@ -33,6 +34,12 @@ pub(crate) struct Directory {
 impl Directory {
     fn bytes(&self) -> usize {
         size_of::<Self>() + self.entries.len() * size_of::<EpochCell<Segment>>()
+    }
+
+    /// Asks for the entry of a hash to be brought near.
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        prefetch(&self.entries[prefix(hash, self.depth)]);
     }
 
     /// The segment of a hash.

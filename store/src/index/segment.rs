@@ -1,11 +1,11 @@
 //! A part of the index: open addressing over groups of eight slots.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-
 use crate::lanes::prefetch::prefetch;
+use crate::lanes::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// Slots of a new segment. Filling one is a pause of some tens of microseconds, when it splits.
-pub(crate) const SEGMENT_SLOTS: usize = 1_024;
+/// Models fill one with seven entries.
+pub(crate) const SEGMENT_SLOTS: usize = if cfg!(loom) { 8 } else { 1_024 };
 
 const GROUP: usize = 8;
 const LOW: u64 = 0x0101_0101_0101_0101;
@@ -32,7 +32,7 @@ impl Segment {
     /// An empty segment of a power of two of slots.
     pub fn new(depth: u32, slots: usize, generation: u64) -> Self {
         assert!(slots.is_power_of_two() && slots >= GROUP);
-        let empty = || Group { tags: AtomicU64::new(0), rows: [const { AtomicU32::new(0) }; GROUP] };
+        let empty = || Group { tags: AtomicU64::new(0), rows: std::array::from_fn(|_| AtomicU32::new(0)) };
         let groups = (0..slots / GROUP).map(|_| empty()).collect();
         Self { depth, generation, used: AtomicU32::new(0), groups }
     }

@@ -2,9 +2,9 @@
 
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, Ordering};
 
 use super::epochs::Guard;
+use super::sync::{AtomicPtr, Ordering, last_pointer};
 use super::trash::{Dead, Trash};
 
 /// Holds one `Arc<T>`. A replaced value goes to the trash of the cell's epochs and lives until every guard of its time
@@ -42,7 +42,7 @@ impl<T: Send + Sync + 'static> EpochCell<T> {
 
 impl<T> Drop for EpochCell<T> {
     fn drop(&mut self) {
-        let pointer = *self.pointer.get_mut();
+        let pointer = last_pointer(&mut self.pointer);
         // SAFETY: `&mut self` shows that nobody borrows the cell, and the pointer with its count comes from
         // `Arc::into_raw`; it is not used again.
         unsafe { drop(Arc::from_raw(pointer.cast_const())) };

@@ -18,15 +18,16 @@
 //! comes after those copies.
 
 use std::any::Any;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex};
 
+use super::sync::{AtomicU64, AtomicUsize, Ordering, fence, yield_now};
 use super::trash::Trash;
 
 /// Readers and snapshots of one partition at the same instant. A read holds its slot for microseconds and never waits
 /// while it does, so there are as many as threads run reads at once (one a core), and a snapshot holds one more. Were
-/// they all taken, the next reader would yield its thread until one is free.
-pub(crate) const READERS_MAX: usize = 128;
+/// they all taken, the next reader would yield its thread until one is free. Models have two: what can happen grows with
+/// each slot that the writer looks at.
+pub(crate) const READERS_MAX: usize = if cfg!(loom) { 2 } else { 128 };
 
 const FREE: u64 = 0;
 
@@ -49,7 +50,7 @@ impl Epochs {
     pub fn new() -> (Arc<Self>, Trash) {
         let epochs = Arc::new(Self {
             current: Padded(AtomicU64::new(FREE + 1)),
-            slots: [const { Padded(AtomicU64::new(FREE)) }; READERS_MAX],
+            slots: std::array::from_fn(|_| Padded(AtomicU64::new(FREE))),
             homes: AtomicUsize::new(0),
             graveyard: Mutex::new(Vec::new()),
         });
@@ -85,7 +86,7 @@ impl Epochs {
                     return at;
                 }
             }
-            std::thread::yield_now();
+            yield_now();
         }
     }
 

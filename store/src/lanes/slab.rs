@@ -1,17 +1,19 @@
 //! An array of slots of one width that grows by segments: 64 slots, then 128, 256 and so on. Nothing ever moves, so a
 //! reader that knows a slot number needs nothing else; half of the largest size is reserved address space at worst,
-//! which the system backs with memory only as slots are first written (large zeroed allocations come unbacked).
+//! which the system backs with memory only as slots are first written ([`Words`]).
 //!
 //! The words are relaxed atomics. The writer fills a slot, then publishes its number with a release store elsewhere
 //! (the index); a reader that loads the number with acquire sees the whole slot. A slot is filled again only after the
 //! epochs have shown that nobody can be reading it.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::prefetch::prefetch;
+use super::sync::{AtomicU64, Ordering};
+use super::words::Words;
 
-const FIRST_SLOTS: u64 = 64;
+/// Models pay for every word that there is.
+const FIRST_SLOTS: u64 = if cfg!(loom) { 2 } else { 64 };
 /// 64 x (2^27 - 1) slots: more than a u32 can name.
 const SEGMENTS: usize = 27;
 const WORD: usize = 8;
@@ -19,7 +21,7 @@ const WORD: usize = 8;
 /// Fixed-width slots, numbered by a u32, zero until they are written.
 pub(crate) struct Slab {
     words: usize,
-    segments: [OnceLock<Box<[AtomicU64]>>; SEGMENTS],
+    segments: [OnceLock<Words>; SEGMENTS],
 }
 
 impl Slab {
@@ -41,13 +43,13 @@ impl Slab {
             if self.segments[at].get().is_some() {
                 break;
             }
-            self.segments[at].get_or_init(|| zeroed((FIRST_SLOTS << at) as usize * self.words));
+            self.segments[at].get_or_init(|| Words::zeroed((FIRST_SLOTS << at) as usize * self.words));
         }
     }
 
     /// Fills a slot from its first byte on. The rest of the last word becomes zero, further words stay.
     pub fn write(&self, slot: u32, bytes: &[u8]) {
-        let words = self.slot(slot);
+        let words = self.words_of(slot);
         assert!(bytes.len() <= words.len() * WORD, "{} bytes into a slot of {}", bytes.len(), words.len() * WORD);
         let (whole, rest) = bytes.as_chunks::<WORD>();
         for (word, chunk) in words.iter().zip(whole) {
@@ -60,50 +62,117 @@ impl Slab {
         }
     }
 
-    /// Copies `out.len()` bytes of a slot from word `from_word` on.
+    /// Copies the first `out.len()` bytes of a slot.
     #[inline]
-    pub fn read(&self, slot: u32, from_word: usize, out: &mut [u8]) {
-        let words = &self.slot(slot)[from_word..];
-        assert!(out.len() <= words.len() * WORD, "{} bytes out of {} words", out.len(), words.len());
-        let whole = out.len() / WORD;
-        let (chunks, rest) = out.as_chunks_mut::<WORD>();
-        for (word, chunk) in words.iter().zip(chunks) {
-            *chunk = word.load(Ordering::Relaxed).to_le_bytes();
-        }
-        if !rest.is_empty() {
-            let last = words[whole].load(Ordering::Relaxed).to_le_bytes();
-            rest.copy_from_slice(&last[..rest.len()]);
-        }
+    pub fn read(&self, slot: u32, out: &mut [u8]) {
+        self.slot(slot).copy(0, out);
     }
 
     /// Whether a slot begins with these bytes.
     pub fn equals(&self, slot: u32, bytes: &[u8]) -> bool {
-        let words = self.slot(slot);
-        bytes.len() <= words.len() * WORD
-            && bytes.chunks(WORD).zip(words).all(|(chunk, word)| {
-                let stored = word.load(Ordering::Relaxed).to_le_bytes();
-                stored[..chunk.len()] == *chunk
-            })
+        bytes.len() <= self.stride() && self.slot(slot).equals(0, bytes)
     }
 
-    /// Asks for the first `bytes` bytes of a slot to be brought near.
+    /// Asks for these bytes of a slot to be brought near, or for as many as are worth it.
     #[inline]
-    pub fn prefetch(&self, slot: u32, bytes: usize) {
-        let words = self.slot(slot);
+    pub fn prefetch(&self, slot: u32, offset: usize, bytes: usize) {
+        let words = self.words_of(slot);
         let bytes = bytes.min(PREFETCH_BYTES_MAX);
-        words[..bytes.div_ceil(WORD).min(words.len())].chunks(8).for_each(|line| prefetch(&line[0]));
-        // A slot begins in the middle of a line as a rule: its end lies one line further.
-        prefetch(&words[(bytes.div_ceil(WORD).max(1) - 1).min(words.len() - 1)]);
+        let last = ((offset + bytes).div_ceil(WORD).max(1) - 1).min(words.len() - 1);
+        let mut at = offset / WORD;
+        while at < last {
+            prefetch(&words[at]);
+            at += LINE_WORDS;
+        }
+        // A slot begins in the middle of a line as a rule: its end may lie one line further.
+        prefetch(&words[last]);
+    }
+
+    /// A slot, to look into.
+    #[inline]
+    pub fn slot(&self, slot: u32) -> Slot<'_> {
+        Slot { words: self.words_of(slot) }
     }
 
     #[inline]
-    fn slot(&self, slot: u32) -> &[AtomicU64] {
+    fn words_of(&self, slot: u32) -> &[AtomicU64] {
         let (segment, offset) = locate(slot);
         let segment = self.segments[segment].get().expect("a slot is reserved before its number is given away");
         &segment[offset * self.words..(offset + 1) * self.words]
     }
 }
 
+/// One slot. Places in it are in bytes, and need not be those of words; what lies beyond its end panics.
+#[derive(Clone, Copy)]
+pub(crate) struct Slot<'a> {
+    words: &'a [AtomicU64],
+}
+
+impl Slot<'_> {
+    /// The word at a place, counted in words.
+    #[inline]
+    pub fn word(self, at: usize) -> u64 {
+        self.words[at].load(Ordering::Relaxed)
+    }
+
+    /// Copies `out.len()` bytes from `offset` on.
+    #[inline]
+    pub fn copy(self, offset: usize, out: &mut [u8]) {
+        let (at, shift) = (offset / WORD, (offset % WORD) as u32 * 8);
+        let (whole, rest) = out.as_chunks_mut::<WORD>();
+        if shift == 0 {
+            let words = &self.words[at..];
+            assert!(whole.len() <= words.len(), "{} words out of {}", whole.len(), words.len());
+            for (chunk, word) in whole.iter_mut().zip(words) {
+                *chunk = word.load(Ordering::Relaxed).to_le_bytes();
+            }
+            if !rest.is_empty() {
+                copy_few(rest, words[whole.len()].load(Ordering::Relaxed));
+            }
+            return;
+        }
+        let mut at = at;
+        let mut low = self.word(at);
+        for chunk in whole {
+            at += 1;
+            let high = self.word(at);
+            *chunk = (low >> shift | high << (64 - shift)).to_le_bytes();
+            low = high;
+        }
+        if !rest.is_empty() {
+            // The next word is read only if the bytes reach into it.
+            let reaches = rest.len() * 8 > 64 - shift as usize;
+            let high = if reaches { self.word(at + 1) } else { 0 };
+            copy_few(rest, low >> shift | high << (64 - shift));
+        }
+    }
+
+    /// Whether these bytes stand at `offset`.
+    #[inline]
+    pub fn equals(self, offset: usize, bytes: &[u8]) -> bool {
+        let (at, shift) = (offset / WORD, (offset % WORD) as u32 * 8);
+        let stored = |word: usize, count: usize| {
+            let low = self.word(at + word) >> shift;
+            // A shift by 64, for a whole word, would be no shift.
+            if count * 8 > 64 - shift as usize { low | self.word(at + word + 1) << 1 << (63 - shift) } else { low }
+        };
+        let (whole, rest) = bytes.as_chunks::<WORD>();
+        let mut last = [0; WORD];
+        last[..rest.len()].copy_from_slice(rest);
+        let mask = (1 << (rest.len() * 8)) - 1;
+        whole.iter().enumerate().all(|(word, chunk)| stored(word, WORD) == u64::from_le_bytes(*chunk))
+            && (rest.is_empty() || stored(whole.len(), rest.len()) & mask == u64::from_le_bytes(last))
+    }
+}
+
+/// Fewer bytes than a word has: a call of the C library's copy costs more than they do.
+#[inline]
+fn copy_few(out: &mut [u8], word: u64) {
+    out.iter_mut().zip(word.to_le_bytes()).for_each(|(out, byte)| *out = byte);
+}
+
+/// Words of a cache line.
+const LINE_WORDS: usize = 8;
 /// Four lines; the hardware's own prefetcher sees the pattern after that.
 const PREFETCH_BYTES_MAX: usize = 256;
 
@@ -112,12 +181,6 @@ fn locate(slot: u32) -> (usize, usize) {
     let at = u64::from(slot) + FIRST_SLOTS;
     let segment = at.ilog2() - FIRST_SLOTS.ilog2();
     (segment as usize, (at - (FIRST_SLOTS << segment)) as usize)
-}
-
-fn zeroed(words: usize) -> Box<[AtomicU64]> {
-    let words = Box::<[AtomicU64]>::new_zeroed_slice(words);
-    // SAFETY: an AtomicU64 has the representation of a u64, for which all bits zero is a value.
-    unsafe { words.assume_init() }
 }
 
 #[cfg(test)]
@@ -134,16 +197,29 @@ mod tests {
         }
         for &slot in &slots {
             let mut out = [9; 16];
-            slab.read(slot, 0, &mut out);
+            slab.read(slot, &mut out);
             assert_eq!(out[..13], [slot as u8; 13]);
             assert_eq!(out[13..], [0; 3]);
-            slab.read(slot, 1, &mut out[..3]);
+            for (from, to) in [(0, 13), (1, 13), (3, 5), (3, 8), (3, 9), (8, 13), (11, 16), (13, 13)] {
+                let mut out = vec![9; to - from];
+                slab.slot(slot).copy(from, &mut out);
+                let wanted: Vec<_> = (from..to).map(|at| if at < 13 { slot as u8 } else { 0 }).collect();
+                assert_eq!(out, wanted, "bytes {from} to {to}");
+                assert!(slab.slot(slot).equals(from, &wanted), "bytes {from} to {to}");
+                for at in 0..wanted.len() {
+                    let mut other = wanted.clone();
+                    other[at] ^= 0x10;
+                    assert!(!slab.slot(slot).equals(from, &other), "byte {at} of {from} to {to}");
+                }
+            }
+            assert_eq!(slab.slot(slot).word(0).to_le_bytes(), [slot as u8; 8]);
             assert!(slab.equals(slot, &[slot as u8; 13]));
             assert!(!slab.equals(slot, &[slot as u8; 14]) || slot as u8 == 0);
-            slab.prefetch(slot, 16);
+            slab.prefetch(slot, 0, 16);
+            slab.prefetch(slot, 9, 7);
         }
         let mut out = [9; 16];
-        slab.read(2, 0, &mut out);
+        slab.read(2, &mut out);
         assert_eq!(out, [0; 16], "a slot is zero until it is written");
     }
 

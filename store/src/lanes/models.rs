@@ -1,0 +1,479 @@
+//! What the lanes and the index promise to readers beside the writer, as models for loom: each is run in every order
+//! that its threads can be scheduled in (the larger ones: with so many preemptions) and with every value that a load may
+//! give by the memory model. `.ci/models` runs them, in a build of their own.
+//!
+//! A thing that readers look at has a [`Witness`]. The writer touches it when it fills the thing and when it uses it
+//! again; loom fails if a look of a reader is not ordered after the one and before the other. So it is the order that
+//! is checked, and not only which values came out of it.
+//!
+//! What loom 0.7.3 sees, and what it does not:
+//!
+//! - It has SeqCst fences, on which the epochs rest, and a model fails without either of the two. But a fence comes
+//!   after an earlier one together with all that was done before that one, which is more than C++20 promises: there,
+//!   two such fences order what they stand between on atomics alone. So a mistake could hide whose two sides both run
+//!   a fence; the sides of publishing a row do not. loom takes SeqCst loads and stores for AcqRel; there are none
+//!   here.
+//! - It runs a fence at once with the access before it; that of [`super::sync`] is an access by itself.
+//! - A load never gives a value that is stored later in the schedule (load buffering). That a relaxed word is
+//!   overwritten too early in no other way than that is told by its witness.
+//! - It knows the last seven values of an atomic; no atomic here is stored to more often while threads run.
+//! - The `Arc`s, the `OnceLock`s of a slab and the `Mutex` of the graveyard are those of std, which order more than
+//!   loom is told of. So it is checked that a row can be read by what publishes its number, without their help.
+//!
+//! There are two slots for readers here, a slab begins with two rows, and a segment has eight slots.
+#![allow(clippy::unwrap_used)] // a helper of a test may panic as the test may
+
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use loom::cell::UnsafeCell;
+use loom::sync::atomic::AtomicBool;
+use loom::thread::{self, JoinHandle};
+use stoa_protocol::key::{KeyBlock, encode_key};
+use stoa_protocol::read::{Projection, RowStatus};
+use stoa_protocol::{FeatureGroup, FeatureGroupId, FeatureType, KeyType, LogIndex, RowBatchBuilder, Value};
+
+use super::sync::{Ordering, prepare_fences};
+use super::{Dead, EpochCell, Epochs, LongGuard, Slab, Trash};
+use crate::index::{Index, IndexWriter, Segment};
+use crate::{Command, Partition, StoreOptions};
+
+/// Runs a model to its end; with `preemptions`, in those orders only that interrupt a running thread so often at most.
+fn explore(preemptions: Option<usize>, model: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    // LOOM_MAX_PREEMPTIONS goes before.
+    builder.preemption_bound = builder.preemption_bound.or(preemptions);
+    let runs = Arc::new(AtomicUsize::new(0));
+    let counted = runs.clone();
+    builder.check(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        prepare_fences();
+        model();
+    });
+    println!("{} runs", runs.load(Ordering::Relaxed));
+}
+
+/// Stands for memory that is looked at and used again.
+struct Witness(UnsafeCell<()>);
+
+// SAFETY: there is nothing in it to be shared; loom watches who comes by in which order.
+unsafe impl Sync for Witness {}
+
+impl Witness {
+    fn new() -> Self {
+        Self(UnsafeCell::new(()))
+    }
+    fn look(&self) {
+        self.0.with(|_| ());
+    }
+    fn fill(&self) {
+        self.0.with_mut(|_| ());
+    }
+}
+
+/// What a cell holds.
+struct Held {
+    number: u32,
+    witness: Witness,
+}
+
+fn held(number: u32) -> Arc<Held> {
+    Arc::new(Held { number, witness: Witness::new() })
+}
+
+/// A cell and its writer, which uses again what comes back to it. The memory itself is kept to the end, so that a
+/// mistake shows as a failure of the model.
+struct CellWriter {
+    cell: Arc<EpochCell<Held>>,
+    trash: Trash,
+    kept: Vec<Arc<Held>>,
+}
+
+impl CellWriter {
+    fn new() -> (Arc<Epochs>, Self) {
+        let (epochs, trash) = Epochs::new();
+        (epochs, Self { cell: Arc::new(EpochCell::new(held(0))), trash, kept: Vec::new() })
+    }
+
+    fn replace(&mut self, number: u32) {
+        self.cell.replace(held(number), &mut self.trash);
+    }
+
+    fn collect(&mut self) {
+        self.trash.collect(|dead| {
+            let Dead::Memory(memory) = dead else { unreachable!("the cell retires memory alone") };
+            let value = memory.downcast::<Held>().expect("the cell holds values");
+            value.witness.fill();
+            self.kept.push(value);
+        });
+    }
+
+    /// Once all readers have left, all is used again.
+    fn finish(&mut self) {
+        self.collect();
+        assert_eq!(self.trash.iter().count(), 0, "nobody is left that it could wait for");
+    }
+}
+
+/// Follows the cell so many times, each in a stay of its own.
+fn look(epochs: &Arc<Epochs>, cell: &Arc<EpochCell<Held>>, times: usize) -> JoinHandle<()> {
+    let (epochs, cell) = (epochs.clone(), cell.clone());
+    thread::spawn(move || {
+        let mut last = 0;
+        for _ in 0..times {
+            let guard = epochs.pin(0);
+            let value = cell.load(&guard);
+            value.witness.look();
+            assert!(value.number >= last, "a cell went back from {last} to {}", value.number);
+            last = value.number;
+        }
+    })
+}
+
+#[test]
+fn a_value_is_not_used_again_while_the_reader_that_follows_the_cell_looks_at_it() {
+    explore(None, || {
+        let (epochs, mut writer) = CellWriter::new();
+        let reader = look(&epochs, &writer.cell, 2);
+        writer.replace(1);
+        writer.collect();
+        writer.replace(2);
+        writer.collect();
+        reader.join().unwrap();
+        writer.finish();
+    });
+}
+
+#[test]
+fn two_readers_that_want_one_slot_do_not_give_up_each_others_values() {
+    explore(Some(3), || {
+        let (epochs, mut writer) = CellWriter::new();
+        let readers = [look(&epochs, &writer.cell, 1), look(&epochs, &writer.cell, 1)];
+        writer.replace(1);
+        writer.collect();
+        writer.replace(2);
+        writer.collect();
+        readers.into_iter().for_each(|reader| reader.join().unwrap());
+        writer.finish();
+    });
+}
+
+/// Memory that is used again as soon as it is dropped.
+struct Dropped(Arc<Witness>);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        self.0.fill();
+    }
+}
+
+#[test]
+fn what_waits_when_the_writer_goes_is_not_dropped_before_its_reader_has_left() {
+    explore(None, || {
+        let (epochs, mut trash) = Epochs::new();
+        let (witness, linked) = (Arc::new(Witness::new()), Arc::new(AtomicBool::new(true)));
+        let reader = thread::spawn({
+            let (epochs, witness, linked) = (epochs.clone(), witness.clone(), linked.clone());
+            move || {
+                let _guard = epochs.pin(0);
+                if linked.load(Ordering::Acquire) {
+                    witness.look();
+                }
+            }
+        });
+        linked.store(false, Ordering::Release);
+        trash.push(Dead::Memory(Arc::new(Dropped(witness))));
+        drop(trash);
+        reader.join().unwrap();
+        drop(epochs);
+    });
+}
+
+/// No row has this number: it is what stands in an empty slot, and what a segment is filled with that is used again.
+const NO_ROW: u32 = 0;
+const ROWS: usize = 9;
+
+/// Rows that say whose they are, and the index over them; what readers have of a group.
+struct Table {
+    epochs: Arc<Epochs>,
+    index: Arc<Index>,
+    /// Two words to a row, both `entity * 100 + version`.
+    rows: Slab,
+    witnesses: [Witness; ROWS],
+}
+
+/// Entities that are both odd or both even have one hash, so that a reader comes across rows of others.
+fn hash(entity: u64) -> u64 {
+    entity << 63
+}
+
+impl Table {
+    fn is(&self, row: u32, entity: u64) -> bool {
+        assert_ne!(row, NO_ROW, "an entry before its row, or of a segment that is used again");
+        self.witnesses[row as usize].look();
+        self.rows.slot(row).word(0) / 100 == entity
+    }
+
+    /// The version of an entity that a row holds.
+    fn version(&self, row: u32, entity: u64) -> u64 {
+        let mut out = [0; 16];
+        self.rows.read(row, &mut out);
+        let words = out.as_chunks::<8>().0;
+        let [first, second] = [0, 1].map(|at| u64::from_le_bytes(words[at]));
+        assert_eq!(first, second, "one row is of one version");
+        assert_eq!(first / 100, entity, "the row is of the entity that was asked for");
+        self.witnesses[row as usize].look();
+        first % 100
+    }
+
+    /// As a multi-get does it.
+    fn read(&self, entity: u64) -> Option<u64> {
+        let guard = self.epochs.pin(0);
+        let segment = self.index.directory(&guard).segment(hash(entity), &guard);
+        let (_, row) = segment.find(hash(entity), |row| self.is(row, entity))?;
+        Some(self.version(row, entity))
+    }
+}
+
+/// The writer's half, as a group's writer does it.
+struct TableWriter {
+    table: Arc<Table>,
+    index: IndexWriter,
+    trash: Trash,
+    next_row: u32,
+    free_rows: Vec<u32>,
+    /// Snapshots that have begun.
+    snapshots: u64,
+    kept: Vec<Arc<dyn Any + Send + Sync>>,
+}
+
+impl TableWriter {
+    fn new() -> Self {
+        let (epochs, trash) = Epochs::new();
+        let index = IndexWriter::new();
+        let witnesses = std::array::from_fn(|_| Witness::new());
+        let table = Arc::new(Table { epochs, index: index.shared().clone(), rows: Slab::new(16), witnesses });
+        Self { table, index, trash, next_row: NO_ROW + 1, free_rows: Vec::new(), snapshots: 0, kept: Vec::new() }
+    }
+
+    /// Writes a version of an entity into a free row and publishes that.
+    fn write(&mut self, entity: u64, version: u64) {
+        let table = self.table.clone();
+        let found = self.index.find(hash(entity), |row| table.rows.slot(row).word(0) / 100 == entity);
+        let row = self.free_rows.pop().unwrap_or_else(|| {
+            let row = self.next_row;
+            table.rows.reserve(row);
+            self.next_row += 1;
+            row
+        });
+        table.witnesses[row as usize].fill();
+        table.rows.write(row, &[entity * 100 + version; 2].map(u64::to_le_bytes).concat());
+        let Some(found) = found else {
+            let rehash = |row| hash(table.rows.slot(row).word(0) / 100);
+            self.index.insert(hash(entity), row, rehash, self.snapshots, self.snapshots, &mut self.trash);
+            return;
+        };
+        self.index.replace(hash(entity), found, row, self.snapshots, self.snapshots, &mut self.trash);
+        self.trash.push(Dead::Row(FeatureGroupId(1), found.row));
+    }
+
+    /// Takes rows back, and fills segments that are out of use with what no reader may see.
+    fn collect(&mut self) {
+        self.trash.collect(|dead| match dead {
+            Dead::Row(_, row) => self.free_rows.push(row),
+            Dead::Value(_) => unreachable!("there are no values of variable width"),
+            Dead::Memory(memory) => {
+                if let Some(segment) = memory.downcast_ref::<Segment>() {
+                    (0..segment.used()).for_each(|slot| segment.replace(slot, NO_ROW));
+                }
+                self.kept.push(memory);
+            }
+        });
+    }
+
+    fn read(&self, times: usize, entity: u64) -> JoinHandle<()> {
+        let table = self.table.clone();
+        thread::spawn(move || {
+            let mut last = None;
+            for _ in 0..times {
+                let seen = table.read(entity);
+                assert!(seen >= last, "an entity went back from {last:?} to {seen:?}");
+                last = seen;
+            }
+        })
+    }
+
+    fn finish(&mut self, readers: impl IntoIterator<Item = JoinHandle<()>>) {
+        readers.into_iter().for_each(|reader| reader.join().unwrap());
+        self.collect();
+        assert_eq!(self.trash.iter().count(), 0, "nobody is left that it could wait for");
+    }
+}
+
+#[test]
+fn a_reader_that_finds_an_inserted_row_sees_the_whole_of_it() {
+    explore(Some(3), || {
+        let mut writer = TableWriter::new();
+        writer.write(2, 0);
+        let readers = [writer.read(2, 4), writer.read(2, 6)];
+        writer.write(4, 0);
+        writer.write(6, 0);
+        writer.finish(readers);
+    });
+}
+
+#[test]
+fn a_reader_sees_one_version_whole_and_none_before_it_again_while_rows_are_replaced_and_reused() {
+    explore(None, || {
+        let mut writer = TableWriter::new();
+        writer.write(2, 0);
+        let reader = writer.read(2, 2);
+        writer.write(2, 1);
+        writer.collect();
+        writer.write(2, 2);
+        writer.finish([reader]);
+    });
+}
+
+#[test]
+fn a_row_that_another_entity_takes_over_is_never_read_for_the_old_one() {
+    explore(None, || {
+        let mut writer = TableWriter::new();
+        writer.write(2, 0);
+        let reader = writer.read(2, 2);
+        writer.write(2, 1);
+        writer.collect();
+        writer.write(4, 0);
+        writer.collect();
+        writer.write(2, 2);
+        writer.finish([reader]);
+    });
+}
+
+#[test]
+fn a_reader_that_comes_late_and_one_that_stays_long_both_keep_their_rows() {
+    explore(Some(3), || {
+        let mut writer = TableWriter::new();
+        writer.write(2, 0);
+        let readers = [writer.read(1, 2), writer.read(1, 2)];
+        writer.write(2, 1);
+        writer.collect();
+        writer.write(2, 2);
+        writer.collect();
+        writer.write(4, 0);
+        writer.finish(readers);
+    });
+}
+
+/// Reads the segments of a snapshot, whose only entity is 2 in version 0, and ends it.
+fn read_snapshot(table: Arc<Table>, guard: LongGuard, segments: Vec<Arc<Segment>>) -> JoinHandle<()> {
+    thread::spawn(move || {
+        let rows: Vec<_> = segments.iter().flat_map(|segment| segment.rows()).collect();
+        let versions: Vec<_> = rows.into_iter().map(|row| table.is(row, 2).then(|| table.version(row, 2))).collect();
+        assert_eq!(versions, [Some(0)], "the rows of the moment when the snapshot began");
+        drop(guard);
+    })
+}
+
+#[test]
+fn a_snapshot_keeps_its_segment_and_a_reader_goes_from_it_to_the_copy() {
+    explore(None, || {
+        let mut writer = TableWriter::new();
+        writer.write(2, 0);
+        let segments = writer.index.segments().cloned().collect();
+        let snapshot = read_snapshot(writer.table.clone(), writer.table.epochs.pin_long(), segments);
+        writer.snapshots += 1;
+        let reader = writer.read(1, 2);
+        writer.write(2, 1);
+        writer.collect();
+        writer.write(4, 0);
+        writer.write(2, 2);
+        writer.finish([snapshot, reader]);
+    });
+}
+
+#[test]
+fn a_segment_that_was_copied_for_a_snapshot_is_not_used_again_under_a_reader() {
+    explore(None, || {
+        let mut writer = TableWriter::new();
+        writer.write(2, 0);
+        writer.snapshots += 1;
+        let reader = writer.read(2, 2);
+        writer.write(2, 1);
+        writer.collect();
+        writer.write(2, 2);
+        writer.finish([reader]);
+    });
+}
+
+#[test]
+fn a_row_is_found_all_the_time_while_its_segment_splits_and_the_directory_doubles() {
+    explore(None, || {
+        let mut writer = TableWriter::new();
+        // Seven are all that a segment takes. Every entity has the row of its number.
+        (1..8).for_each(|entity| writer.write(entity, 0));
+        let table = writer.table.clone();
+        let reader = thread::spawn(move || {
+            (0..2).for_each(|_| assert_eq!(table.read(2), Some(0), "the entity was there all the time"));
+        });
+        writer.write(8, 0);
+        writer.collect();
+        writer.finish([reader]);
+    });
+}
+
+/// Words of the stack of a thread that applies or reads: loom's own have 4,096.
+const STACK_WORDS: usize = 1 << 16;
+
+fn spawn_deep(run: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+    thread::Builder::new().stack_size(STACK_WORDS).spawn(run).expect("loom has room for the thread")
+}
+
+fn text(id: i64, round: i64) -> Value {
+    Value::String(format!("round {round} of {id}"))
+}
+
+#[test]
+fn a_partition_answers_with_whole_rows_that_never_go_back_while_it_applies() {
+    let run = || {
+        let features = [("mark", FeatureType::Int64), ("text", FeatureType::String)];
+        let group = FeatureGroup::simple(1, "g", &[("id", KeyType::Int64)], &features);
+        let key = |id: i64| {
+            let mut key = Vec::new();
+            encode_key(&[KeyType::Int64], &[id.into()], &mut key).unwrap();
+            key
+        };
+        let write = |id: i64, round: i64| {
+            let mut batch = RowBatchBuilder::new(&group, &[0, 1]);
+            batch.upsert(&key(id), round, 0, &[Value::Int(id * 100 + round), text(id, round)]).unwrap();
+            Command::Write { stamp_us: round, step: None, batch: batch.finish().unwrap() }
+        };
+        let (mut partition, reader) = Partition::new(StoreOptions::default());
+        partition.apply(LogIndex(1), &Command::Define(group.clone()));
+        partition.apply(LogIndex(2), &write(7, 0));
+        let mut keys = KeyBlock::new();
+        [7, 8].iter().for_each(|id| keys.push(&key(*id)));
+        let reader = spawn_deep(move || {
+            let projection = Projection { group: FeatureGroupId(1), schema_version: 1, features: vec![0, 1] };
+            let mut last = [Some(0), None];
+            for _ in 0..2 {
+                let rows = reader.read(&projection, &keys, LogIndex(2)).unwrap();
+                for (at, id) in [7, 8].into_iter().enumerate() {
+                    let round = (rows.status(at) == RowStatus::Found).then(|| rows.event_time(at));
+                    assert!(round >= last[at], "{id} went back from {:?} to {round:?}", last[at]);
+                    last[at] = round;
+                    let Some(round) = round else { continue };
+                    let value = |feature, ty| Value::decode(ty, rows.value(feature, at).unwrap()).unwrap();
+                    assert_eq!(value(0, FeatureType::Int64), Value::Int(id * 100 + round));
+                    assert_eq!(value(1, FeatureType::String), text(id, round));
+                }
+            }
+        });
+        for (index, (id, round)) in (3..).zip([(7, 1), (8, 1), (7, 2)]) {
+            partition.apply(LogIndex(index), &write(id, round));
+        }
+        reader.join().unwrap();
+    };
+    explore(Some(6), move || spawn_deep(run).join().unwrap());
+}

@@ -1,0 +1,104 @@
+//! Zeroed words that many threads read and one writes.
+
+use std::ops::Deref;
+use std::ptr::NonNull;
+
+use memmap2::{MmapMut, MmapOptions};
+
+use super::sync::AtomicU64;
+
+/// From here on memory comes from the system, in huge pages if it grants them. Random rows of a table of gigabytes miss the
+/// translation caches at each row with pages of 4 KiB; pages of 2 MiB take that away. A page of them is the most that stays
+/// unused at the end of what was written, so an eighth of the least segment at worst.
+const MAPPED_BYTES_MIN: usize = 16 << 20;
+
+/// Zeroed words. They are backed with memory as they are first written.
+pub(super) struct Words {
+    first: NonNull<AtomicU64>,
+    count: usize,
+    /// The mapping that they lie in, until they go; `None` if they are a boxed slice of the heap.
+    map: Option<MmapMut>,
+}
+
+// SAFETY: `first` points to memory that belongs to this alone and that may change threads as any allocation does, and all
+// that can be reached through a shared reference are atomics.
+unsafe impl Send for Words {}
+// SAFETY: as above.
+unsafe impl Sync for Words {}
+
+impl Words {
+    /// So many words, all zero.
+    pub fn zeroed(count: usize) -> Self {
+        let bytes = count * size_of::<AtomicU64>();
+        // A system that maps nothing more refuses the heap, too; that then says so.
+        let mapped = (bytes >= MAPPED_BYTES_MIN).then(|| MmapOptions::new().len(bytes).map_anon().ok()).flatten();
+        match mapped {
+            Some(map) => Self::mapped(map, count),
+            None => Self::heap(count),
+        }
+    }
+
+    fn mapped(mut map: MmapMut, count: usize) -> Self {
+        #[cfg(target_os = "linux")]
+        // A wish: without it everything works, slower.
+        let _ = map.advise(memmap2::Advice::HugePage);
+        let first = NonNull::new(map.as_mut_ptr().cast()).expect("a mapping has an address");
+        Self { first, count, map: Some(map) }
+    }
+
+    fn heap(count: usize) -> Self {
+        #[cfg(not(loom))]
+        let words = {
+            let words = Box::<[AtomicU64]>::new_zeroed_slice(count);
+            // SAFETY: an AtomicU64 has the representation of a u64, for which all bits zero is a value.
+            Box::leak(unsafe { words.assume_init() })
+        };
+        // Those of loom are larger and made one by one.
+        #[cfg(loom)]
+        let words = Box::leak((0..count).map(|_| AtomicU64::new(0)).collect::<Box<[_]>>());
+        Self { first: NonNull::from(words).cast(), count, map: None }
+    }
+}
+
+impl Drop for Words {
+    fn drop(&mut self) {
+        if self.map.is_none() {
+            let words = std::ptr::slice_from_raw_parts_mut(self.first.as_ptr(), self.count);
+            // SAFETY: this is the slice that `heap` leaked, and nobody borrows it any more.
+            drop(unsafe { Box::from_raw(words) });
+        }
+    }
+}
+
+impl Deref for Words {
+    type Target = [AtomicU64];
+
+    #[inline]
+    fn deref(&self) -> &[AtomicU64] {
+        // SAFETY: `first` is the start of `count` words, in a mapping or a leaked slice that lives as long as `self`, and
+        // aligned (a mapping to a page). They are initialised: an anonymous mapping is zero bytes. All access is through
+        // shared references to atomics; nobody makes an exclusive one.
+        unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.count) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+
+    #[test]
+    fn words_of_either_kind_are_zero_and_keep_what_is_written() {
+        for count in [0, 1, 1_000, MAPPED_BYTES_MIN / 8, MAPPED_BYTES_MIN / 8 + 1] {
+            let words = Words::zeroed(count);
+            assert_eq!(words.len(), count);
+            assert_eq!(words.map.is_some(), count >= MAPPED_BYTES_MIN / 8);
+            assert!(words.iter().all(|word| word.load(Ordering::Relaxed) == 0));
+            for at in [0, count / 2, count.saturating_sub(1)].into_iter().filter(|at| *at < count) {
+                words[at].store(!0, Ordering::Relaxed);
+                assert_eq!(words[at].load(Ordering::Relaxed), !0);
+            }
+        }
+    }
+}

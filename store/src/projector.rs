@@ -1,0 +1,131 @@
+//! A projection, compiled for one lane plan: what a row of the answer looks like, and which pieces of lanes make it up.
+
+use stoa_protocol::row_block::{BlockColumn, BlockLayout, VALIDITY_AT, bytes_in_row};
+
+use crate::lane_plan::{FeaturePlace, LanePlan};
+
+/// Bytes of a lane that a row of the answer has, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Piece {
+    /// The lane.
+    pub lane: usize,
+    /// The first byte there.
+    pub from: usize,
+    /// How many.
+    pub bytes: usize,
+    /// The first byte in the row of the answer.
+    pub to: usize,
+}
+
+/// A projection, compiled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Projector {
+    /// What the answer's rows look like.
+    pub layout: BlockLayout,
+    /// Validity and values, neighbours as one.
+    pub pieces: Vec<Piece>,
+    /// The validity bits that may be seen: a lane's bytes have those of other features, too.
+    pub mask: Vec<u8>,
+    /// Where the references of values of variable width stand in the answer's row.
+    pub references: Vec<usize>,
+}
+
+impl Projector {
+    /// Compiles these features, which the plan has. Values come in the order in which they lie in their lanes, whatever the
+    /// order asked for, so that neighbours are copied as one; a feature that is asked for twice is there once.
+    pub fn new(plan: &LanePlan, features: &[u16]) -> Self {
+        let place = |feature: &u16| &plan.features[usize::from(*feature)];
+        let mut bytes: Vec<_> =
+            features.iter().map(place).map(|place| (place.validity_lane, place.validity_byte)).collect();
+        bytes.sort_unstable();
+        bytes.dedup();
+        let mut pieces = Vec::new();
+        for (at, &(lane, byte)) in bytes.iter().enumerate() {
+            push(&mut pieces, Piece { lane, from: byte, bytes: 1, to: VALIDITY_AT + at });
+        }
+        let values_at = VALIDITY_AT + bytes.len();
+        let mut values: Vec<&FeaturePlace> = features.iter().map(place).collect();
+        values.sort_unstable_by_key(|place| (place.lane, place.offset));
+        values.dedup();
+        let mut stride = values_at;
+        let mut offsets = Vec::with_capacity(values.len());
+        let mut references = Vec::new();
+        for place in &values {
+            offsets.push(stride);
+            references.extend(place.variable.then_some(stride));
+            push(&mut pieces, Piece { lane: place.lane, from: place.offset, bytes: place.width, to: stride });
+            debug_assert_eq!(place.width, bytes_in_row(place.ty));
+            stride += place.width;
+        }
+        let mut mask = vec![0; bytes.len()];
+        let column = |place: &FeaturePlace| {
+            let of_value = |value: &&FeaturePlace| (value.lane, value.offset).cmp(&(place.lane, place.offset));
+            let value = values.binary_search_by(of_value).expect("it is among them");
+            let byte = bytes.binary_search(&(place.validity_lane, place.validity_byte)).expect("it is among them");
+            mask[byte] |= place.validity_mask;
+            let bit = byte as u32 * 8 + place.validity_mask.trailing_zeros();
+            BlockColumn { ty: place.ty, offset: offsets[value] as u32, bit: bit as u16 }
+        };
+        let columns = features.iter().map(place).map(column).collect();
+        let layout = BlockLayout { columns, validity_bytes: bytes.len(), stride };
+        Self { layout, pieces, mask, references }
+    }
+}
+
+/// Adds a piece, to the one before if they are neighbours on both sides.
+fn push(pieces: &mut Vec<Piece>, piece: Piece) {
+    match pieces.last_mut() {
+        Some(last)
+            if last.lane == piece.lane && last.from + last.bytes == piece.from && last.to + last.bytes == piece.to =>
+        {
+            last.bytes += piece.bytes;
+        }
+        _ => pieces.push(piece),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stoa_protocol::{FeatureGroup, FeatureType, KeyType};
+
+    use super::*;
+
+    fn plan(types: &[FeatureType]) -> LanePlan {
+        let names: Vec<String> = (0..types.len()).map(|at| format!("f{at}")).collect();
+        let features: Vec<_> = names.iter().map(String::as_str).zip(types.iter().copied()).collect();
+        LanePlan::new(&FeatureGroup::simple(1, "g", &[("id", KeyType::Int64)], &features))
+    }
+
+    #[test]
+    fn a_whole_row_of_one_lane_is_two_pieces_in_whatever_order_it_is_asked_for() {
+        let plan = plan(&[FeatureType::Float32; 48]);
+        let all: Vec<u16> = (0..48).collect();
+        let projector = Projector::new(&plan, &all);
+        let values = plan.features[0].offset;
+        assert_eq!(
+            projector.pieces,
+            [Piece { lane: 0, from: 17, bytes: 6, to: 9 }, Piece { lane: 0, from: values, bytes: 192, to: 15 }]
+        );
+        assert_eq!((projector.layout.stride, projector.mask), (207, vec![0xff; 6]));
+        let back: Vec<u16> = all.into_iter().rev().collect();
+        let turned = Projector::new(&plan, &back);
+        assert_eq!(turned.pieces, projector.pieces);
+        assert!(turned.layout.columns.iter().eq(projector.layout.columns.iter().rev()));
+    }
+
+    #[test]
+    fn what_was_not_asked_for_is_not_copied_and_its_validity_is_masked() {
+        use FeatureType::*;
+        let plan = plan(&[Int8, String, Float64, FixedArray { items: 128 }, Bool, Binary, Int32, Int16, Int8, Int8]);
+        let projector = Projector::new(&plan, &[3, 0, 1, 9, 1]);
+        let wanted: usize = [512, 1, 8, 1].iter().sum();
+        let copied: usize = projector.pieces.iter().map(|piece| piece.bytes).sum();
+        assert_eq!(copied, wanted + 2);
+        assert_eq!(projector.mask, [0b1011, 0b10]);
+        assert_eq!(projector.layout.stride, VALIDITY_AT + 2 + wanted);
+        assert_eq!(projector.layout.columns[2], projector.layout.columns[4]);
+        assert_eq!(projector.references, [projector.layout.columns[2].offset as usize]);
+        let bits: Vec<_> = projector.layout.columns.iter().map(|column| column.bit).collect();
+        assert_eq!(bits, [3, 0, 1, 9, 1]);
+    }
+}

@@ -1,0 +1,184 @@
+//! Reads of several sections at once: whatever partitions, schemas and failures they have, each is what it would be by
+//! itself.
+
+#![allow(clippy::unwrap_used)] // a test that cannot go on says where
+
+use stoa_protocol::key::{KeyBlock, encode_key};
+use stoa_protocol::read::{Projection, RowStatus, SectionResult};
+use stoa_protocol::row_block::{AnswerWriter, SectionRows, parse_answer};
+use stoa_protocol::{
+    ErrorBody, ErrorCode, FeatureGroup, FeatureGroupId, FeatureType, KeyType, LogIndex, RowBatchBuilder, Value,
+};
+use stoa_store::{Command, Outcome, Partition, PartitionReader, SectionSource, StoreOptions, read_sections};
+
+const KEYS: i64 = 90;
+
+fn key(id: i64) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode_key(&[KeyType::Int64], &[id.into()], &mut out).unwrap();
+    out
+}
+
+fn keys(ids: impl IntoIterator<Item = i64>) -> KeyBlock {
+    let mut block = KeyBlock::new();
+    ids.into_iter().for_each(|id| block.push(&key(id)));
+    block
+}
+
+fn schema(version: u32) -> FeatureGroup {
+    use FeatureType::*;
+    let all =
+        [("a", Int32), ("s", String), ("e", FixedArray { items: 30 }), ("b", Bool), ("t", String), ("x", Float64)];
+    let count = [3, 4, 6][version as usize - 1];
+    FeatureGroup { schema_version: version, ..FeatureGroup::simple(1, "g", &[("id", KeyType::Int64)], &all[..count]) }
+}
+
+/// What a feature of a row in a partition is; some are null.
+fn value(partition: i64, id: i64, feature: usize, ty: FeatureType) -> Value {
+    let number = partition * 1_000_000 + id * 100 + feature as i64;
+    if number % 7 == 3 {
+        return Value::Null;
+    }
+    match ty {
+        FeatureType::Int32 => Value::Int(number),
+        FeatureType::String => Value::String("x".repeat((number % 40) as usize)),
+        FeatureType::FixedArray { items } => Value::FixedArray(vec![number as f32; usize::from(items)]),
+        FeatureType::Bool => Value::Bool(number % 2 == 0),
+        FeatureType::Float64 => Value::Float64(number as f64),
+        other => panic!("{other} is not used here"),
+    }
+}
+
+/// A partition that has come to its schema by these steps, with rows of every key but each ninth, some deleted.
+fn partition(number: i64, schemas: &[u32]) -> (Partition, PartitionReader) {
+    let (mut partition, reader) = Partition::new(StoreOptions { index_seed: number as u64, ..StoreOptions::default() });
+    let mut index = 0;
+    let mut apply = |command: &Command| {
+        index += 1;
+        partition.apply(LogIndex(index), command)
+    };
+    for version in schemas {
+        assert_eq!(apply(&Command::Define(schema(*version))), Outcome::Defined);
+    }
+    let group = schema(*schemas.last().unwrap());
+    let features: Vec<u16> = (0..group.features.len() as u16).collect();
+    let mut builder = RowBatchBuilder::new(&group, &features);
+    for id in (0..KEYS).filter(|id| id % 9 != 0) {
+        let values: Vec<_> =
+            group.features.iter().enumerate().map(|(at, feature)| value(number, id, at, feature.ty)).collect();
+        builder.upsert(&key(id), id * 10, 0, &values).unwrap();
+    }
+    (0..KEYS).filter(|id| id % 9 == 4).for_each(|id| builder.delete(&key(id), id * 10 + 1, 0));
+    let batch = builder.finish().unwrap();
+    assert!(matches!(apply(&Command::Write { stamp_us: 0, step: None, batch }), Outcome::Wrote(_)));
+    (partition, reader)
+}
+
+fn read(projection: &Projection, sources: &[SectionSource<'_>]) -> Vec<Result<SectionRows, ErrorBody>> {
+    let mut answer = AnswerWriter::default();
+    let results: Vec<_> = read_sections(projection, sources, &mut answer)
+        .into_iter()
+        .map(|result| result.map_or_else(SectionResult::Failed, SectionResult::Rows))
+        .collect();
+    parse_answer(answer.finish(&results).into()).unwrap()
+}
+
+fn projection(schema_version: u32, features: &[u16]) -> Projection {
+    Projection { group: FeatureGroupId(1), schema_version, features: features.to_vec() }
+}
+
+fn assert_rows(rows: &SectionRows, partition: i64, ids: impl Iterator<Item = i64>, features: &[u16]) {
+    let group = schema(3);
+    for (at, id) in ids.enumerate() {
+        let is_there = (0..KEYS).contains(&id) && id % 9 != 0 && id % 9 != 4;
+        let status = if is_there { RowStatus::Found } else { RowStatus::NotFound };
+        assert_eq!(rows.status(at), status, "partition {partition}, key {id}");
+        assert_eq!(rows.event_time(at), if is_there { id * 10 } else { 0 });
+        for (column, &feature) in features.iter().enumerate() {
+            let ty = group.features[usize::from(feature)].ty;
+            let found = rows.value(column, at).map_or(Value::Null, |bytes| Value::decode(ty, bytes).unwrap());
+            let wanted = if is_there { value(partition, id, usize::from(feature), ty) } else { Value::Null };
+            assert_eq!(found, wanted, "partition {partition}, key {id}, feature {feature}");
+        }
+    }
+}
+
+#[test]
+fn partitions_of_every_history_and_failures_between_them_answer_as_if_each_were_alone() {
+    // Those that have come to their schema in other steps have other lanes.
+    let histories: [&[u32]; 5] = [&[3], &[1, 2, 3], &[3], &[1, 3], &[2]];
+    let partitions: Vec<_> = histories.iter().zip(0..).map(|(history, number)| partition(number, history)).collect();
+    let features = [2, 0, 3, 1, 0];
+    let blocks: Vec<KeyBlock> = (0..5).map(|n| keys((0..KEYS + 5).skip(n).step_by(n + 1))).collect();
+    let wrong = keys([1]);
+    let mut sources = Vec::new();
+    for round in 0..3 {
+        for (at, (_, reader)) in partitions.iter().enumerate() {
+            let block = &blocks[(at + round) % 5];
+            sources.push(SectionSource { reader, at_least: LogIndex(0), keys: block.range(0, block.len()) });
+        }
+        let reader = &partitions[0].1;
+        sources.push(SectionSource { reader, at_least: LogIndex(1_000), keys: wrong.range(0, 1) });
+    }
+    let answers = read(&projection(2, &features), &sources);
+    for (at, answer) in answers.iter().enumerate() {
+        let (round, place) = (at / 6, at % 6);
+        match answer {
+            Ok(rows) => {
+                let first = (place + round) % 5;
+                assert_rows(rows, place as i64, (0..KEYS + 5).skip(first).step_by(first + 1), &features);
+                assert_eq!(rows.head.schema_version, *histories[place].last().unwrap());
+            }
+            Err(error) => assert_eq!((place, error.code), (5, ErrorCode::NotCaughtUp)),
+        }
+    }
+    assert_eq!(answers.iter().filter(|answer| answer.is_err()).count(), 3);
+    let newest = read(&projection(3, &features), &sources);
+    let codes: Vec<_> = newest.iter().map(|answer| answer.as_ref().err().map(|error| error.code)).collect();
+    let round = [None, None, None, None, Some(ErrorCode::SchemaNotReady), Some(ErrorCode::NotCaughtUp)];
+    assert_eq!(codes, round.repeat(3), "the partition that has not learnt the schema fails by itself");
+}
+
+#[test]
+fn a_request_may_have_more_sections_of_a_partition_than_it_has_places_for_readers() {
+    let (_partition, reader) = partition(7, &[3]);
+    let block = keys(0..KEYS);
+    let sources: Vec<_> = (0..1_000)
+        .map(|at| SectionSource { reader: &reader, at_least: LogIndex(0), keys: block.range(at % 80, at % 11) })
+        .collect();
+    let features = [5, 4, 1];
+    for (at, answer) in read(&projection(3, &features), &sources).into_iter().enumerate() {
+        assert_rows(&answer.unwrap(), 7, (0..KEYS).skip(at % 80).take(at % 11), &features);
+    }
+}
+
+#[test]
+fn a_section_that_makes_the_answer_too_large_fails_and_leaves_the_others_as_they_are() {
+    let group = FeatureGroup::simple(1, "g", &[("id", KeyType::Int64)], &[("s", FeatureType::String)]);
+    let (mut partition, reader) = Partition::new(StoreOptions::default());
+    partition.apply(LogIndex(1), &Command::Define(group.clone()));
+    for (index, id) in (2..).zip(0..200) {
+        let mut builder = RowBatchBuilder::new(&group, &[0]);
+        builder.upsert(&key(id), 1, 0, &[Value::String(id.to_string().repeat(60_000 / 3))]).unwrap();
+        let batch = builder.finish().unwrap();
+        partition.apply(LogIndex(index), &Command::Write { stamp_us: 0, step: None, batch });
+    }
+    let block = keys(0..200);
+    let section =
+        |first, count| SectionSource { reader: &reader, at_least: LogIndex(0), keys: block.range(first, count) };
+    // 4 MB, then one that would not fit, whose keys are in several chunks, then 2 MB, and one of rows that are not there.
+    let none = keys(1_000..1_090);
+    let empty = SectionSource { reader: &reader, at_least: LogIndex(0), keys: none.range(0, 90) };
+    let sources = [section(100, 70), section(0, 200), section(110, 30), empty];
+    let answers = read(&projection(1, &[0]), &sources);
+    let [Ok(first), Err(error), Ok(last), Ok(none)] = &answers[..] else { panic!("{answers:?}") };
+    assert_eq!(error.code, ErrorCode::TooLarge);
+    for (rows, from, count) in [(first, 100, 70), (last, 110, 30)] {
+        assert_eq!(rows.rows(), count);
+        for at in 0..count {
+            let wanted = (from + at).to_string().repeat(60_000 / 3);
+            assert_eq!(rows.value(0, at), Some(wanted.as_bytes()));
+        }
+    }
+    assert!((0..90).all(|row| none.status(row) == RowStatus::NotFound));
+}
