@@ -12,6 +12,7 @@ mod cpu;
 mod directed;
 mod fixture;
 mod health;
+mod layouts;
 mod load;
 mod machine;
 mod measure;

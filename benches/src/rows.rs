@@ -1,5 +1,6 @@
 //! Rows made from a seed, so that millions of them need no file and every value that is read can be checked.
 
+use stoa_protocol::frame::FramedBody;
 use stoa_protocol::key::{KeyBlock, encode_key};
 use stoa_protocol::read::{Projection, ReadLevel, ReadRequest, ReadSection, SectionResult};
 use stoa_protocol::row_block::{AnswerWriter, SectionRows};
@@ -58,7 +59,7 @@ pub struct Ask {
 
 impl Ask {
     /// As a node does it for a request of one section: the bytes of the answer.
-    pub fn answer(&self, reader: &PartitionReader) -> Vec<u8> {
+    pub fn answer(&self, reader: &PartitionReader) -> FramedBody {
         let source = SectionSource { reader, at_least: LogIndex(0), keys: self.keys.range(0, self.keys.len()) };
         let mut answer = AnswerWriter::new(1);
         let result = read_sections(&self.projection, &[source], &mut answer).remove(0);

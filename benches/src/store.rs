@@ -3,9 +3,11 @@
 //! | figure | what it is |
 //! |---|---|
 //! | `apply_rows_per_s` | rows applied a second by one thread, new and overwritten, 1,000 a command |
-//! | `bytes_per_row` | all memory of the partition, as it accounts for it, by its rows; beside it the values and the key |
-//! | `gather_ns_per_row` | a whole read: hash, probe, gather, validity, event time, reader protocol; 100 random rows |
-//! | `copy_ns_per_row` | the same rows copied from one plain array of the same width, each touched before: what memory allows |
+//! | `bytes_per_row` | all memory of the partition, as it accounts for it, by its rows, at its worst while it grows from 0.8 to 1.6 times the rows asked for; beside it the values and the key |
+//! | `gather_ns_per_row` | 100 random rows, some of the columns, in each layout ([`crate::layouts`]): `whole`, a read with hash, probe, gather, validity, event time, reader protocol; `bare`, from plain arrays |
+//! | `copy_ns_per_row` | whole rows copied from one plain array, each touched before: what memory allows |
+//! | `restart_ms` | the snapshot's files, in the page cache, read and restored |
+//! | `cost_ratio` | a row read of twice the rows, by one of a tenth; `cost_ratio_20m_to_1m` where these are the sizes |
 //! | `read_us_p99_*` | one read of 100 rows, alone and beside a thread that applies without a pause |
 //!
 //! Rows that are read are compared with what they were made from; one wrong value voids the run.
@@ -21,6 +23,7 @@ use stoa_protocol::LogIndex;
 use stoa_protocol::read::RowStatus;
 use stoa_store::{Command, Partition, PartitionReader, StoreOptions};
 
+use crate::layouts::{LAYOUTS, Layout};
 use crate::load::histogram;
 use crate::machine::Cores;
 use crate::rows::{Ask, Floats, Picks, value};
@@ -35,8 +38,8 @@ const BATCH_ROWS: u64 = 1_000;
 pub const RAW_BYTES: usize = FEATURES * 4 + 8;
 /// Batches that are applied beside reads, again and again: half a million random rows of all, too many for any cache.
 const BATCHES: usize = 512;
-/// A cache line.
-const LINE_BYTES: usize = 64;
+/// Rows at which P9's two sizes are a tenth and twice as many.
+const MILLIONS_10: u64 = 10_000_000;
 /// Features that are read, of the 48.
 const WIDTHS: [usize; 3] = [3, 24, 48];
 
@@ -61,36 +64,102 @@ struct Figures {
     apply_new: f64,
     apply_over: f64,
     bytes_per_row: f64,
-    gather: [f64; WIDTHS.len()],
+    /// Bare and whole, by layout and width.
+    gather: [[(f64, f64); WIDTHS.len()]; LAYOUTS.len()],
     copy: f64,
+    copy_large: f64,
+    small: f64,
+    large: f64,
+    restart: Duration,
     p99_idle_us: f64,
     p99_writes_us: f64,
+}
+
+impl Figures {
+    fn whole(&self) -> f64 {
+        self.gather[LAYOUTS.len() - 1][WIDTHS.len() - 1].1
+    }
 }
 
 impl StoreBench {
     /// Runs it and prints the figures.
     pub fn run(&self) -> Result<(), String> {
         let floats = Floats::new(FEATURES);
-        let (mut partition, reader) = Partition::new(StoreOptions { index_seed: 7, ..StoreOptions::default() });
-        partition.apply(LogIndex(1), &Command::Define(floats.group.clone()));
-        let apply_new = fill(&floats, &mut partition, 0..self.rows, 0);
-        let memory = partition.memory();
-        let apply_over = fill(&floats, &mut partition, 0..self.rows, 1);
-        let mut gather = [0.0; WIDTHS.len()];
-        for (figure, width) in gather.iter_mut().zip(WIDTHS) {
-            *figure = self.gather(&floats, &reader, width)?;
+        let text = |error: std::io::Error| error.to_string();
+        let mut gather = [[(0.0, 0.0); WIDTHS.len()]; LAYOUTS.len()];
+        for (layout, figures) in LAYOUTS.iter().zip(&mut gather) {
+            for (figure, width) in figures.iter_mut().zip(WIDTHS) {
+                figure.0 = layout.bare(self.rows, width, self.reads, self.repetitions).map_err(text)?;
+            }
         }
-        let copy = self.copy();
-        let p99_idle_us = self.read_p99(&floats, &reader, &AtomicBool::new(false))?;
+        let (own, others) = LAYOUTS.split_last().expect("there is the store's own");
+        for (layout, figures) in others.iter().zip(&mut gather) {
+            let (mut partition, reader) = self.partition(&floats, layout);
+            fill(&floats, &mut partition, 0..self.rows, 1);
+            for (figure, width) in figures.iter_mut().zip(WIDTHS) {
+                figure.1 = self.gather(&floats, &reader, width)?;
+            }
+        }
+        let (mut partition, reader) = self.partition(&floats, own);
+        let tenth = self.rows / 10;
+        fill(&floats, &mut partition, 0..tenth, 1);
+        let small = self.of_rows(tenth).gather(&floats, &reader, FEATURES)?;
+        let mut bytes_per_row = 0_f64;
+        let mut apply_new = 0.0;
+        for at in 1..10 {
+            apply_new = fill(&floats, &mut partition, tenth * at..tenth * (at + 1), 1);
+            if at >= 7 {
+                bytes_per_row = bytes_per_row.max(bytes_a_row(&partition));
+            }
+        }
+        let all = self.of_rows(tenth * 10);
+        let apply_over = fill(&floats, &mut partition, 0..tenth, 1);
+        for (figure, width) in gather[LAYOUTS.len() - 1].iter_mut().zip(WIDTHS) {
+            figure.1 = all.gather(&floats, &reader, width)?;
+        }
+        let copy = all.copy().map_err(text)?;
+        let restart = restart(&partition).map_err(|error| format!("{error:#}"))?;
+        let p99_idle_us = all.read_p99(&floats, &reader, &AtomicBool::new(false))?;
         let cores = Cores::of_this_process().map_err(|error| error.to_string())?;
-        let (p99_writes_us, _) = self.read_beside_writes(&floats, &mut partition, &reader, &cores)?;
-        let bytes_per_row = memory.total as f64 / self.rows as f64;
-        let figures = Figures { apply_new, apply_over, bytes_per_row, gather, copy, p99_idle_us, p99_writes_us };
+        let (p99_writes_us, _) = all.read_beside_writes(&floats, &mut partition, &reader, &cores)?;
+        for at in 10..20 {
+            fill(&floats, &mut partition, tenth * at..tenth * (at + 1), 1);
+            if at < 16 {
+                bytes_per_row = bytes_per_row.max(bytes_a_row(&partition));
+            }
+        }
+        // Not compared: rows that were written beside the reads are in another version.
+        let large = self.of_rows(tenth * 20).time(&floats, &reader, FEATURES);
+        let copy_large = self.of_rows(tenth * 20).copy().map_err(text)?;
+        let figures = Figures {
+            apply_new,
+            apply_over,
+            bytes_per_row,
+            gather,
+            copy,
+            copy_large,
+            small,
+            large,
+            restart,
+            p99_idle_us,
+            p99_writes_us,
+        };
         match self.json {
             true => println!("{}", self.to_json(&figures)),
             false => println!("{}", self.table(&figures)),
         }
         Ok(())
+    }
+
+    fn partition(&self, floats: &Floats, layout: &Layout) -> (Partition, PartitionReader) {
+        let options = StoreOptions { index_seed: 7, lane_bytes_max: layout.lane_bytes, ..StoreOptions::default() };
+        let (mut partition, reader) = Partition::new(options);
+        partition.apply(LogIndex(1), &Command::Define(floats.group.clone()));
+        (partition, reader)
+    }
+
+    fn of_rows(&self, rows: u64) -> Self {
+        Self { rows, reads: self.reads, repetitions: self.repetitions, json: self.json }
     }
 
     fn asks(&self, floats: &Floats, width: usize, seed: u64) -> Vec<(Vec<u64>, Ask)> {
@@ -105,6 +174,12 @@ impl StoreBench {
 
     /// Nanoseconds of a row of a whole read, of `width` features; rows are in version 1.
     pub fn gather(&self, floats: &Floats, reader: &PartitionReader, width: usize) -> Result<f64, String> {
+        let figure = self.time(floats, reader, width);
+        self.asks(floats, width, 0).iter().take(10).try_for_each(|(ids, ask)| check(reader, ids, ask))?;
+        Ok(figure)
+    }
+
+    fn time(&self, floats: &Floats, reader: &PartitionReader, width: usize) -> f64 {
         let mut times = Vec::new();
         for repetition in 0..self.repetitions {
             let asks = self.asks(floats, width, repetition << 40);
@@ -113,36 +188,14 @@ impl StoreBench {
                 black_box(ask.answer(reader));
             }
             times.push(start.elapsed().as_nanos() as f64 / (self.reads as usize * READ_ROWS) as f64);
-            asks.iter().take(10).try_for_each(|(ids, ask)| check(reader, ids, ask))?;
-        }
-        Ok(median(times))
-    }
-
-    /// Nanoseconds of a row that is copied out of one array: random rows of the width of a whole one, as many at a time as a read
-    /// has. All are touched before the first is copied, so that the memory brings them side by side, as it does for a read.
-    pub fn copy(&self) -> f64 {
-        let array = vec![1_u8; self.rows as usize * RAW_BYTES];
-        let mut out = vec![0_u8; READ_ROWS * RAW_BYTES];
-        let mut times = Vec::new();
-        for repetition in 0..self.repetitions {
-            let mut picks = Picks::new(repetition << 40, self.rows);
-            let rows: Vec<usize> = (0..self.reads as usize * READ_ROWS)
-                .map(|_| picks.next().expect("picks never end") as usize * RAW_BYTES)
-                .collect();
-            let start = Instant::now();
-            for read in rows.chunks(READ_ROWS) {
-                let touch = |&from: &usize| {
-                    (from..from + RAW_BYTES).step_by(LINE_BYTES).map(|at| array[at]).fold(0, u8::wrapping_add)
-                };
-                black_box(read.iter().map(touch).fold(0, u8::wrapping_add));
-                for (to, &from) in out.chunks_mut(RAW_BYTES).zip(read) {
-                    to.copy_from_slice(&array[from..from + RAW_BYTES]);
-                }
-                black_box(&mut out);
-            }
-            times.push(start.elapsed().as_nanos() as f64 / rows.len() as f64);
         }
         median(times)
+    }
+
+    /// Nanoseconds of a whole row that is copied from one array.
+    pub fn copy(&self) -> std::io::Result<f64> {
+        let [.., rows] = LAYOUTS;
+        rows.bare(self.rows, FEATURES, self.reads, self.repetitions)
     }
 
     /// The 99th percentile of single reads, microseconds, at least for the given reads and then until `done`.
@@ -194,9 +247,13 @@ impl StoreBench {
     }
 
     fn to_json(&self, figures: &Figures) -> serde_json::Value {
-        let per_width = |values: &[f64]| {
-            WIDTHS.iter().zip(values).map(|(w, ns)| (w.to_string(), (*ns).into())).collect::<serde_json::Map<_, _>>()
+        let of_widths = |figures: &[(f64, f64); WIDTHS.len()]| -> serde_json::Map<_, _> {
+            let both = |(bare, whole): &(f64, f64)| serde_json::json!({ "bare": bare, "whole": whole });
+            WIDTHS.iter().zip(figures).map(|(width, figure)| (width.to_string(), both(figure))).collect()
         };
+        let gather: serde_json::Map<_, _> =
+            LAYOUTS.iter().zip(&figures.gather).map(|(l, f)| (l.name.to_owned(), of_widths(f).into())).collect();
+        let cost_ratio = figures.large / figures.small;
         serde_json::json!({
             "rows": self.rows,
             "features": FEATURES,
@@ -206,9 +263,17 @@ impl StoreBench {
             "apply_overwrite_rows_per_s": figures.apply_over.round(),
             "bytes_per_row": figures.bytes_per_row,
             "raw_bytes_per_row": RAW_BYTES,
-            "gather_ns_per_row": per_width(&figures.gather),
+            "gather_ns_per_row": gather,
             "copy_ns_per_row": figures.copy,
-            "gather_to_copy": figures.gather[2] / figures.copy,
+            "gather_to_copy": figures.whole() / figures.copy,
+            "small_rows": self.rows / 10,
+            "small_gather_ns_per_row": figures.small,
+            "large_rows": self.rows / 10 * 20,
+            "large_gather_ns_per_row": figures.large,
+            "large_copy_ns_per_row": figures.copy_large,
+            "cost_ratio": cost_ratio,
+            "cost_ratio_20m_to_1m": (self.rows == MILLIONS_10).then_some(cost_ratio),
+            "restart_ms": figures.restart.as_secs_f64() * 1e3,
             "read_us_p99_idle": figures.p99_idle_us,
             "read_us_p99_under_writes": figures.p99_writes_us,
             "read_p99_under_writes_to_idle": figures.p99_writes_us / figures.p99_idle_us,
@@ -216,23 +281,61 @@ impl StoreBench {
     }
 
     fn table(&self, figures: &Figures) -> String {
-        let Figures { apply_new, apply_over, bytes_per_row, gather, copy, p99_idle_us, p99_writes_us } = figures;
+        let Figures { apply_new, apply_over, bytes_per_row, copy, p99_idle_us, p99_writes_us, small, large, .. } =
+            figures;
         let mut out = format!("{} rows x {FEATURES} Float32, medians of {} repetitions\n", self.rows, self.repetitions);
         out += &format!("apply               {apply_new:>10.0} rows/s new, {apply_over:.0} rows/s overwritten\n");
         out += &format!(
-            "memory              {bytes_per_row:>10.1} bytes a row, {:.2} x the {RAW_BYTES} of values and key\n",
+            "memory              {bytes_per_row:>10.1} bytes a row at the most, {:.2} x the {RAW_BYTES} of values and key\n",
             bytes_per_row / RAW_BYTES as f64
         );
-        for (width, ns) in WIDTHS.iter().zip(gather) {
-            out += &format!("read {width:>2} features    {ns:>10.1} ns a row, 100 rows a read\n");
+        for (layout, figures) in LAYOUTS.iter().zip(&figures.gather) {
+            for (width, (bare, whole)) in WIDTHS.iter().zip(figures) {
+                let name = layout.name;
+                out += &format!(
+                    "{name:<8} {width:>2} features {whole:>10.1} ns a row whole, {bare:.1} bare, 100 rows a read\n"
+                );
+            }
         }
-        out += &format!("prefetched copy     {copy:>10.1} ns a row: a whole read costs {:.2} x\n", gather[2] / copy);
+        out +=
+            &format!("prefetched copy     {copy:>10.1} ns a row: a whole read costs {:.2} x\n", figures.whole() / copy);
+        let (tenth, twice) = (self.rows / 10, self.rows / 10 * 20);
+        out += &format!(
+            "growth              {large:>10.1} ns a row of {twice} rows, {small:.1} of {tenth}: {:.2} x; copy {:.1}\n",
+            large / small,
+            figures.copy_large
+        );
+        out += &format!(
+            "restart             {:>10.0} ms: files of a snapshot read and restored\n",
+            figures.restart.as_secs_f64() * 1e3
+        );
         out += &format!(
             "p99 of a read       {p99_idle_us:>10.1} us alone, {p99_writes_us:.1} us beside writes: {:.2} x",
             p99_writes_us / p99_idle_us
         );
         out
     }
+}
+
+fn bytes_a_row(partition: &Partition) -> f64 {
+    let memory = partition.memory();
+    memory.total as f64 / memory.rows as f64
+}
+
+/// How long it takes to read a snapshot's files, which the page cache has, and to make a partition of them.
+fn restart(partition: &Partition) -> anyhow::Result<Duration> {
+    let dir = tempfile::tempdir()?;
+    let mut files = Vec::new();
+    for (number, chunk) in partition.snapshot().enumerate() {
+        files.push(dir.path().join(number.to_string()));
+        std::fs::write(&files[number], chunk)?;
+    }
+    let start = Instant::now();
+    let chunks: Vec<Vec<u8>> = files.iter().map(std::fs::read).collect::<Result<_, _>>()?;
+    let (restored, _) = Partition::restore(StoreOptions::default(), chunks)?;
+    let took = start.elapsed();
+    anyhow::ensure!(restored.digest() == partition.digest(), "what was restored is not what was saved");
+    Ok(took)
 }
 
 /// Writes rows in a version; rows a second, without the making of the batches.
@@ -266,7 +369,8 @@ fn check(reader: &PartitionReader, ids: &[u64], ask: &Ask) -> Result<(), String>
     Ok(())
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+/// The middle one.
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }

@@ -59,24 +59,75 @@ pub enum FrameError {
     Field(#[from] DecodeError),
 }
 
-/// A whole frame: the header, its two checksums, and the body.
+/// A body with room for its header before it, so that the frame around it is the same memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FramedBody {
+    /// The room, then the body.
+    bytes: Vec<u8>,
+}
+
+impl FramedBody {
+    /// An empty body that takes so many bytes without moving.
+    pub fn with_capacity(bytes: usize) -> Self {
+        let mut room = Vec::with_capacity(FRAME_HEADER_BYTES + bytes);
+        room.resize(FRAME_HEADER_BYTES, 0);
+        Self { bytes: room }
+    }
+
+    /// Where to append to. What is there already must stay.
+    pub fn out(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// Bytes of the body.
+    pub fn len(&self) -> usize {
+        self.bytes.len() - FRAME_HEADER_BYTES
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The body by itself.
+    pub fn into_body(mut self) -> Vec<u8> {
+        self.bytes.split_off(FRAME_HEADER_BYTES)
+    }
+}
+
+/// A copy.
+impl From<&[u8]> for FramedBody {
+    fn from(body: &[u8]) -> Self {
+        let mut framed = Self::with_capacity(body.len());
+        framed.bytes.extend_from_slice(body);
+        framed
+    }
+}
+
+/// A whole frame: the header, its two checksums, and a copy of the body.
 pub fn encode_frame(header: &FrameHeader, body: &[u8]) -> Bytes {
-    assert!(body.len() + FRAME_HEADER_BYTES <= FRAME_BYTES_MAX, "a body must be checked against the frame limit");
-    let mut out = Vec::with_capacity(FRAME_HEADER_BYTES + body.len());
-    FRAME_MAGIC.put(&mut out);
-    PROTOCOL_VERSION.put(&mut out);
-    header.kind.put(&mut out);
-    (body.len() as u32).put(&mut out);
-    0u32.put(&mut out);
-    header.request_id.put(&mut out);
-    header.cluster.put(&mut out);
-    header.map_version.put(&mut out);
-    header.remaining_us.put(&mut out);
-    crc32fast::hash(body).put(&mut out);
-    crc32fast::hash(&out).put(&mut out);
-    debug_assert_eq!(out.len(), FRAME_HEADER_BYTES);
-    out.extend_from_slice(body);
-    out.into()
+    seal_frame(header, body.into())
+}
+
+/// The same of a body that has room for the header.
+pub fn seal_frame(header: &FrameHeader, framed: FramedBody) -> Bytes {
+    let FramedBody { mut bytes } = framed;
+    assert!(bytes.len() <= FRAME_BYTES_MAX, "a body must be checked against the frame limit");
+    let body = &bytes[FRAME_HEADER_BYTES..];
+    let mut head = Vec::with_capacity(FRAME_HEADER_BYTES);
+    FRAME_MAGIC.put(&mut head);
+    PROTOCOL_VERSION.put(&mut head);
+    header.kind.put(&mut head);
+    (body.len() as u32).put(&mut head);
+    0u32.put(&mut head);
+    header.request_id.put(&mut head);
+    header.cluster.put(&mut head);
+    header.map_version.put(&mut head);
+    header.remaining_us.put(&mut head);
+    crc32fast::hash(body).put(&mut head);
+    crc32fast::hash(&head).put(&mut head);
+    bytes[..FRAME_HEADER_BYTES].copy_from_slice(&head);
+    bytes.into()
 }
 
 /// Takes a frame apart and checks both checksums.

@@ -31,6 +31,7 @@ use bytes::Bytes;
 
 use crate::codec::{DecodeError, Reader, Wire, get_list, put_list};
 use crate::error::ErrorBody;
+use crate::frame::FramedBody;
 use crate::limits::{GROUP_FEATURES_MAX, READ_SECTIONS_MAX};
 use crate::read::{RowStatus, SectionHead, SectionResult};
 use crate::types::{FeatureType, Width};
@@ -102,7 +103,9 @@ impl BlockLayout {
 /// Writes the answer to a read, block by block.
 #[derive(Debug)]
 pub struct AnswerWriter {
-    out: Vec<u8>,
+    out: FramedBody,
+    /// Where the answer begins in it.
+    start: usize,
     blocks: u16,
     /// What the results will take, if none of them is an error.
     result_bytes: usize,
@@ -118,22 +121,26 @@ impl Default for AnswerWriter {
 impl AnswerWriter {
     /// An answer to so many sections, for which it takes room in time.
     pub fn new(sections: usize) -> Self {
-        Self { out: vec![0; 4], blocks: 0, result_bytes: 4 + sections * RESULT_BYTES }
+        let mut out = FramedBody::with_capacity(0);
+        let start = out.out().len();
+        0u32.put(out.out());
+        Self { out, start, blocks: 0, result_bytes: 4 + sections * RESULT_BYTES }
     }
 
     /// Begins a block of rows that are all not found, and gives its number. The one before is finished.
     pub fn block<'a>(&'a mut self, layout: &'a BlockLayout, rows: usize) -> (u16, BlockWriter<'a>) {
         let number = self.blocks;
         self.blocks = number.checked_add(1).expect("a request has fewer sections than there are numbers of blocks");
-        self.out.reserve(layout.block_bytes(rows) + self.result_bytes);
-        (number, BlockWriter::begin(layout, rows, &mut self.out))
+        self.out.out().reserve(layout.block_bytes(rows) + self.result_bytes);
+        (number, BlockWriter::begin(layout, rows, self.out.out()))
     }
 
     /// Ends the answer with the results of the sections.
-    pub fn finish(mut self, sections: &[SectionResult]) -> Vec<u8> {
-        self.out[..4].copy_from_slice(&u32::from(self.blocks).to_le_bytes());
-        put_list(sections, &mut self.out);
-        self.out
+    pub fn finish(self, sections: &[SectionResult]) -> FramedBody {
+        let Self { mut out, start, blocks, .. } = self;
+        out.out()[start..start + 4].copy_from_slice(&u32::from(blocks).to_le_bytes());
+        put_list(sections, out.out());
+        out
     }
 }
 
@@ -427,12 +434,14 @@ mod tests {
         let (second, block) = answer.block(&layout, 0);
         block.finish();
         let rows = |head| SectionResult::Rows(head);
-        answer.finish(&[
-            rows(head(first, 3, 2)),
-            SectionResult::Failed(failed()),
-            rows(head(first, 0, 3)),
-            rows(head(second, 0, 0)),
-        ])
+        answer
+            .finish(&[
+                rows(head(first, 3, 2)),
+                SectionResult::Failed(failed()),
+                rows(head(first, 0, 3)),
+                rows(head(second, 0, 0)),
+            ])
+            .into_body()
     }
 
     #[test]

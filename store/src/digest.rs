@@ -83,22 +83,44 @@ pub(crate) fn row_digest(
     }
     scratch.push(0);
     for (feature, place) in plan.features.iter().enumerate() {
-        if !row.is_present(plan, place) {
-            continue;
-        }
-        (feature as u16).put(scratch);
         match row.reference(plan, place) {
-            None => {
-                (place.width as u32).put(scratch);
-                scratch.extend_from_slice(row.value(plan, place));
-            }
             Some(reference) => {
-                (reference.len() as u32).put(scratch);
+                scratch.extend_from_slice(&value_head(feature, reference.len()));
                 arena.read(reference, scratch);
             }
+            None if row.is_present(plan, place) => put_fixed(feature, row.value(plan, place), scratch),
+            None => {}
         }
     }
     xxh3_128(scratch)
+}
+
+/// A u16 place and a u32 length.
+#[inline]
+fn value_head(feature: usize, length: usize) -> [u8; 6] {
+    let both = feature as u64 | (length as u64) << 16;
+    *both.to_le_bytes().first_chunk().expect("six of eight bytes")
+}
+
+/// Appends place, length and bytes of a value. Those of the usual widths in one piece: there are dozens of them in a row, and
+/// each row is hashed whenever it changes.
+#[inline]
+fn put_fixed(feature: usize, value: &[u8], scratch: &mut Vec<u8>) {
+    let head = value_head(feature, value.len());
+    if let Ok(value) = <[u8; 4]>::try_from(value) {
+        let mut piece = [0; 10];
+        piece[..6].copy_from_slice(&head);
+        piece[6..].copy_from_slice(&value);
+        scratch.extend_from_slice(&piece);
+    } else if let Ok(value) = <[u8; 8]>::try_from(value) {
+        let mut piece = [0; 14];
+        piece[..6].copy_from_slice(&head);
+        piece[6..].copy_from_slice(&value);
+        scratch.extend_from_slice(&piece);
+    } else {
+        scratch.extend_from_slice(&head);
+        scratch.extend_from_slice(value);
+    }
 }
 
 /// The hash of a definition.

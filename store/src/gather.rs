@@ -16,7 +16,7 @@ use crate::index::{Directory, Segment, index_hash};
 use crate::lane_plan::{EVENT_TIME_AT, FLAGS_AT};
 use crate::lanes::prefetch::prefetch;
 use crate::lanes::{Guard, Slot};
-use crate::projector::{Piece, Projector};
+use crate::projector::Projector;
 
 /// Keys of a chunk: enough misses at once for any memory, few enough that their lanes stay in the first caches.
 const CHUNK_KEYS: usize = 64;
@@ -91,8 +91,13 @@ fn run<'g>(
         if let Some((_, row)) = segment(probe).find(probe.hash, |_| true) {
             probe.row = row;
             let lanes = &targets[probe.target].group.lanes;
-            lanes[0].prefetch(row, 0, targets[probe.target].group.plan.key.offset);
-            projector.pieces.iter().for_each(|&Piece { lane, from, bytes, .. }| lanes[lane].prefetch(row, from, bytes));
+            let (mut lane, mut slot) = (0, lanes[0].slot(row));
+            for &(of, word) in &projector.near {
+                if of != lane {
+                    (lane, slot) = (of, lanes[of].slot(row));
+                }
+                slot.prefetch(word);
+            }
         }
     }
     for probe in chunk.iter_mut().filter(|probe| probe.row != NO_ROW) {

@@ -21,8 +21,8 @@ pub(crate) struct Group {
 
 impl Group {
     /// A new group without rows.
-    pub fn new(definition: FeatureGroup, index: Arc<Index>) -> Self {
-        let plan = LanePlan::new(&definition);
+    pub fn new(definition: FeatureGroup, index: Arc<Index>, lane_bytes_max: usize) -> Self {
+        let plan = LanePlan::new(&definition, lane_bytes_max);
         let lanes = plan.strides.iter().map(|stride| Arc::new(Slab::new(*stride))).collect();
         Self { key_types: definition.entity.key_types(), definition, plan, lanes, index }
     }

@@ -43,10 +43,10 @@ pub(crate) struct GroupWriter {
 
 impl GroupWriter {
     /// A group without rows.
-    pub fn new(definition: FeatureGroup) -> Self {
+    pub fn new(definition: FeatureGroup, lane_bytes_max: usize) -> Self {
         let index = IndexWriter::new();
         Self {
-            group: Arc::new(Group::new(definition, index.shared().clone())),
+            group: Arc::new(Group::new(definition, index.shared().clone(), lane_bytes_max)),
             index,
             digest: GroupDigest::default(),
             next_row: 0,
@@ -156,24 +156,19 @@ impl GroupWriter {
         RowOutcome::Applied
     }
 
-    /// Adds a row of a snapshot: `new` has been filled by `fill`. False if the key is there already.
+    /// Adds a row of a snapshot, whose key is not there: `new` has been filled by `fill`.
     pub fn restore_row(
         &mut self,
         space: &mut Space,
         key: &[u8],
+        hash: u64,
         fill: impl FnOnce(&mut RowBuffer, &mut Space),
-    ) -> bool {
-        let hash = index_hash(space.seed, key);
-        let arena = space.arena.shared().clone();
-        if self.index.find(hash, |row| self.group.is_key(row, key, &arena)).is_some() {
-            return false;
-        }
+    ) {
         self.new.clear(&self.group.plan);
         self.set_key(space, key, false);
         fill(&mut self.new, space);
         self.account(space, key, Side::New);
         self.publish(space, hash, None);
-        true
     }
 
     fn set_key(&mut self, space: &mut Space, key: &[u8], exists: bool) {

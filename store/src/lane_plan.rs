@@ -20,7 +20,7 @@ use stoa_protocol::types::{FeatureType, Width};
 use stoa_protocol::{FeatureGroup, Wire};
 use xxhash_rust::xxh3::xxh3_128;
 
-/// Bytes of a lane that columns share.
+/// Bytes of a lane that columns share, unless the partition was made with others.
 pub(crate) const LANE_BYTES_MAX: usize = 256;
 /// Fixed values longer than this have a lane of their own.
 pub(crate) const SHARED_VALUE_BYTES_MAX: usize = 64;
@@ -70,13 +70,16 @@ pub(crate) struct LanePlan {
     /// Where a tombstone's stamp lies in lane 0.
     pub stamp_at: usize,
     pub features: Vec<FeaturePlace>,
+    /// Those of variable width among them.
+    pub variable: Vec<FeaturePlace>,
+    lane_bytes_max: usize,
     /// A hash of all of the above: plans with the same one are the same.
     pub fingerprint: u128,
 }
 
 impl LanePlan {
-    /// The plan of a new group.
-    pub fn new(group: &FeatureGroup) -> Self {
+    /// The plan of a new group, whose columns share lanes of up to so many bytes.
+    pub fn new(group: &FeatureGroup, lane_bytes_max: usize) -> Self {
         let widths: Option<Vec<usize>> = group.entity.keys.iter().map(|column| column.ty.canonical_width()).collect();
         let key = KeyPlace {
             offset: VALIDITY_AT + group.features.len().div_ceil(8),
@@ -84,8 +87,8 @@ impl LanePlan {
             inline: widths.is_some(),
         };
         let stamp_at = key.offset + key.width;
-        let (strides, starts, features) = (vec![stamp_at], Vec::new(), Vec::new());
-        let mut plan = Self { strides, starts, key, stamp_at, features, fingerprint: 0 };
+        let (strides, starts, features, variable) = (vec![stamp_at], Vec::new(), Vec::new(), Vec::new());
+        let mut plan = Self { strides, starts, key, stamp_at, features, variable, lane_bytes_max, fingerprint: 0 };
         plan.pack(group, 0, VALIDITY_AT);
         plan.strides[0] = plan.strides[0].max(stamp_at + STAMP_BYTES).next_multiple_of(8);
         plan.finish();
@@ -120,7 +123,7 @@ impl LanePlan {
             let alone = width > SHARED_VALUE_BYTES_MAX;
             if alone {
                 self.strides.push(0);
-            } else if self.strides[open] + width > LANE_BYTES_MAX {
+            } else if self.strides[open] + width > self.lane_bytes_max {
                 self.strides.push(0);
                 open = self.strides.len() - 1;
             }
@@ -148,6 +151,7 @@ impl LanePlan {
             end - stride
         };
         self.starts = self.strides.iter().map(&mut start).collect();
+        self.variable = self.features.iter().filter(|place| place.variable).copied().collect();
         let mut bytes = Vec::new();
         let mut put = |number: usize| (number as u64).put(&mut bytes);
         self.strides.iter().for_each(|stride| put(*stride));
@@ -200,9 +204,15 @@ mod tests {
 
     #[test]
     fn forty_eight_floats_and_an_integer_key_take_one_lane_of_224_bytes() {
-        let plan = LanePlan::new(&group(&[FeatureType::Float32; 48], &[KeyType::Int64]));
+        let all = group(&[FeatureType::Float32; 48], &[KeyType::Int64]);
+        let plan = LanePlan::new(&all, LANE_BYTES_MAX);
         check(&plan, 48);
         assert_eq!(plan.strides, [224]);
+        for (bytes_max, lanes) in [(8, 25), (64, 4), (512, 1)] {
+            let plan = LanePlan::new(&all, bytes_max);
+            check(&plan, 48);
+            assert_eq!(plan.strides.len(), lanes, "lanes of {bytes_max} bytes: {:?}", plan.strides);
+        }
     }
 
     #[test]
@@ -211,21 +221,21 @@ mod tests {
         let types = [Bool, FixedArray { items: 128 }, String, Int64, FixedArray { items: 16 }, Decimal128 { scale: 2 }];
         let types: Vec<_> = types.iter().copied().cycle().take(30).collect();
         let all = group(&types, &[KeyType::Int64, KeyType::String]);
-        let plan = LanePlan::new(&all);
+        let plan = LanePlan::new(&all, LANE_BYTES_MAX);
         check(&plan, 30);
         assert_eq!(plan.strides.iter().filter(|stride| **stride == 512).count(), 5);
         assert!(plan.strides.iter().all(|stride| *stride <= LANE_BYTES_MAX || *stride == 512));
         let mut first = all.clone();
         first.features.truncate(7);
-        let extended = LanePlan::new(&first).extended(&all);
+        let extended = LanePlan::new(&first, LANE_BYTES_MAX).extended(&all);
         check(&extended, 30);
-        assert_eq!(extended.features[..7], LanePlan::new(&first).features);
+        assert_eq!(extended.features[..7], LanePlan::new(&first, LANE_BYTES_MAX).features);
     }
 
     #[test]
     fn the_narrowest_and_the_widest_group_have_a_plan() {
-        check(&LanePlan::new(&group(&[FeatureType::Bool], &[KeyType::Bool])), 1);
-        check(&LanePlan::new(&group(&[FeatureType::Bool; 1_024], &[KeyType::Int64; 8])), 1_024);
-        check(&LanePlan::new(&group(&[FeatureType::String; 1_024], &[KeyType::Binary])), 1_024);
+        check(&LanePlan::new(&group(&[FeatureType::Bool], &[KeyType::Bool]), LANE_BYTES_MAX), 1);
+        check(&LanePlan::new(&group(&[FeatureType::Bool; 1_024], &[KeyType::Int64; 8]), LANE_BYTES_MAX), 1_024);
+        check(&LanePlan::new(&group(&[FeatureType::String; 1_024], &[KeyType::Binary]), LANE_BYTES_MAX), 1_024);
     }
 }

@@ -1,14 +1,25 @@
 //! What a partition is made with.
 
+use crate::lane_plan::LANE_BYTES_MAX;
+
 /// What a partition is made with.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreOptions {
     /// The seed of the index hash, drawn at random when the partition is made, so that nobody can compute keys that
-    /// collide. Part of the replicated state: a snapshot carries it, and restore takes the snapshot's.
+    /// collide. Part of the replicated state: a snapshot carries it, and restore takes the snapshot's. 0 by default.
     pub index_seed: u64,
     /// The incarnation of the partition set, repeated in answers. Raised by restore and unsafe recovery.
     pub incarnation: u32,
     /// Logical bytes beyond which [`Partition::admits`](crate::Partition::admits) refuses rows; `None` for no limit.
     /// Apply does not ask.
     pub logical_bytes_max: Option<u64>,
+    /// Bytes of a row that columns share one lane for, 256 by default. Narrower lanes are for measurements: a column by
+    /// itself (8), lines of a cache (64). It shows in no answer, digest or snapshot.
+    pub lane_bytes_max: usize,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self { index_seed: 0, incarnation: 0, logical_bytes_max: None, lane_bytes_max: LANE_BYTES_MAX }
+    }
 }

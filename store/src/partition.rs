@@ -190,7 +190,7 @@ impl Partition {
 
     pub(crate) fn add_group(&mut self, group: FeatureGroup) {
         self.definitions = self.definitions.wrapping_add(definition_digest(&group));
-        self.groups.insert(group.id, GroupWriter::new(group));
+        self.groups.insert(group.id, GroupWriter::new(group, self.shared.lane_bytes_max));
         self.publish_groups();
     }
 

@@ -28,7 +28,14 @@ pub(crate) struct Projector {
     pub mask: Vec<u8>,
     /// Where the references of values of variable width stand in the answer's row.
     pub references: Vec<usize>,
+    /// What to bring near of each row: words of lanes, one a cache line.
+    pub near: Vec<(usize, usize)>,
 }
+
+/// Words of a cache line.
+const LINE_WORDS: usize = 8;
+/// Bytes that are brought near of pieces that lie side by side; the processor sees the pattern after that.
+const NEAR_BYTES_MAX: usize = 256;
 
 impl Projector {
     /// Compiles these features, which the plan has. Values come in the order in which they lie in their lanes, whatever the
@@ -68,8 +75,30 @@ impl Projector {
         };
         let columns = features.iter().map(place).map(column).collect();
         let layout = BlockLayout { columns, validity_bytes: bytes.len(), stride };
-        Self { layout, pieces, mask, references }
+        let near = near(plan, &pieces);
+        Self { layout, pieces, mask, references, near }
     }
+}
+
+/// The lines of the pieces and of the key, which is compared with each row. A row begins anywhere in a line, so that the last
+/// word of what lies side by side may be in one more.
+fn near(plan: &LanePlan, pieces: &[Piece]) -> Vec<(usize, usize)> {
+    let mut ranges: Vec<_> = pieces.iter().map(|piece| (piece.lane, piece.from, piece.from + piece.bytes)).collect();
+    ranges.push((0, 0, plan.key.offset + plan.key.width));
+    ranges.sort_unstable();
+    let mut merged: Vec<(usize, usize, usize)> = Vec::new();
+    for (lane, from, to) in ranges {
+        match merged.last_mut() {
+            Some(last) if last.0 == lane && from < last.2 + LINE_WORDS * 8 => last.2 = last.2.max(to),
+            _ => merged.push((lane, from, to)),
+        }
+    }
+    let mut near = Vec::new();
+    for (lane, from, to) in merged {
+        let last = (to.min(from + NEAR_BYTES_MAX) - 1) / 8;
+        near.extend((from / 8..last).step_by(LINE_WORDS).chain([last]).map(|word| (lane, word)));
+    }
+    near
 }
 
 /// Adds a piece, to the one before if they are neighbours on both sides.
@@ -89,11 +118,12 @@ mod tests {
     use stoa_protocol::{FeatureGroup, FeatureType, KeyType};
 
     use super::*;
+    use crate::lane_plan::LANE_BYTES_MAX;
 
     fn plan(types: &[FeatureType]) -> LanePlan {
         let names: Vec<String> = (0..types.len()).map(|at| format!("f{at}")).collect();
         let features: Vec<_> = names.iter().map(String::as_str).zip(types.iter().copied()).collect();
-        LanePlan::new(&FeatureGroup::simple(1, "g", &[("id", KeyType::Int64)], &features))
+        LanePlan::new(&FeatureGroup::simple(1, "g", &[("id", KeyType::Int64)], &features), LANE_BYTES_MAX)
     }
 
     #[test]
@@ -107,6 +137,7 @@ mod tests {
             [Piece { lane: 0, from: 17, bytes: 6, to: 9 }, Piece { lane: 0, from: values, bytes: 192, to: 15 }]
         );
         assert_eq!((projector.layout.stride, projector.mask), (207, vec![0xff; 6]));
+        assert_eq!(projector.near, [(0, 0), (0, 8), (0, 16), (0, 24), (0, 27)]);
         let back: Vec<u16> = all.into_iter().rev().collect();
         let turned = Projector::new(&plan, &back);
         assert_eq!(turned.pieces, projector.pieces);
@@ -125,6 +156,7 @@ mod tests {
         assert_eq!(projector.layout.stride, VALIDITY_AT + 2 + wanted);
         assert_eq!(projector.layout.columns[2], projector.layout.columns[4]);
         assert_eq!(projector.references, [projector.layout.columns[2].offset as usize]);
+        assert!(projector.near.iter().any(|(lane, _)| *lane == plan.features[3].lane), "{:?}", projector.near);
         let bits: Vec<_> = projector.layout.columns.iter().map(|column| column.bit).collect();
         assert_eq!(bits, [3, 0, 1, 9, 1]);
     }

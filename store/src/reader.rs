@@ -50,7 +50,7 @@ impl PartitionReader {
         let mut answer = AnswerWriter::new(1);
         let result = read_sections(projection, &[source], &mut answer).remove(0);
         let result = result.map_or_else(SectionResult::Failed, SectionResult::Rows);
-        parse_answer(answer.finish(&[result]).into()).expect("what was just written").remove(0)
+        parse_answer(answer.finish(&[result]).into_body().into()).expect("what was just written").remove(0)
     }
 
     /// The index of the last command that reads are sure to see.

@@ -82,7 +82,7 @@ impl RowBuffer {
 
     /// The references of all values that lie in the arena.
     pub fn references<'a>(&'a self, plan: &'a LanePlan) -> impl Iterator<Item = ArenaRef> + 'a {
-        plan.features.iter().filter_map(|place| self.reference(plan, place))
+        plan.variable.iter().filter_map(|place| self.reference(plan, place))
     }
 
     /// Sets a feature to these bytes in its lane, or to null.

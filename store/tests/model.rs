@@ -146,9 +146,12 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let make = |index_seed| Partition::new(StoreOptions { index_seed, ..StoreOptions::default() });
+        // How columns are packed shows nowhere.
+        let make = |index_seed, lane_bytes_max| {
+            Partition::new(StoreOptions { index_seed, lane_bytes_max, ..StoreOptions::default() })
+        };
         let mut bench = Self {
-            replicas: vec![make(1), make(2), make(1)],
+            replicas: vec![make(1, 256), make(2, 64), make(1, 8)],
             definitions: BTreeMap::new(),
             model: Model { time_us: i64::MIN, ..Model::default() },
             index: 0,

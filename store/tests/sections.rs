@@ -80,7 +80,7 @@ fn read(projection: &Projection, sources: &[SectionSource<'_>]) -> Vec<Result<Se
         .into_iter()
         .map(|result| result.map_or_else(SectionResult::Failed, SectionResult::Rows))
         .collect();
-    parse_answer(answer.finish(&results).into()).unwrap()
+    parse_answer(answer.finish(&results).into_body().into()).unwrap()
 }
 
 fn projection(schema_version: u32, features: &[u16]) -> Projection {

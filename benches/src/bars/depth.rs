@@ -121,7 +121,7 @@ fn bench(rows: u64) -> StoreBench {
 
 fn read(floats: &Floats, reader: &PartitionReader, rows: u64) -> anyhow::Result<(u64, f64, f64)> {
     let bench = bench(rows);
-    Ok((rows, bench.gather(floats, reader, FEATURES).map_err(anyhow::Error::msg)?, bench.copy()))
+    Ok((rows, bench.gather(floats, reader, FEATURES).map_err(anyhow::Error::msg)?, bench.copy()?))
 }
 
 /// Takes a snapshot, chunk by chunk, and writes rows again between the chunks; the most that the process had in memory.

@@ -51,7 +51,7 @@ fn request(floats: &Floats) -> ReadRequest {
 /// As the store writes it: it has no other form.
 fn answer() -> Vec<u8> {
     let table = Table::filled(FEATURES, SMALL_ROWS);
-    table.floats.ask(&Picks::new(1, SMALL_ROWS).distinct(KEYS), FEATURES).answer(&table.reader)
+    table.floats.ask(&Picks::new(1, SMALL_ROWS).distinct(KEYS), FEATURES).answer(&table.reader).into_body()
 }
 
 fn request_encode() -> Box<dyn Work> {

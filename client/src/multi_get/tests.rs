@@ -30,7 +30,7 @@ fn answer_of(index: u64) -> SectionRows {
     let (schema_version, applied, incarnation) = (1, LogIndex(index), 0);
     let head =
         SectionHead { schema_version, applied, incarnation, age: None, stale: false, block, first_row: 0, rows: 1 };
-    parse_answer(writer.finish(&[SectionResult::Rows(head)]).into()).unwrap().remove(0).unwrap()
+    parse_answer(writer.finish(&[SectionResult::Rows(head)]).into_body().into()).unwrap().remove(0).unwrap()
 }
 
 impl Script {

@@ -300,7 +300,7 @@ impl State {
                 let mut answer = AnswerWriter::default();
                 let results: Vec<_> =
                     request.sections.iter().map(|section| self.read(node, &request, section, &mut answer)).collect();
-                Ok(answer.finish(&results))
+                Ok(answer.finish(&results).into_body())
             }
             Kind::Write => {
                 let (_, request) = decode_request::<WriteRequest>(body)?;

@@ -1,6 +1,7 @@
 //! `protocol::message`: the body of an answer of each kind, and of an error.
 
 use stoa_protocol::catalog::{FeatureView, ViewFeature};
+use stoa_protocol::limits::ERROR_MESSAGE_BYTES_MAX;
 use stoa_protocol::map::{PartitionInfo, PartitionSet, ReplicaInfo};
 use stoa_protocol::message::*;
 use stoa_protocol::{
@@ -49,6 +50,7 @@ pub fn run(data: &[u8]) {
 fn error(body: &[u8]) {
     if let Some(error) = canonical::<ErrorBody>(body) {
         assert_eq!(ErrorCode::from_number(error.code.number()), error.code);
+        assert!(error.message.len() <= ERROR_MESSAGE_BYTES_MAX, "a message of {} bytes", error.message.len());
         let _ = (error.code.class(), error.to_string());
     }
 }
@@ -113,6 +115,7 @@ pub fn seeds() -> Vec<Seed> {
     let digest = DigestAnswer { applied: LogIndex(5), groups: vec![(FeatureGroupId(7), 1 << 100)], rows: 6 };
     let hello = HelloAnswer { node: node(2), formed: vec![replica] };
     let error = ErrorBody { leader: Some(NodeId(2)), ..ErrorBody::new(ErrorCode::NotLeader, "ask node 2") };
+    let longest = ErrorBody::new(ErrorCode::BadKey, "é".repeat(ERROR_MESSAGE_BYTES_MAX));
     vec![
         ("map", seed(Kind::Map, map.to_bytes())),
         ("view", seed(Kind::View, ViewAnswer { view, groups: vec![sample::product()] }.to_bytes())),
@@ -127,5 +130,6 @@ pub fn seeds() -> Vec<Seed> {
         ("hello", seed(Kind::Hello, hello.to_bytes())),
         ("witness", seed(Kind::Witness, WitnessAnswer { seen: LogHeight { segment: 1, offset: 2 } }.to_bytes())),
         ("error", [&[ERROR][..], &error.to_bytes()].concat()),
+        ("longest", [&[ERROR][..], &longest.to_bytes()].concat()),
     ]
 }

@@ -68,10 +68,10 @@ pub fn seeds() -> Vec<Seed> {
             rows,
         })
     };
-    let rows = answer.finish(&[head(first, 1, 2), failed.clone(), head(first, 0, 1), head(second, 0, 0)]);
+    let rows = answer.finish(&[head(first, 1, 2), failed.clone(), head(first, 0, 1), head(second, 0, 0)]).into_body();
     vec![
         ("rows", rows),
-        ("empty", AnswerWriter::default().finish(&[])),
-        ("refused", AnswerWriter::default().finish(&[failed])),
+        ("empty", AnswerWriter::default().finish(&[]).into_body()),
+        ("refused", AnswerWriter::default().finish(&[failed]).into_body()),
     ]
 }

@@ -40,7 +40,7 @@ pub fn run(data: &[u8]) {
             assert_eq!(heads.len(), sources.len());
             let results: Vec<_> =
                 heads.into_iter().map(|head| head.map_or_else(SectionResult::Failed, SectionResult::Rows)).collect();
-            let answer = parse_answer(answer.finish(&results).into()).expect("what was just written");
+            let answer = parse_answer(answer.finish(&results).into_body().into()).expect("what was just written");
             for (source, rows) in sources.iter().zip(answer) {
                 match rows {
                     Ok(rows) => check_rows(partition, projection, source, &rows),

@@ -1,6 +1,9 @@
 //! `raft::root`: bytes of the root state, and commands of the root group as clients and nodes bring them about.
 
 use bytes::Bytes;
+use stoa_protocol::catalog::{Definition, ProjectDefinition};
+use stoa_protocol::codec::check_name;
+use stoa_protocol::limits::DESCRIPTION_BYTES_MAX;
 use stoa_protocol::map::{NodeInfo, ReplicaInfo};
 use stoa_protocol::message::{AbortMove, MoveReport, MoveStep, ReplaceNode, ReplaceReplica};
 use stoa_protocol::{ClusterId, LogIndex, NodeId, PartitionId, ReplicaId, Wire};
@@ -57,12 +60,24 @@ fn commands(mut input: Input<'_>) {
             Err(error) => assert!(*state == before && !error.to_string().is_empty()),
         }
         state.check();
+        check_limits(state);
     }
     let state = machine.state().clone();
     assert_eq!(round_trip::stable(&state.to_bytes()).as_ref(), Some(&state));
     let (mut other, _watch) = RootMachine::new(CLUSTER, SPOKEN);
     other.restore(&mut machine.snapshot().map(Ok)).expect("what was just written");
     assert_eq!(other.state(), &state);
+}
+
+/// What the catalog holds is within the limits of the protocol.
+fn check_limits(state: &RootState) {
+    let entities = state.entities.iter().map(|entity| entity.check());
+    let groups = state.groups.iter().map(|(_, group)| group.check());
+    assert_eq!(entities.chain(groups).chain(state.views.iter().map(|(_, view)| view.check())).find(Result::is_err), None);
+    for project in &state.projects {
+        assert_eq!(check_name("a project", &project.name), Ok(()));
+        assert!(project.description.len() <= DESCRIPTION_BYTES_MAX, "{} bytes of text", project.description.len());
+    }
 }
 
 /// A command about few things, so that commands meet; 0 and 1: bytes of one.
@@ -165,6 +180,10 @@ pub fn seeds() -> Vec<Seed> {
     log.push(0);
     put_piece(&define, &mut log);
     log.extend([7, 3, 1, 4, 11, 1, 3, 20, 9, 1, 1, 10, 3, 20]);
-    seeds.extend([("made", made), ("log", log)]);
+    let project = ProjectDefinition { name: "ads".into(), description: "d".repeat(DESCRIPTION_BYTES_MAX) };
+    let project = RootCommand::Define(Definitions { definitions: vec![Definition::Project(project)] });
+    let mut longest = vec![1, 0];
+    put_piece(&project.to_bytes(), &mut longest);
+    seeds.extend([("made", made), ("log", log), ("longest", longest)]);
     seeds
 }

@@ -172,7 +172,8 @@ async fn call(wal: &Wal, groups: &mut Groups, input: &mut Input<'_>) {
         }
         5 => {
             let Some(last) = last else { return };
-            let keep = last.checked_sub(input.below(5) as u64).filter(|keep| Some(*keep) >= purged);
+            let is_there = |index: &u64| group.entries.contains_key(index) || Some(*index) == purged;
+            let keep = last.checked_sub(input.below(5) as u64).filter(is_there);
             if keep.is_none() && purged.is_some() {
                 return;
             }

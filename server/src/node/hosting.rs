@@ -342,6 +342,7 @@ async fn start_one<D: Disk, T: Transport>(
         index_seed: seed.ok_or_else(|| std::io::Error::other("its set has no seed"))?,
         incarnation: set.incarnation,
         logical_bytes_max: Some(node.options.partition_bytes_max),
+        ..StoreOptions::default()
     };
     let (machine, view) = PartitionMachine::new(options);
     let mut recovered = node.recovered_of(partition);

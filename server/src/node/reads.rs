@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stoa_env::{BootTime, Disk, Transport};
+use stoa_protocol::frame::FramedBody;
 use stoa_protocol::read::{ConfirmBy, OnStale, ReadLevel, ReadRequest, ReadSection, SectionHead, SectionResult};
 use stoa_protocol::row_block::AnswerWriter;
 use stoa_protocol::{ErrorBody, ErrorCode, LogIndex};
@@ -86,7 +87,7 @@ impl Answering<'_> {
         }
     }
 
-    fn finish(self, node: impl Fn(&mut ErrorBody)) -> Vec<u8> {
+    fn finish(self, node: impl Fn(&mut ErrorBody)) -> FramedBody {
         let result = |result: Option<SectionResult>| {
             let mut result = result.expect("every section was answered, or failed");
             if let SectionResult::Failed(error) = &mut result {
@@ -99,10 +100,10 @@ impl Answering<'_> {
 }
 
 impl<D: Disk, T: Transport> Node<D, T> {
-    /// Answers all sections, in order, within `limit`; gives the bytes of the answer. What can be answered at once is; then
+    /// Answers all sections, in order, within `limit`; gives the answer's bytes. What can be answered at once is; then
     /// sections that have to wait are waited for, all within three quarters of the caller's time, so that the answer still
     /// reaches it in time with everything else in it.
-    pub(crate) async fn read(self: &Arc<Self>, request: &ReadRequest, limit: Duration) -> Vec<u8> {
+    pub(crate) async fn read(self: &Arc<Self>, request: &ReadRequest, limit: Duration) -> FramedBody {
         let came = self.env.context.clock.boot();
         let end = came.plus(limit / 4 * 3);
         let results = vec![None; request.sections.len()];

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use stoa_env::{Bounds, Channel, Disk, Gauge, Handler, PeerIdentity, Taken, Transport};
 use stoa_protocol::codec::Wire;
-use stoa_protocol::frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader, decode_frame, encode_frame};
+use stoa_protocol::frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader, FramedBody, decode_frame, seal_frame};
 use stoa_protocol::limits::FRAME_BYTES_MAX;
 use stoa_protocol::message::{
     ANSWER, ApplyRequest, BarrierRequest, Caller, DigestRequest, Empty, GroupRequest, HelloRequest, JoinRequest,
@@ -114,17 +114,17 @@ impl<D: Disk, T: Transport> Node<D, T> {
                     format!("the answer of {} bytes is over the limit of a frame; ask for less", answer.len());
                 self.error_frame(header.request_id, ErrorBody::new(ErrorCode::TooLarge, message))
             }
-            Ok(answer) => self.frame(header.kind | ANSWER, header.request_id, &answer),
+            Ok(answer) => self.frame(header.kind | ANSWER, header.request_id, answer),
             Err(error) => self.error_frame(header.request_id, error),
         }
     }
 
     fn error_frame(&self, request_id: u64, error: ErrorBody) -> Bytes {
         let error = ErrorBody { map_version: self.map_version(), ..error };
-        self.frame(KIND_ERROR, request_id, &error.to_bytes())
+        self.frame(KIND_ERROR, request_id, error.to_bytes()[..].into())
     }
 
-    fn frame(&self, kind: u16, request_id: u64, body: &[u8]) -> Bytes {
+    fn frame(&self, kind: u16, request_id: u64, body: FramedBody) -> Bytes {
         let header = FrameHeader {
             kind,
             request_id,
@@ -132,7 +132,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
             map_version: self.map_version(),
             remaining_us: 0,
         };
-        encode_frame(&header, body)
+        seal_frame(&header, body)
     }
 
     async fn answer(
@@ -140,7 +140,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
         from: &PeerIdentity,
         header: &FrameHeader,
         body: Bytes,
-    ) -> Result<Vec<u8>, ErrorBody> {
+    ) -> Result<FramedBody, ErrorBody> {
         let Some(kind) = Kind::from_number(header.kind) else {
             return Err(ErrorBody::new(ErrorCode::BadRequest, format!("there is no request of kind {}", header.kind)));
         };
@@ -181,7 +181,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
                         format!("{kind:?} is for nodes of the cluster alone"),
                     ));
                 };
-                self.answer_node(*id, kind, body, limit).await
+                self.answer_node(*id, kind, body, limit).await.map(|body| body[..].into())
             }
             _ => self.answer_client(from, kind, body, limit).await,
         }
@@ -285,10 +285,15 @@ impl<D: Disk, T: Transport> Node<D, T> {
         kind: Kind,
         body: Bytes,
         limit: Duration,
-    ) -> Result<Vec<u8>, ErrorBody> {
+    ) -> Result<FramedBody, ErrorBody> {
         let check = |caller: &Caller| check_caller(from, caller);
         let state = self.state();
-        match kind {
+        let answer = match kind {
+            Kind::Read => {
+                let (caller, request) = decode_request::<ReadRequest>(&body)?;
+                check(&caller)?;
+                return Ok(self.read(&request, limit).await);
+            }
             Kind::Ping => Ok(Vec::new()),
             Kind::Map => {
                 let (caller, Empty) = decode_request(&body)?;
@@ -314,11 +319,6 @@ impl<D: Disk, T: Transport> Node<D, T> {
                 let (caller, request) = decode_request::<GroupRequest>(&body)?;
                 check(&caller)?;
                 find_group(&state, &request.project, &request.name, request.version).map(Wire::to_bytes)
-            }
-            Kind::Read => {
-                let (caller, request) = decode_request::<ReadRequest>(&body)?;
-                check(&caller)?;
-                Ok(self.read(&request, limit).await)
             }
             Kind::Write => {
                 let (caller, request) = decode_request::<WriteRequest>(&body)?;
@@ -367,7 +367,8 @@ impl<D: Disk, T: Transport> Node<D, T> {
             | Kind::Spare => {
                 unreachable!("answered before, with the proof that a node asks")
             }
-        }
+        };
+        answer.map(|body| body[..].into())
     }
 
     /// Takes definitions into the catalog, and answers once this node's copy has them.

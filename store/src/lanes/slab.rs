@@ -115,6 +115,12 @@ impl Slot<'_> {
         self.words[at].load(Ordering::Relaxed)
     }
 
+    /// Asks for the line of a word to be brought near.
+    #[inline]
+    pub fn prefetch(self, at: usize) {
+        prefetch(&self.words[at]);
+    }
+
     /// Copies `out.len()` bytes from `offset` on.
     #[inline]
     pub fn copy(self, offset: usize, out: &mut [u8]) {

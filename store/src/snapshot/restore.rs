@@ -95,8 +95,9 @@ impl Partition {
 struct Restore {
     partition: Partition,
     reader: PartitionReader,
-    /// Group, hash and key of the last row: rows ascend, which keeps any two from being of one key.
-    last: Option<(FeatureGroupId, u64, Vec<u8>)>,
+    /// Group and hash of the last row, and its key: rows ascend, which keeps any two from being of one key.
+    last: Option<(FeatureGroupId, u64)>,
+    last_key: Vec<u8>,
     ended: bool,
 }
 
@@ -114,7 +115,7 @@ impl Restore {
         partition.applied = applied;
         partition.time_us = time_us;
         partition.sessions = sessions;
-        Ok(Self { partition, reader, last: None, ended: false })
+        Ok(Self { partition, reader, last: None, last_key: Vec::new(), ended: false })
     }
 
     fn definition(&mut self, payload: &[u8]) -> Result<(), RestoreError> {
@@ -136,18 +137,21 @@ impl Restore {
         let Partition { groups, space, .. } = &mut self.partition;
         let writer =
             groups.get_mut(&id).ok_or_else(|| DecodeError::invalid("the group of rows", id, "defined before"))?;
+        let mut values = Vec::new();
         for _ in 0..count {
             let length = usize::from(u16::get(&mut input)?);
             let key = input.take(length, "a key")?;
             if let Err(error) = check_key(&writer.group.key_types, key) {
                 return Err(DecodeError::invalid("a key", error, "canonical").into());
             }
-            let place = (id, index_hash(space.seed, key), key.to_vec());
-            if self.last.as_ref().is_some_and(|last| *last >= place) {
+            let hash = index_hash(space.seed, key);
+            if self.last.is_some_and(|(last, last_hash)| (last, last_hash, &self.last_key[..]) >= (id, hash, key)) {
                 return Err(DecodeError::invalid("a row", "out of order", "ascending by group, hash and key").into());
             }
-            self.last = Some(place);
-            restore_row(&mut input, writer, space, key)?;
+            self.last = Some((id, hash));
+            self.last_key.clear();
+            self.last_key.extend_from_slice(key);
+            restore_row(&mut input, writer, space, (key, hash), &mut values)?;
         }
         Ok(input.finish()?)
     }
@@ -156,7 +160,8 @@ impl Restore {
         let mut input = Reader::new(payload);
         let state = u128::get(&mut input)?;
         let count = u32::get(&mut input)? as usize;
-        let digest = self.partition.recompute_digest();
+        // Each row was digested as it was read.
+        let digest = self.partition.digest();
         let differs = |what: String| Err(RestoreError::Digest { what });
         if state != digest.state {
             return differs("sessions, definitions or time".into());
@@ -182,17 +187,18 @@ impl Restore {
 
 /// Reads a row behind its key and adds it. The bytes are walked once to check them and once to take the values, so that
 /// a row that breaks off leaves nothing half done.
-fn restore_row(
-    input: &mut Reader<'_>,
+fn restore_row<'a>(
+    input: &mut Reader<'a>,
     writer: &mut GroupWriter,
     space: &mut Space,
-    key: &[u8],
+    (key, hash): (&[u8], u64),
+    values: &mut Vec<Option<&'a [u8]>>,
 ) -> Result<(), DecodeError> {
     let event_time = i64::get(input)?;
     let sequence = u64::get(input)?;
     let group = writer.group.clone();
     let plan = &group.plan;
-    let mut values: Vec<Option<&[u8]>> = Vec::new();
+    values.clear();
     let stamp_us = match u8::get(input)? {
         1 => Some(i64::get(input)?),
         0 => {
@@ -215,13 +221,13 @@ fn restore_row(
         }
         other => return Err(DecodeError::invalid("a row's flags", other, "0 or 1")),
     };
-    let added = writer.restore_row(space, key, |row, space| {
+    writer.restore_row(space, key, hash, |row, space| {
         row.set_event(event_time, sequence);
         if let Some(stamp_us) = stamp_us {
             row.set_tombstone(plan, stamp_us);
         }
-        for (place, value) in plan.features.iter().zip(values) {
-            match value {
+        for (place, value) in plan.features.iter().zip(values.iter()) {
+            match *value {
                 Some(bytes) if place.variable => {
                     let reference = space.arena.put(bytes).0.to_le_bytes();
                     row.set_value(plan, place, Some(&reference));
@@ -230,6 +236,5 @@ fn restore_row(
             }
         }
     });
-    assert!(added, "keys ascend, so none comes twice");
     Ok(())
 }

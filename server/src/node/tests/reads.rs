@@ -34,7 +34,7 @@ async fn a_section_that_is_late_takes_no_other_one_with_it() {
         sections: vec![section(0, u64::MAX), section(1, 0), section(1, u64::MAX)],
     };
     let answer = node.read(&request, Duration::from_millis(200)).await;
-    let answer = parse_answer(answer.into()).unwrap();
+    let answer = parse_answer(answer.into_body().into()).unwrap();
     let codes: Vec<_> = answer.into_iter().map(|result| result.expect_err("there are no rows").code).collect();
     assert_eq!(codes, [ErrorCode::NotCaughtUp, ErrorCode::SchemaNotReady, ErrorCode::NotCaughtUp]);
 }
@@ -85,7 +85,7 @@ async fn read(
 ) -> Result<SectionHead, ErrorBody> {
     let request = ReadRequest { level, ..request.clone() };
     let answer = node.read(&request, Duration::from_millis(limit_ms)).await;
-    parse_answer(answer.into()).unwrap().remove(0).map(|rows| rows.head)
+    parse_answer(answer.into_body().into()).unwrap().remove(0).map(|rows| rows.head)
 }
 
 fn local(max_ms: u64, on_stale: OnStale) -> ReadLevel {

@@ -1,0 +1,84 @@
+//! Ways to lay columns out, and what it costs to gather some of them from random rows: bare, from plain arrays without
+//! index, validity or readers, and whole, by the store with lanes of that width.
+
+#![allow(clippy::disallowed_methods)] // a benchmark measures true time, and no node is about
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use memmap2::{MmapMut, MmapOptions};
+
+use crate::rows::Picks;
+use crate::store::{FEATURES, READ_ROWS, median};
+
+/// A cache line.
+const LINE_BYTES: usize = 64;
+/// Bytes of a value.
+const VALUE_BYTES: usize = 4;
+
+/// How columns are laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layout {
+    /// Its name in reports.
+    pub name: &'static str,
+    /// Bytes of a row that lie side by side in a bare array.
+    bare_bytes: usize,
+    /// The same in the store, which has whole words.
+    pub lane_bytes: usize,
+}
+
+/// Those that are compared; the last one is the store's own.
+pub const LAYOUTS: [Layout; 3] = [
+    Layout { name: "columns", bare_bytes: VALUE_BYTES, lane_bytes: 8 },
+    Layout { name: "tiles", bare_bytes: LINE_BYTES, lane_bytes: LINE_BYTES },
+    Layout { name: "rows", bare_bytes: FEATURES * VALUE_BYTES, lane_bytes: 256 },
+];
+
+/// Memory as the store's lanes have it: in huge pages, if they are granted, and backed. A copy from other memory would be
+/// slower for a reason that has nothing to do with what is compared.
+fn memory(bytes: usize) -> std::io::Result<MmapMut> {
+    let mut map = MmapOptions::new().len(bytes.max(1)).map_anon()?;
+    #[cfg(target_os = "linux")]
+    // A wish, as there.
+    let _ = map.advise(memmap2::Advice::HugePage);
+    map.fill(1);
+    Ok(map)
+}
+
+impl Layout {
+    /// Nanoseconds of a row, of `columns` neighbouring columns: 100 random rows a time, the lines of all of them touched
+    /// before the first is copied, so that the memory brings them side by side.
+    pub fn bare(&self, rows: u64, columns: usize, reads: u64, repetitions: u64) -> std::io::Result<f64> {
+        let wanted = (columns * VALUE_BYTES).div_ceil(self.bare_bytes);
+        let arrays: Result<Vec<_>, _> = (0..wanted).map(|_| memory(rows as usize * self.bare_bytes)).collect();
+        // What of each array is copied.
+        let bytes = |array: usize| (columns * VALUE_BYTES - array * self.bare_bytes).min(self.bare_bytes);
+        let arrays: Vec<_> = arrays?.into_iter().enumerate().map(|(at, array)| (array, bytes(at))).collect();
+        let mut out = vec![0_u8; READ_ROWS * columns * VALUE_BYTES];
+        let mut times = Vec::new();
+        for repetition in 0..repetitions {
+            let mut picks = Picks::new(repetition << 40, rows);
+            let places: Vec<usize> = (0..reads as usize * READ_ROWS)
+                .map(|_| picks.next().expect("picks never end") as usize * self.bare_bytes)
+                .collect();
+            let start = Instant::now();
+            for read in places.chunks(READ_ROWS) {
+                let touch = |(array, bytes): &(MmapMut, usize)| {
+                    let lines = |&from: &usize| (from..from + bytes).step_by(LINE_BYTES).chain([from + bytes - 1]);
+                    read.iter().flat_map(lines).map(|at| array[at]).fold(0, u8::wrapping_add)
+                };
+                black_box(arrays.iter().map(touch).fold(0, u8::wrapping_add));
+                for (to, &from) in out.chunks_exact_mut(columns * VALUE_BYTES).zip(read) {
+                    let mut end = 0;
+                    for (array, bytes) in &arrays {
+                        to[end..end + bytes].copy_from_slice(&array[from..from + bytes]);
+                        end += bytes;
+                    }
+                }
+                black_box(&mut out);
+            }
+            times.push(start.elapsed().as_nanos() as f64 / places.len() as f64);
+        }
+        Ok(median(times))
+    }
+}
