@@ -121,10 +121,11 @@ pub fn read_sections(
     // Before the probes: every row found is at least as new.
     let applied = sources.iter().map(SectionSource::check_applied).collect::<Vec<_>>();
     // A partition has not so many places for readers as a request may have sections, so each is entered once.
-    let mut pins = BTreeMap::new();
-    for SectionSource { reader, .. } in sources {
-        pins.entry(Arc::as_ptr(&reader.shared)).or_insert_with(|| reader.shared.epochs.pin(reader.home));
-    }
+    // In one order everywhere: threads that hold the last places of some partitions never wait for each other in a circle.
+    let readers: BTreeMap<_, _> =
+        sources.iter().map(|source| (Arc::as_ptr(&source.reader.shared), source.reader)).collect();
+    let pins: BTreeMap<_, _> =
+        readers.into_iter().map(|(at, reader)| (at, reader.shared.epochs.pin(reader.home))).collect();
     let mut results = Vec::with_capacity(sources.len());
     let mut classes: Vec<Class<'_>> = Vec::with_capacity(1);
     for (at, (source, applied)) in sources.iter().zip(applied).enumerate() {
