@@ -63,7 +63,7 @@ fn write(group: &FeatureGroup, input: &mut Input<'_>) -> Option<Command> {
     Some(Command::Write { stamp_us, step, batch })
 }
 
-/// Two partitions with the same log. Seeds differ, and a snapshot of one may be open, or may not.
+/// Two partitions with the same log. Seeds and lanes differ, and a snapshot of one may be open, or may not.
 struct Pair {
     one: Partition,
     other: Partition,
@@ -74,9 +74,9 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
-        let options = |index_seed| StoreOptions { index_seed, incarnation: 3, logical_bytes_max: Some(1 << 20) };
-        let (one, reader) = Partition::new(options(0));
-        let (other, _) = Partition::new(options(u64::MAX));
+        let options = StoreOptions { incarnation: 3, logical_bytes_max: Some(1 << 20), ..StoreOptions::default() };
+        let (one, reader) = Partition::new(options.clone());
+        let (other, _) = Partition::new(StoreOptions { index_seed: u64::MAX, lane_bytes_max: 64, ..options });
         let mut pair = Self { one, other, reader, snapshot: None, index: 0 };
         [sample::product(), sample::visitor()].into_iter().for_each(|group| pair.apply(&Command::Define(group)));
         pair

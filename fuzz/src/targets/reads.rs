@@ -14,7 +14,7 @@ use crate::{round_trip, sample};
 
 thread_local! {
     static SAMPLE: LazyCell<(Partition, PartitionReader)> =
-        LazyCell::new(|| sample::partition(StoreOptions { index_seed: 5, incarnation: 1, logical_bytes_max: None }));
+        LazyCell::new(|| sample::partition(StoreOptions { index_seed: 5, incarnation: 1, ..StoreOptions::default() }));
 }
 
 /// A request, as its caller sends it.
