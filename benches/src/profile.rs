@@ -9,16 +9,22 @@ use tokio::process::Command;
 const FUNCTIONS: usize = 12;
 /// Samples a second.
 const FREQUENCY: &str = "497";
+/// How often it is tried: a thread that ends while perf opens it ends the recording at its start.
+const ATTEMPTS: usize = 3;
 /// How much longer than the time asked for the recording may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The functions in which a process is most often found during `time`, with their share; or why there is no profile.
 pub async fn profile(process: u32, time: Duration) -> Vec<String> {
-    match try_profile(process, time).await {
-        Ok(lines) if !lines.is_empty() => lines,
-        Ok(_) => vec!["no profile: perf found nothing".to_owned()],
-        Err(error) => vec![format!("no profile: {error:#}")],
+    let mut why = String::new();
+    for _ in 0..ATTEMPTS {
+        match try_profile(process, time).await {
+            Ok(lines) if !lines.is_empty() => return lines,
+            Ok(_) => why = "perf found nothing".to_owned(),
+            Err(error) => why = format!("{error:#}"),
+        }
     }
+    vec![format!("no profile: {why}")]
 }
 
 async fn try_profile(process: u32, time: Duration) -> anyhow::Result<Vec<String>> {
@@ -31,11 +37,12 @@ async fn try_profile(process: u32, time: Duration) -> anyhow::Result<Vec<String>
         .args(["--", "sleep", &seconds])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
         .kill_on_drop(true)
-        .status();
-    let status = tokio::time::timeout(time + PATIENCE, record).await??;
-    anyhow::ensure!(status.success(), "perf record ended with {status}");
+        .output();
+    let ended = tokio::time::timeout(time + PATIENCE, record).await??;
+    let said = String::from_utf8_lossy(&ended.stderr);
+    let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
+    anyhow::ensure!(ended.status.success(), "perf record ended with {}: {last}", ended.status);
     let report = Command::new("perf")
         .args(["report", "-q", "--stdio", "--no-children", "-F", "overhead,symbol", "-i"])
         .arg(&file)

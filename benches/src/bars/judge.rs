@@ -310,7 +310,7 @@ pub fn p6(kills: &Kills) -> Row {
         ),
     ];
     row.notes.extend(kills.first_failure.as_ref().map(|why| format!("The first read that failed: {why}")));
-    row
+    bounded(row, &kills.profile)
 }
 
 /// The return of a node.

@@ -18,6 +18,7 @@ use super::plan::Plan;
 use crate::fixture::{BenchClient, BenchTransport, Fixture, FixtureOptions};
 use crate::health::{leaders, wait_until_healthy};
 use crate::machine::Cores;
+use crate::profile::profile;
 use crate::rows::Picks;
 use crate::scene::Scene;
 use crate::workload::{Keys, Reads, Shape};
@@ -31,6 +32,8 @@ pub const LED_MIN: usize = 16;
 const LIMIT: Duration = Duration::from_secs(90);
 /// How long a partition may take to be writable; beyond it the kill counts with this.
 pub const WRITABLE_LIMIT: Duration = Duration::from_secs(20);
+/// How long the profile of a loss is.
+const PROFILED: Duration = Duration::from_secs(2);
 /// Between two reads of a zone.
 const READ_PAUSE: Duration = Duration::from_millis(5);
 /// Rows of such a read.
@@ -69,6 +72,8 @@ pub struct Kills {
     pub first_failure: Option<String>,
     /// The largest age of what they read.
     pub age_max: Duration,
+    /// What a node that stays spends its time on after a loss: one more, that is not counted.
+    pub profile: Vec<String>,
 }
 
 /// Measures them.
@@ -80,9 +85,27 @@ pub async fn measure(plan: Plan, cores: &Cores) -> anyhow::Result<Kills> {
             let how = if n % 2 == 0 { How::Kill } else { How::Silence };
             one(fixture, scene, how, &versions, &mut kills).await.with_context(|| format!("kill {n}"))?;
         }
+        kills.profile = profile_of_loss(fixture, scene, &versions).await.context("the loss for the profile")?;
         Ok(kills)
     })
     .await
+}
+
+async fn profile_of_loss(
+    fixture: &mut Fixture,
+    scene: &Scene,
+    versions: &Arc<AtomicU64>,
+) -> anyhow::Result<Vec<String>> {
+    let (node, _) = find_leader(fixture, scene).await?;
+    let stays = (fixture.zone_index(node)? + 1) % ZONES.len();
+    let stayer = fixture.cluster.nodes().into_iter().find(|node| fixture.zone_index(*node).ok() == Some(stays));
+    let process = fixture.cluster.process_id(stayer.context("no node is left")?)?;
+    let lost = Instant::now();
+    fixture.cluster.kill(&[node]).await?;
+    let writes = all_writable(&scene.clients[stays], &scene.by_partition, scene, versions, lost);
+    let (profile, writable) = tokio::join!(profile(process, PROFILED), writes);
+    writable?;
+    Ok(profile)
 }
 
 async fn one(

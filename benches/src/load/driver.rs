@@ -231,6 +231,34 @@ mod tests {
         }
     }
 
+    /// Stalls as [`Stalling`] does, and knows when each request is due and how many came before that.
+    struct Due {
+        stalling: Arc<Stalling>,
+        schedule: Schedule,
+        early: AtomicU64,
+    }
+
+    impl Service for Due {
+        async fn call(&self, n: u64) -> Outcome {
+            let due = self.schedule.due(n).unwrap_or(Duration::MAX);
+            let early = self.stalling.start.elapsed() < due;
+            self.early.fetch_add(u64::from(early), Ordering::Relaxed);
+            self.stalling.call(n).await
+        }
+    }
+
+    /// In true time, since the exact pace spins and a paused clock would stand still; so only what a busy machine cannot
+    /// break is asked.
+    #[tokio::test]
+    async fn the_exact_pace_sends_nothing_early_and_sees_the_stalls_too() {
+        let schedule = Schedule { rate: 500, warm_up: Duration::from_millis(200), measured: Duration::from_secs(2) };
+        let service = Arc::new(Due { stalling: Stalling::new(None), schedule, early: AtomicU64::new(0) });
+        let summary = open_loop(service.clone(), schedule, Pace::Exact).await;
+        assert_eq!((summary.answered, summary.failed, summary.dropped), (1_000, 0, 0), "{summary:?}");
+        assert_eq!(service.early.load(Ordering::Relaxed), 0, "requests were sent before they were due");
+        assert!(summary.p99 >= Duration::from_millis(35), "{summary:?}");
+    }
+
     /// Its first request holds the whole machine for 30 ms, the load generator too; the others are answered at once.
     struct Holding;
 
