@@ -41,10 +41,7 @@ impl<D: Disk, M: Machine> StateMachine<D, M> {
         let (mut applied, mut membership) = (None, StoredMembership::default());
         let untidied = Arc::new(Notify::new());
         if let Some(handle) = &newest {
-            match restore(&mut machine, handle).await {
-                Err(_) if planted!(BelieveRottenSnapshot) => {}
-                restored => restored?,
-            }
+            restore(&mut machine, handle).await?;
             applied = handle.meta.last_log_id;
             membership = handle.meta.last_membership.clone();
             untidied.notify_one();

@@ -21,7 +21,6 @@ mod thaw;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use bytes::Bytes;
-use stoa_planted::planted;
 use stoa_protocol::{FeatureGroupId, Reader, Wire};
 
 pub(crate) use row::ColdRow;
@@ -128,13 +127,7 @@ impl Cold {
             // Others may verify it at the same time, to the same end; what has been thawed stays so.
             let _ = chunk.state.compare_exchange(UNSEEN, found, Ordering::AcqRel, Ordering::Acquire);
         }
-        match rows {
-            // As if what cannot be read had never been.
-            Err(_) if planted!(BelieveRottenSnapshot) => {
-                Ok(Rows { payload: &[], place: chunk.place, count: 0, features: self.features })
-            }
-            rows => rows,
-        }
+        rows
     }
 
     fn verify<'a>(&'a self, chunk: &'a Chunk) -> Result<Rows<'a>, RestoreError> {
