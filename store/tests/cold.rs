@@ -244,3 +244,61 @@ fn readers_beside_the_thawing_see_every_row_all_the_time() {
     });
     restored.check();
 }
+
+#[test]
+fn a_chunk_that_is_thawed_between_two_looks_hides_no_row() {
+    let (mut partition, _) = Partition::new(StoreOptions::default());
+    apply(&mut partition, &Command::Define(group()));
+    apply(&mut partition, &write(0..64, 1));
+    let (chunks, ids) = (whole(&partition), (0..64).collect::<Vec<_>>());
+    for _ in 0..1_500 {
+        let (mut restored, reader) = restore(&chunks);
+        let (ids, done) = (&ids, std::sync::atomic::AtomicBool::new(false));
+        let begun = std::sync::Barrier::new(2);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                begun.wait();
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    assert!(rounds(&reader, ids).iter().all(|round| *round == Some(1)));
+                }
+            });
+            begun.wait();
+            while restored.thaw(16).unwrap() {}
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+    }
+}
+
+#[test]
+fn keys_whose_hashes_begin_alike_are_told_apart() {
+    let seed = 5;
+    let mut seen = std::collections::BTreeMap::new();
+    let upper = |id: i64| (xxhash_rust::xxh3::xxh3_64_with_seed(&key(id), seed) >> 32) as u32;
+    let alike = (0..).find_map(|id| seen.insert(upper(id), id).map(|other| [other, id])).unwrap();
+    for there in [&alike[..1], &alike[1..], &alike[..]] {
+        let (mut partition, _) = Partition::new(StoreOptions { index_seed: seed, ..StoreOptions::default() });
+        apply(&mut partition, &Command::Define(group()));
+        apply(&mut partition, &write(there.iter().copied(), 1));
+        let (mut restored, reader) = restore(&whole(&partition));
+        let wanted = alike.map(|id| there.contains(&id).then_some(1));
+        assert_eq!(rounds(&reader, &alike), wanted);
+        assert!(!restored.thaw(usize::MAX).unwrap());
+        assert_eq!(rounds(&reader, &alike), wanted);
+    }
+}
+
+#[test]
+fn rows_that_are_not_those_of_the_table_are_found_once_all_are_in_memory() {
+    let chunks = whole(&filled());
+    let mut table = chunks.last().unwrap().to_vec();
+    // The first byte of the first range's digest: behind frame, digest of the state, number of groups, number of the group.
+    table[24 + 16 + 4 + 8] ^= 1;
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&table[..20]);
+    hasher.update(&table[24..]);
+    table[20..24].copy_from_slice(&hasher.finalize().to_le_bytes());
+    let forged = [&chunks[..chunks.len() - 1], &[Bytes::from(table)]].concat();
+    let (mut restored, _) = restore(&forged);
+    let error = restored.thaw(usize::MAX).unwrap_err();
+    assert!(matches!(&error, RestoreError::Digest { what } if what == "the rows of group 1"), "{error}");
+}
