@@ -27,6 +27,7 @@ mod rows;
 mod scene;
 mod smoke;
 mod store;
+mod store_files;
 mod workload;
 mod workloads;
 mod writes;

@@ -6,7 +6,8 @@
 //! | `bytes_per_row` | all memory of the partition, as it accounts for it, by its rows, at its worst while it grows from 0.8 to 1.6 times the rows asked for; beside it the values and the key |
 //! | `gather_ns_per_row` | 100 random rows, some of the columns, in each layout ([`crate::layouts`]): `whole`, a read with hash, probe, gather, validity, event time, reader protocol; `bare`, from plain arrays |
 //! | `copy_ns_per_row` | whole rows copied from one plain array, each touched before: what memory allows |
-//! | `restart_ms` | the snapshot's files, in the page cache, read and restored |
+//! | `restart_ms` | from a snapshot's files in the page cache to 1,000 random keys read from them and right; `thaw_ms`: until all rows are in memory, without a pause |
+//! | `snapshot_bytes` | a whole snapshot; `_unchanged`: what another one writes at once; `_after_1_percent`: after an update of one row in a hundred, at random |
 //! | `cost_ratio` | a row read of twice the rows, by one of a tenth; `cost_ratio_20m_to_1m` where these are the sizes |
 //! | `read_us_p99_*` | one read of 100 rows, alone and beside a thread that applies without a pause |
 //!
@@ -27,13 +28,14 @@ use crate::layouts::{LAYOUTS, Layout};
 use crate::load::histogram;
 use crate::machine::Cores;
 use crate::rows::{Ask, Floats, Picks, value};
+use crate::store_files::StoreFiles;
 
 /// Features of a row.
 pub const FEATURES: usize = 48;
 /// Rows of one read.
 pub const READ_ROWS: usize = 100;
 /// Rows of one command.
-const BATCH_ROWS: u64 = 1_000;
+pub const BATCH_ROWS: u64 = 1_000;
 /// Bytes of the values and the key of a row.
 pub const RAW_BYTES: usize = FEATURES * 4 + 8;
 /// Batches that are applied beside reads, again and again: half a million random rows of all, too many for any cache.
@@ -70,7 +72,7 @@ struct Figures {
     copy_large: f64,
     small: f64,
     large: f64,
-    restart: Duration,
+    files: StoreFiles,
     p99_idle_us: f64,
     p99_writes_us: f64,
 }
@@ -118,7 +120,7 @@ impl StoreBench {
             figure.1 = all.gather(&floats, &reader, width)?;
         }
         let copy = all.copy().map_err(text)?;
-        let restart = restart(&partition).map_err(|error| format!("{error:#}"))?;
+        let files = StoreFiles::measure(&floats, &mut partition, tenth * 10).map_err(|error| format!("{error:#}"))?;
         let p99_idle_us = all.read_p99(&floats, &reader, &AtomicBool::new(false))?;
         let cores = Cores::of_this_process().map_err(|error| error.to_string())?;
         let (p99_writes_us, _) = all.read_beside_writes(&floats, &mut partition, &reader, &cores)?;
@@ -140,7 +142,7 @@ impl StoreBench {
             copy_large,
             small,
             large,
-            restart,
+            files,
             p99_idle_us,
             p99_writes_us,
         };
@@ -273,7 +275,11 @@ impl StoreBench {
             "large_copy_ns_per_row": figures.copy_large,
             "cost_ratio": cost_ratio,
             "cost_ratio_20m_to_1m": (self.rows == MILLIONS_10).then_some(cost_ratio),
-            "restart_ms": figures.restart.as_secs_f64() * 1e3,
+            "restart_ms": figures.files.restart.as_secs_f64() * 1e3,
+            "thaw_ms": figures.files.thaw.as_secs_f64() * 1e3,
+            "snapshot_bytes": figures.files.whole,
+            "snapshot_bytes_unchanged": figures.files.unchanged,
+            "snapshot_bytes_after_1_percent": figures.files.after_one_percent,
             "read_us_p99_idle": figures.p99_idle_us,
             "read_us_p99_under_writes": figures.p99_writes_us,
             "read_p99_under_writes_to_idle": figures.p99_writes_us / figures.p99_idle_us,
@@ -305,9 +311,15 @@ impl StoreBench {
             large / small,
             figures.copy_large
         );
+        let files = &figures.files;
         out += &format!(
-            "restart             {:>10.0} ms: files of a snapshot read and restored\n",
-            figures.restart.as_secs_f64() * 1e3
+            "restart             {:>10.1} ms until 1,000 random keys were right; all rows in memory {:.0} ms later\n",
+            files.restart.as_secs_f64() * 1e3,
+            files.thaw.as_secs_f64() * 1e3
+        );
+        out += &format!(
+            "snapshot            {:>10} bytes; {} of another one at once, {} after 1 % of the rows were updated\n",
+            files.whole, files.unchanged, files.after_one_percent
         );
         out += &format!(
             "p99 of a read       {p99_idle_us:>10.1} us alone, {p99_writes_us:.1} us beside writes: {:.2} x",
@@ -320,22 +332,6 @@ impl StoreBench {
 fn bytes_a_row(partition: &Partition) -> f64 {
     let memory = partition.memory();
     memory.total as f64 / memory.rows as f64
-}
-
-/// How long it takes to read a snapshot's files, which the page cache has, and to make a partition of them.
-fn restart(partition: &Partition) -> anyhow::Result<Duration> {
-    let dir = tempfile::tempdir()?;
-    let mut files = Vec::new();
-    for (number, chunk) in partition.snapshot().enumerate() {
-        files.push(dir.path().join(number.to_string()));
-        std::fs::write(&files[number], chunk)?;
-    }
-    let start = Instant::now();
-    let chunks: Vec<Vec<u8>> = files.iter().map(std::fs::read).collect::<Result<_, _>>()?;
-    let (restored, _) = Partition::restore(StoreOptions::default(), chunks)?;
-    let took = start.elapsed();
-    anyhow::ensure!(restored.digest() == partition.digest(), "what was restored is not what was saved");
-    Ok(took)
 }
 
 /// Writes rows in a version; rows a second, without the making of the batches.

@@ -82,6 +82,18 @@ impl Disk for MemoryDisk {
         Ok(())
     }
 
+    async fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut files = lock(&self.files);
+        let content = files.get(from).cloned().ok_or(io::ErrorKind::NotFound)?;
+        match files.contains_key(to) {
+            true => Err(io::ErrorKind::AlreadyExists.into()),
+            false => {
+                files.insert(to.to_owned(), content);
+                Ok(())
+            }
+        }
+    }
+
     async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut files = lock(&self.files);
         let content = files.remove(from).ok_or(io::ErrorKind::NotFound)?;

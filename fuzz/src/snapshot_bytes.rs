@@ -3,11 +3,17 @@
 
 use std::collections::BTreeMap;
 
+use stoa_protocol::key::{key_prefix, partition_hash};
+use stoa_protocol::limits::SET_PARTITIONS_MAX;
 use stoa_protocol::{FeatureGroup, FeatureGroupId, Reader, Width, Wire};
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128};
 
 const MAGIC: &[u8; 4] = b"SSN1";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
+const ENTRY_BYTES: usize = 8;
+const RANGES: usize = 64;
+/// The first bits of the partition hash say which partition it is, the next six which range.
+const RANGE_SHIFT: u32 = 64 - SET_PARTITIONS_MAX.ilog2() - RANGES.ilog2();
 const HEAD_BYTES: usize = 24;
 const HEADER_BYTES: usize = 32;
 const SESSION_BYTES: usize = 40;
@@ -37,12 +43,12 @@ impl Chunk {
         Self { kind, payload: bytes[HEAD_BYTES..].to_vec() }
     }
 
-    /// The chunk as number `number`.
-    pub fn seal(&self, number: u32) -> Vec<u8> {
+    /// The chunk's bytes.
+    pub fn seal(&self) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
         VERSION.put(&mut out);
         self.kind.put(&mut out);
-        number.put(&mut out);
+        0u32.put(&mut out);
         (self.payload.len() as u32).put(&mut out);
         0u32.put(&mut out);
         let mut hasher = crc32fast::Hasher::new();
@@ -59,10 +65,23 @@ struct Row<'a> {
     key: &'a [u8],
     rest: &'a [u8],
     digest: u128,
+    tombstone: bool,
+    /// Bytes of its key and its values of variable width.
+    variable: usize,
 }
 
-/// Puts rows into their order and gives the trailer the digests of what is there. `None`, and nothing done, if the chunks
-/// cannot be read.
+/// What the table says of a group.
+struct Total {
+    ranges: [u128; RANGES],
+    rows: u64,
+    tombstones: u64,
+    variable: u64,
+    /// First hash, rows and checksum of each chunk.
+    chunks: Vec<(u64, u32, u32)>,
+}
+
+/// Puts rows into their order and gives the table the digests of what is there. `None`, and nothing done, if the chunks
+/// cannot be read. All ranges are one.
 pub fn settle(chunks: &mut [Chunk]) -> Option<()> {
     let header = chunks.iter().find(|chunk| chunk.kind == HEADER)?;
     let seed = u64::from_le_bytes(header.payload.get(..8)?.try_into().ok()?);
@@ -71,32 +90,62 @@ pub fn settle(chunks: &mut [Chunk]) -> Option<()> {
     let definitions = chunks.iter().filter(|chunk| chunk.kind == DEFINITION);
     let definitions: Option<Vec<_>> = definitions.map(|chunk| FeatureGroup::from_bytes(&chunk.payload).ok()).collect();
     let definitions: BTreeMap<_, _> = definitions?.into_iter().map(|group| (group.id, group)).collect();
-    let mut totals: BTreeMap<_, (u128, u64)> = definitions.keys().map(|id| (*id, (0, 0))).collect();
+    let none = || Total { ranges: [0; RANGES], rows: 0, tombstones: 0, variable: 0, chunks: Vec::new() };
+    let mut totals: BTreeMap<_, Total> = definitions.keys().map(|id| (*id, none())).collect();
 
     let mut sorted = Vec::new();
     for (at, chunk) in chunks.iter().enumerate().filter(|(_, chunk)| chunk.kind == ROWS) {
         let mut input = Reader::new(&chunk.payload);
         let id = FeatureGroupId::get(&mut input).ok()?;
-        let count = u32::get(&mut input).ok()?;
+        let count = u32::get(&mut input).ok()? as usize;
+        input.take(count.checked_mul(ENTRY_BYTES)?, "the table of rows").ok()?;
+        let group = definitions.get(&id)?;
         let mut rows = Vec::new();
         while input.left() > 0 {
-            rows.push(row(&chunk.payload, &mut input, definitions.get(&id)?)?);
+            rows.push(row(&chunk.payload, &mut input, group)?);
         }
-        rows.sort_by_cached_key(|row| (xxh3_64_with_seed(row.key, seed), row.key.to_vec()));
+        let hash = |row: &Row<'_>| xxh3_64_with_seed(row.key, seed);
+        rows.sort_by_cached_key(|row| (hash(row), row.key.to_vec()));
         let total = totals.get_mut(&id)?;
-        *total = (total.0.wrapping_add(sum(rows.iter().map(|row| row.digest))), total.1 + u64::from(count));
-        let mut payload = chunk.payload[..12].to_vec();
-        for row in &rows {
-            (row.key.len() as u16).put(&mut payload);
-            payload.extend_from_slice(row.key);
-            payload.extend_from_slice(row.rest);
-        }
-        sorted.push((at, payload));
+        rows.iter().for_each(|row| total.add(row, group));
+        let chunk = Chunk { kind: ROWS, payload: rows_payload(id, &rows, hash) };
+        let crc = u32::from_le_bytes(*chunk.seal()[HEAD_BYTES - 4..].first_chunk()?);
+        total.chunks.push((rows.first().map_or(0, hash), rows.len() as u32, crc));
+        sorted.push((at, chunk));
     }
-    let trailer = trailer(sessions, sum(definitions.values().map(|group| xxh3_128(&group.to_bytes()))), time, &totals);
-    sorted.into_iter().for_each(|(at, payload)| chunks[at].payload = payload);
-    chunks.iter_mut().filter(|chunk| chunk.kind == TRAILER).for_each(|chunk| chunk.payload.clone_from(&trailer));
+    let table = table(sessions, sum(definitions.values().map(|group| xxh3_128(&group.to_bytes()))), time, &totals);
+    sorted.into_iter().for_each(|(at, chunk)| chunks[at] = chunk);
+    chunks.iter_mut().filter(|chunk| chunk.kind == TRAILER).for_each(|chunk| chunk.payload.clone_from(&table));
     Some(())
+}
+
+impl Total {
+    fn add(&mut self, row: &Row<'_>, group: &FeatureGroup) {
+        let types = group.entity.key_types();
+        let prefix = key_prefix(&types, row.key, usize::from(group.entity.partition_by)).unwrap_or(row.key);
+        let range = &mut self.ranges[(partition_hash(prefix) >> RANGE_SHIFT) as usize % RANGES];
+        *range = range.wrapping_add(row.digest);
+        let count = if row.tombstone { &mut self.tombstones } else { &mut self.rows };
+        *count += 1;
+        self.variable += row.variable as u64;
+    }
+}
+
+fn rows_payload(id: FeatureGroupId, rows: &[Row<'_>], hash: impl Fn(&Row<'_>) -> u64) -> Vec<u8> {
+    let mut payload = id.to_bytes();
+    (rows.len() as u32).put(&mut payload);
+    let mut begins = payload.len() + rows.len() * ENTRY_BYTES;
+    for row in rows {
+        ((hash(row) >> 32) as u32).put(&mut payload);
+        (begins as u32).put(&mut payload);
+        begins += 2 + row.key.len() + row.rest.len();
+    }
+    for row in rows {
+        (row.key.len() as u16).put(&mut payload);
+        payload.extend_from_slice(row.key);
+        payload.extend_from_slice(row.rest);
+    }
+    payload
 }
 
 fn sum(digests: impl Iterator<Item = u128>) -> u128 {
@@ -104,12 +153,7 @@ fn sum(digests: impl Iterator<Item = u128>) -> u128 {
 }
 
 /// The digest of the state is XXH3-128 over the sums of sessions and definitions and the partition time.
-fn trailer(
-    sessions: u128,
-    definitions: u128,
-    time: [u8; 8],
-    totals: &BTreeMap<FeatureGroupId, (u128, u64)>,
-) -> Vec<u8> {
+fn table(sessions: u128, definitions: u128, time: [u8; 8], totals: &BTreeMap<FeatureGroupId, Total>) -> Vec<u8> {
     let mut state = Vec::new();
     sessions.put(&mut state);
     definitions.put(&mut state);
@@ -117,11 +161,18 @@ fn trailer(
     let mut out = Vec::new();
     xxh3_128(&state).put(&mut out);
     (totals.len() as u32).put(&mut out);
-    for (id, (digest, _)) in totals {
+    for (id, total) in totals {
         id.put(&mut out);
-        digest.put(&mut out);
+        total.ranges.iter().for_each(|range| range.put(&mut out));
+        [total.rows, total.tombstones, total.variable].iter().for_each(|count| count.put(&mut out));
+        0u32.put(&mut out);
+        (total.chunks.len() as u32).put(&mut out);
+        for (first_hash, rows, crc) in &total.chunks {
+            first_hash.put(&mut out);
+            rows.put(&mut out);
+            crc.put(&mut out);
+        }
     }
-    totals.values().for_each(|(_, rows)| rows.put(&mut out));
     out
 }
 
@@ -136,6 +187,7 @@ fn row<'a>(payload: &'a [u8], input: &mut Reader<'a>, group: &FeatureGroup) -> O
     hashed.extend_from_slice(event);
     let tombstone = u8::get(input).ok()?;
     hashed.push(tombstone);
+    let mut variable = key.len();
     if tombstone == 1 {
         hashed.extend_from_slice(input.take(8, "a stamp").ok()?);
     } else {
@@ -148,10 +200,12 @@ fn row<'a>(payload: &'a [u8], input: &mut Reader<'a>, group: &FeatureGroup) -> O
                 Width::Fixed(width) => width,
                 Width::Variable => u32::get(input).ok()? as usize,
             };
+            variable += if feature.ty.width() == Width::Variable { bytes } else { 0 };
             (place as u16).put(&mut hashed);
             (bytes as u32).put(&mut hashed);
             hashed.extend_from_slice(input.take(bytes, "a value").ok()?);
         }
     }
-    Some(Row { key, rest: &payload[start..input.position()], digest: xxh3_128(&hashed) })
+    let rest = &payload[start..input.position()];
+    Some(Row { key, rest, digest: xxh3_128(&hashed), tombstone: tombstone == 1, variable })
 }

@@ -35,7 +35,7 @@ pub enum Bug {
     PurgePastSnapshot,
     /// A replica whose log is damaged goes on with what is left of it.
     BelieveRottenLog,
-    /// A replica whose snapshot cannot be read goes on from its end, with nothing.
+    /// A replica whose snapshot is damaged goes on as if it were not.
     BelieveRottenSnapshot,
     /// An event overwrites a newer one.
     OlderEventWins,

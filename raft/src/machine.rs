@@ -1,15 +1,29 @@
 //! What a Raft group replicates: a machine that applies commands in order and can be written to and read from chunks.
 //! Two machines exist, a partition of the store and the root group's catalog.
 
+use std::io;
+
 use bytes::Bytes;
 use stoa_protocol::codec::DecodeError;
 use stoa_protocol::{ErrorBody, LogIndex};
+pub use stoa_store::SnapshotPart;
+
+/// The first and the last chunk of a snapshot on disk.
+#[derive(Debug, Clone)]
+pub struct SnapshotEnds {
+    /// The first.
+    pub first: Bytes,
+    /// The last.
+    pub last: Bytes,
+}
 
 /// Why a committed command was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ApplyError {
     /// The machine refuses it, as every replica does: the proposer's answer. The replica goes on.
     Refused(ErrorBody),
+    /// This replica's own copy of the state is damaged where the command touches it: nothing was applied, and the replica halts.
+    Damaged(String),
     /// Its bytes mean nothing to this build: written by a newer one, or damaged beyond their checksums. Other replicas
     /// may be able to read them, so that going on without it would make this one differ: the replica halts.
     Unreadable(DecodeError),
@@ -26,6 +40,7 @@ impl std::fmt::Display for ApplyError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Refused(error) => error.fmt(f),
+            Self::Damaged(what) => f.write_str(what),
             Self::Unreadable(error) => write!(f, "the command cannot be read: {error}"),
         }
     }
@@ -44,17 +59,30 @@ impl From<ErrorBody> for ApplyError {
 /// `apply` cannot fail on what a user sent: it answers with a refusal, the same on every replica. A panic, or a command
 /// that this build cannot read, halts this group on this node alone.
 pub trait Machine: Send + Sync + 'static {
+    /// Whether the machine finds damage in the chunks of a snapshot by itself, before it believes them. Then it is given them mapped
+    /// and unread; else they are read, and compared with their checksums, before it is given them.
+    const CHECKS_CHUNKS: bool = false;
+
     /// Applies the command at `index`. Indices rise; entries without a command are [`Machine::skip`]ped.
     fn apply(&mut self, index: LogIndex, command: &Bytes) -> Result<Bytes, ApplyError>;
 
     /// Notes that the entry at `index` had no command.
     fn skip(&mut self, index: LogIndex);
 
-    /// The state at this moment as chunks, yielded one by one while commands go on being applied.
-    fn snapshot(&self) -> Box<dyn Iterator<Item = Bytes> + Send>;
+    /// The state at this moment as chunks, yielded one by one while commands go on being applied. Chunks of `base`, an earlier
+    /// snapshot of this machine, may be named instead of made. After an error nothing comes, and there is no snapshot.
+    fn snapshot(&self, base: Option<&SnapshotEnds>) -> Box<dyn Iterator<Item = io::Result<SnapshotPart>> + Send>;
 
-    /// Replaces the state by that of a snapshot. On an error the old state stays.
-    fn restore(&mut self, chunks: &mut dyn Iterator<Item = std::io::Result<Bytes>>) -> std::io::Result<()>;
+    /// Replaces the state by that of a snapshot. On an error the old state stays. The machine may go on using the chunks, which
+    /// nobody changes, and need not have looked at all of them yet.
+    fn restore(&mut self, chunks: Vec<Bytes>) -> io::Result<()>;
+
+    /// Does a bounded piece of work that is due between commands, of about `rows` rows, and says whether more is left. An error is
+    /// this replica's own, and halts it.
+    fn tidy(&mut self, rows: usize) -> io::Result<bool> {
+        let _nothing_to_do = rows;
+        Ok(false)
+    }
 }
 
 #[cfg(test)]

@@ -24,6 +24,8 @@ use stoa_protocol::message::ReplicaStatus;
 use stoa_protocol::read::ConfirmBy;
 use stoa_protocol::{ErrorBody, ErrorCode, LogIndex, NodeId, PartitionId, ReplicaId};
 
+use tokio::sync::{Notify, Semaphore};
+
 use crate::budget::{GroupBudget, NodeBudget};
 use crate::envelope::{RaftAnswer, RaftCall};
 use crate::log::{GroupLog, LogSize};
@@ -42,6 +44,10 @@ use crate::wal::{RecoveredGroup, Wal, WalError, WalErrorClass};
 
 /// What an entry adds to its command, and the log to each entry of a batch.
 const ENTRY_OVERHEAD_BYTES: usize = 96;
+/// Rows that a machine looks at in one piece of tidying: about a millisecond.
+const TIDIED_ROWS: usize = 500;
+/// What lies between two pieces: so that tidying takes half of a core at the most.
+const TIDYING_PAUSE: Duration = Duration::from_millis(1);
 /// Entries that stay behind a snapshot, so that a follower that lags a little needs no snapshot.
 const ENTRIES_KEPT: u64 = 32;
 
@@ -63,6 +69,8 @@ pub struct ReplicaEnvironment<D, T> {
     pub timing: RaftTiming,
     /// What proposals may hold, over all groups.
     pub budget: NodeBudget,
+    /// Whose turn it is to tidy its machine: one place.
+    pub tidying: Arc<Semaphore>,
 }
 
 /// One replica of one group.
@@ -114,6 +122,7 @@ impl<D: Disk, M: Machine> Replica<D, M> {
         check_seam(&env.disk, snapshots.dir(), partition, id, &mut log, covered).await?;
         let untouched = log.is_untouched(id) && newest.is_none();
         let machine = StateMachine::open(machine, snapshots.clone(), newest).await?;
+        let untidied = machine.untidied();
         let network =
             GroupNetwork::<T, D>::new(env.peers.clone(), env.vouched.clone(), partition, id, &env.context.bounds);
         let config = env.timing.openraft_config(partition).validate().map_err(std::io::Error::other)?;
@@ -146,6 +155,7 @@ impl<D: Disk, M: Machine> Replica<D, M> {
             campaign_after_silence(replica.raft.clone(), env.context.clone(), silence),
         );
         replica.tasks.spawn("watch for a halt", watch_for_halt(Arc::downgrade(&replica)));
+        replica.tasks.spawn("tidy the machine", tidy(Arc::downgrade(&replica), untidied, env.tidying.clone()));
         Ok(replica)
     }
 
@@ -557,6 +567,34 @@ async fn campaign_after_silence<D: Disk, M: Machine>(
         stoa_env::sleep(until.since(context.clock.boot())).await;
     }
     raft.runtime_config().elect(true);
+}
+
+/// Has the machine do what is due between commands, whenever it was restored: small pieces with pauses between them, and one replica
+/// of the node after the other, so that reads and commands go on.
+async fn tidy<D: Disk, M: Machine>(
+    replica: std::sync::Weak<Replica<D, M>>,
+    untidied: Arc<Notify>,
+    turns: Arc<Semaphore>,
+) {
+    loop {
+        untidied.notified().await;
+        let Ok(_turn) = turns.acquire().await else { return };
+        loop {
+            let Some(strong) = replica.upgrade().filter(|strong| strong.trouble().is_none()) else { return };
+            let tidied = strong.raft.with_state_machine(|machine| {
+                let more = machine.tidy(TIDIED_ROWS);
+                Box::pin(async move { more })
+            });
+            match strong.context.run(tidied).await {
+                Ok(Ok(true)) => {}
+                Ok(Ok(false)) => break,
+                Ok(Err(error)) => return drop(strong.halted(error.to_string())),
+                Err(fatal) => return drop(strong.halted(fatal.to_string())),
+            }
+            drop(strong);
+            stoa_env::sleep(TIDYING_PAUSE).await;
+        }
+    }
 }
 
 async fn watch_for_halt<D: Disk, M: Machine>(replica: std::sync::Weak<Replica<D, M>>) {

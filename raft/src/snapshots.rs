@@ -11,7 +11,8 @@
 //! The newest snapshot is the one that covers most of the log, by its manifest; when it was written says nothing. How one
 //! comes to be, and why a crash between any two steps leaves the old or the new one whole:
 //! 1. The directory is made under a name that begins with `new-`; start-up removes such directories.
-//! 2. Each chunk is written and synced, then the manifest, then the directory.
+//! 2. Each chunk is written and synced, or is a second name of one in the last snapshot that has not changed; then the
+//!    manifest, then the directory.
 //! 3. If one that covers as much has come meanwhile (an install beside a build), this one is removed, and that is all.
 //! 4. The directory is renamed to its name, and its parent synced: from here on it is the newest.
 //! 5. The one before goes as soon as nobody reads it any more: it is renamed to a name that begins with `old-`, which
@@ -19,6 +20,7 @@
 //!    half a snapshot under a good name.
 
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,6 +32,7 @@ use stoa_protocol::codec::{Reader, Wire, put_bytes};
 use stoa_protocol::limits::FRAME_BYTES_MAX;
 use tokio::sync::Mutex;
 
+use crate::machine::SnapshotEnds;
 use crate::types::{LogId, SnapshotMeta, decode_snapshot_meta, encode_snapshot_meta};
 
 const MAGIC: &[u8; 8] = b"STOASNP1";
@@ -345,25 +348,71 @@ impl<D: Disk> SnapshotHandle<D> {
         Ok(bytes)
     }
 
-    /// Reads all, as the chunks that the machine made.
+    /// All chunks that the machine made, read and checked.
     pub async fn read_all(&self) -> io::Result<Vec<Bytes>> {
         let mut chunks = Vec::new();
-        let mut begun: Vec<u8> = Vec::new();
+        for files in self.files()? {
+            chunks.push(self.read_files(files).await?);
+        }
+        Ok(chunks)
+    }
+
+    /// All chunks that the machine made, mapped: nothing of them is read or checked here, but for those that lie in several files.
+    /// They stay readable when the snapshot is removed.
+    pub async fn map_all(&self) -> io::Result<Vec<Bytes>> {
+        let mut chunks = Vec::new();
+        for files in self.files()? {
+            chunks.push(match files.len() {
+                1 => self.map_file(files.start).await?,
+                _ => self.read_files(files).await?,
+            });
+        }
+        Ok(chunks)
+    }
+
+    /// The first and the last chunk that the machine made, read and checked; `None` if there is none.
+    pub async fn ends(&self) -> io::Result<Option<SnapshotEnds>> {
+        let files = self.files()?;
+        let (Some(first), Some(last)) = (files.first(), files.last()) else { return Ok(None) };
+        let ends =
+            SnapshotEnds { first: self.read_files(first.clone()).await?, last: self.read_files(last.clone()).await? };
+        Ok(Some(ends))
+    }
+
+    /// The chunk files of each chunk of the machine.
+    fn files(&self) -> io::Result<Vec<Range<usize>>> {
+        let (mut files, mut begins) = (Vec::new(), 0);
         for (number, info) in self.chunks.iter().enumerate() {
-            let bytes = self.read_chunk(number).await?;
-            if info.continued || !begun.is_empty() {
-                begun.extend_from_slice(&bytes);
-            }
-            match (info.continued, begun.is_empty()) {
-                (true, _) => {}
-                (false, true) => chunks.push(bytes),
-                (false, false) => chunks.push(std::mem::take(&mut begun).into()),
+            if !info.continued {
+                files.push(begins..number + 1);
+                begins = number + 1;
             }
         }
-        match begun.is_empty() {
-            true => Ok(chunks),
+        match begins == self.chunks.len() {
+            true => Ok(files),
             false => Err(io::Error::new(io::ErrorKind::InvalidData, "the last chunk of a snapshot is not its end")),
         }
+    }
+
+    async fn map_file(&self, number: usize) -> io::Result<Bytes> {
+        let path = chunk_path(&self.dir, number);
+        let bytes = Bytes::from_owner(self.disk.map(&path).await?);
+        if bytes.len() != self.chunks[number].bytes as usize {
+            let message = format!("the snapshot chunk {} is damaged: its length is another", path.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
+        Ok(bytes)
+    }
+
+    async fn read_files(&self, files: Range<usize>) -> io::Result<Bytes> {
+        if files.len() == 1 {
+            return self.read_chunk(files.start).await;
+        }
+        let mut all = Vec::new();
+        for number in files {
+            all.extend_from_slice(&self.read_chunk(number).await?);
+        }
+        Ok(all.into())
     }
 }
 
@@ -379,6 +428,21 @@ impl<D: Disk> SnapshotWriter<D> {
                 return Ok(());
             }
         }
+    }
+
+    /// Adds the chunk that the machine made at a place of another snapshot of this store, whose files get a second name here.
+    pub async fn keep(&mut self, of: &SnapshotHandle<D>, place: usize) -> io::Result<()> {
+        let files = of.files()?;
+        let files = files.get(place).ok_or_else(|| io::Error::other(format!("there is no chunk {place} to keep")))?;
+        for number in files.clone() {
+            if self.chunks.len() >= CHUNKS_MAX {
+                return Err(io::Error::other(format!("a snapshot of over {CHUNKS_MAX} chunk files")));
+            }
+            let (from, to) = (chunk_path(&of.dir, number), chunk_path(&self.dir, self.chunks.len()));
+            self.store.disk.link(&from, &to).await?;
+            self.chunks.push(of.chunks[number]);
+        }
+        Ok(())
     }
 
     /// Adds a chunk file, durably.
@@ -507,7 +571,7 @@ mod tests {
         assert_eq!(names(&dir), ["20-2-2"]);
         drop((installed, found));
         let (store, newest) = open(&dir).await;
-        assert_eq!(newest.unwrap().read_all().await.unwrap(), ["state at 20"]);
+        assert_eq!(newest.unwrap().map_all().await.unwrap(), ["state at 20"]);
         write(&store, 2, 30).await.finish().await.unwrap();
         assert_eq!(names(&dir), ["30-2-3"]);
     }
@@ -605,6 +669,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn chunks_that_are_kept_outlive_the_snapshot_they_come_from() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = open(&dir).await;
+        let long = Bytes::from(vec![7; CHUNK_BYTES_MAX + 9]);
+        let mut first = write(&store, 1, 10).await;
+        first.write(long.clone()).await.unwrap();
+        let base = first.finish().await.unwrap();
+        let mut second = store.create(meta(1, 20)).await.unwrap();
+        second.keep(&base, 1).await.unwrap();
+        second.write(Bytes::from_static(b"new")).await.unwrap();
+        second.keep(&base, 0).await.unwrap();
+        assert!(second.keep(&base, 2).await.is_err());
+        let second = second.finish().await.unwrap();
+        drop(base);
+        store.tidy().await;
+        assert_eq!(names(&dir), ["20-1-2"]);
+        let wanted = [long, Bytes::from_static(b"new"), Bytes::from_static(b"state at 10")];
+        assert_eq!(second.map_all().await.unwrap(), wanted);
+        assert_eq!(second.read_all().await.unwrap(), wanted);
+        let ends = second.ends().await.unwrap().unwrap();
+        assert_eq!([ends.first, ends.last], [wanted[0].clone(), wanted[2].clone()]);
+        drop(second);
+        let (_, newest) = open(&dir).await;
+        assert_eq!(newest.unwrap().map_all().await.unwrap(), wanted);
+    }
+
+    #[tokio::test]
     async fn a_chunk_longer_than_a_file_comes_back_in_one_piece() {
         let dir = tempfile::tempdir().unwrap();
         let (store, _) = open(&dir).await;
@@ -620,6 +711,6 @@ mod tests {
         }
         assert_eq!(writer.finish().await.unwrap().chunks.len(), 6);
         let (_, newest) = open(&dir).await;
-        assert_eq!(newest.unwrap().read_all().await.unwrap(), chunks);
+        assert_eq!(newest.unwrap().map_all().await.unwrap(), chunks);
     }
 }

@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, Snapshot};
 use stoa_env::{Disk, planted};
 use stoa_protocol::LogIndex;
+use tokio::sync::Notify;
 
-use crate::machine::{ApplyError, Machine};
+use crate::machine::{ApplyError, Machine, SnapshotPart};
 use crate::snapshots::{SnapshotHandle, SnapshotStore, reach};
 use crate::types::{LogId, Reply, SnapshotMeta, StoaTypes, StoredMembership};
 
@@ -27,6 +27,8 @@ pub struct StateMachine<D, M> {
     failed: Arc<AtomicU32>,
     applied: Option<LogId>,
     membership: StoredMembership,
+    /// Notified when the machine has been restored.
+    untidied: Arc<Notify>,
 }
 
 impl<D: Disk, M: Machine> StateMachine<D, M> {
@@ -37,13 +39,12 @@ impl<D: Disk, M: Machine> StateMachine<D, M> {
         newest: Option<SnapshotHandle<D>>,
     ) -> io::Result<Self> {
         let (mut applied, mut membership) = (None, StoredMembership::default());
+        let untidied = Arc::new(Notify::new());
         if let Some(handle) = &newest {
-            match restore(&mut machine, handle).await {
-                Err(_) if planted!(BelieveRottenSnapshot) => {}
-                restored => restored?,
-            }
+            restore(&mut machine, handle).await?;
             applied = handle.meta.last_log_id;
             membership = handle.meta.last_membership.clone();
+            untidied.notify_one();
         }
         Ok(Self {
             machine,
@@ -52,7 +53,18 @@ impl<D: Disk, M: Machine> StateMachine<D, M> {
             failed: Arc::default(),
             applied,
             membership,
+            untidied,
         })
+    }
+
+    /// Work of the machine that is due between two commands; see [`Machine::tidy`].
+    pub fn tidy(&mut self, rows: usize) -> io::Result<bool> {
+        self.machine.tidy(rows)
+    }
+
+    /// Waits until there may be work of that kind.
+    pub fn untidied(&self) -> Arc<Notify> {
+        self.untidied.clone()
     }
 
     /// The machine, between two commands.
@@ -65,9 +77,10 @@ impl<D: Disk, M: Machine> StateMachine<D, M> {
     }
 }
 
-/// Reads all chunks, then restores: the machine is replaced whole or not at all.
+/// Reads or maps all chunks, then restores: the machine is replaced whole or not at all.
 async fn restore<D: Disk, M: Machine>(machine: &mut M, handle: &SnapshotHandle<D>) -> io::Result<()> {
-    machine.restore(&mut handle.read_all().await?.into_iter().map(Ok))
+    let chunks = if M::CHECKS_CHUNKS { handle.map_all().await? } else { handle.read_all().await? };
+    machine.restore(chunks)
 }
 
 impl<D: Disk, M: Machine> RaftStateMachine<StoaTypes> for StateMachine<D, M> {
@@ -139,8 +152,15 @@ impl<D: Disk, M: Machine> RaftStateMachine<StoaTypes> for StateMachine<D, M> {
             applied => applied,
         };
         let meta = SnapshotMeta { last_log_id, last_membership: self.membership.clone() };
+        let base = self.newest();
+        let ends = match &base {
+            // What cannot be read is not kept.
+            Some(handle) => handle.ends().await.ok().flatten(),
+            None => None,
+        };
         SnapshotBuilder {
-            chunks: Some(self.machine.snapshot()).into(),
+            parts: Some(self.machine.snapshot(ends.as_ref())).into(),
+            base,
             snapshots: self.snapshots.clone(),
             newest: self.newest.clone(),
             failed: self.failed.clone(),
@@ -153,6 +173,7 @@ impl<D: Disk, M: Machine> RaftStateMachine<StoaTypes> for StateMachine<D, M> {
         restore(&mut self.machine, &snapshot).await?;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
+        self.untidied.notify_one();
         shelve(&self.newest, snapshot);
         self.snapshots.tidy().await;
         Ok(())
@@ -181,10 +202,14 @@ type CommittedLeader = openraft::type_config::alias::CommittedLeaderIdOf<StoaTyp
 const GIVEN_UP_PAUSE: Duration = Duration::from_millis(250);
 const GIVEN_UP_DOUBLINGS: u32 = 5;
 
+type Parts = Box<dyn Iterator<Item = io::Result<SnapshotPart>> + Send>;
+
 /// Writes one snapshot, chunk by chunk, while the machine goes on.
 pub struct SnapshotBuilder<D> {
     // In a mutex because openraft asks for a builder that threads may share; only `build_snapshot` uses it.
-    chunks: Mutex<Option<Box<dyn Iterator<Item = Bytes> + Send>>>,
+    parts: Mutex<Option<Parts>>,
+    /// The snapshot before, which chunks may be kept of.
+    base: Option<SnapshotHandle<D>>,
     snapshots: SnapshotStore<D>,
     newest: Arc<Mutex<Option<SnapshotHandle<D>>>>,
     failed: Arc<AtomicU32>,
@@ -195,9 +220,9 @@ impl<D: Disk> RaftSnapshotBuilder<StoaTypes> for SnapshotBuilder<D> {
     type SnapshotData = SnapshotHandle<D>;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot<CommittedLeader, u64, Member, SnapshotHandle<D>>, io::Error> {
-        let chunks = self.chunks.lock().expect("only this call locks it").take();
-        let chunks = chunks.ok_or_else(|| io::Error::other("a snapshot is built once"))?;
-        match self.write(chunks).await {
+        let parts = self.parts.lock().expect("only this call locks it").take();
+        let parts = parts.ok_or_else(|| io::Error::other("a snapshot is built once"))?;
+        match self.write(parts).await {
             Ok(handle) => {
                 self.failed.store(0, Ordering::Relaxed);
                 shelve(&self.newest, handle.clone());
@@ -222,10 +247,16 @@ impl<D: Disk> RaftSnapshotBuilder<StoaTypes> for SnapshotBuilder<D> {
 }
 
 impl<D: Disk> SnapshotBuilder<D> {
-    async fn write(&self, chunks: Box<dyn Iterator<Item = Bytes> + Send>) -> io::Result<SnapshotHandle<D>> {
+    async fn write(&self, parts: Parts) -> io::Result<SnapshotHandle<D>> {
         let mut writer = self.snapshots.create(self.meta.clone()).await?;
-        for chunk in chunks {
-            if let Err(error) = writer.write(chunk).await {
+        for part in parts {
+            let written = match (part, &self.base) {
+                (Ok(SnapshotPart::Chunk(chunk)), _) => writer.write(chunk).await,
+                (Ok(SnapshotPart::Kept(place)), Some(base)) => writer.keep(base, place as usize).await,
+                (Ok(SnapshotPart::Kept(_)), None) => Err(io::Error::other("a chunk is kept of no snapshot")),
+                (Err(error), _) => Err(error),
+            };
+            if let Err(error) = written {
                 // Its bytes may be what fills the device.
                 writer.abandon().await?;
                 return Err(error);

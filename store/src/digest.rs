@@ -70,29 +70,40 @@ pub(crate) fn row_digest(
     arena: &Arena,
     scratch: &mut Vec<u8>,
 ) -> u128 {
-    scratch.clear();
-    group.put(scratch);
-    (key.len() as u32).put(scratch);
-    scratch.extend_from_slice(key);
-    row.event_time().put(scratch);
-    row.sequence().put(scratch);
-    if let Some(stamp_us) = row.tombstone(plan) {
-        scratch.push(1);
-        stamp_us.put(scratch);
+    let tombstone = row.tombstone(plan);
+    put_head(group, key, (row.event_time(), row.sequence()), tombstone, scratch);
+    if tombstone.is_some() {
         return xxh3_128(scratch);
     }
-    scratch.push(0);
     for (feature, place) in plan.features.iter().enumerate() {
         match row.reference(plan, place) {
             Some(reference) => {
                 scratch.extend_from_slice(&value_head(feature, reference.len()));
                 arena.read(reference, scratch);
             }
-            None if row.is_present(plan, place) => put_fixed(feature, row.value(plan, place), scratch),
+            None if row.is_present(plan, place) => put_value(feature, row.value(plan, place), scratch),
             None => {}
         }
     }
     xxh3_128(scratch)
+}
+
+/// Begins what is hashed of a row: group, key, event time and sequence, and of a tombstone its stamp, which is all of it then.
+pub(crate) fn put_head(
+    group: FeatureGroupId,
+    key: &[u8],
+    (event_time, sequence): (i64, u64),
+    tombstone: Option<i64>,
+    scratch: &mut Vec<u8>,
+) {
+    scratch.clear();
+    group.put(scratch);
+    (key.len() as u32).put(scratch);
+    scratch.extend_from_slice(key);
+    event_time.put(scratch);
+    sequence.put(scratch);
+    scratch.push(u8::from(tombstone.is_some()));
+    tombstone.into_iter().for_each(|stamp_us| stamp_us.put(scratch));
 }
 
 /// A u16 place and a u32 length.
@@ -105,7 +116,7 @@ fn value_head(feature: usize, length: usize) -> [u8; 6] {
 /// Appends place, length and bytes of a value. Those of the usual widths in one piece: there are dozens of them in a row, and
 /// each row is hashed whenever it changes.
 #[inline]
-fn put_fixed(feature: usize, value: &[u8], scratch: &mut Vec<u8>) {
+pub(crate) fn put_value(feature: usize, value: &[u8], scratch: &mut Vec<u8>) {
     let head = value_head(feature, value.len());
     if let Ok(value) = <[u8; 4]>::try_from(value) {
         let mut piece = [0; 10];

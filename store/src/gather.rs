@@ -10,13 +10,15 @@ use stoa_protocol::row_block::{BlockWriter, STATUS_AT, VALIDITY_AT};
 use stoa_protocol::{ErrorBody, ErrorCode};
 
 use crate::arena::Arena;
+use crate::cold::{ColdRow, Lookup};
 use crate::group::{Group, reference};
 use crate::group_writer::NO_ROW;
 use crate::index::{Directory, Segment, index_hash};
-use crate::lane_plan::{EVENT_TIME_AT, FLAGS_AT};
+use crate::lane_plan::{EVENT_TIME_AT, FLAGS_AT, LanePlan};
 use crate::lanes::prefetch::prefetch;
 use crate::lanes::{Guard, Slot};
 use crate::projector::Projector;
+use crate::row::RowBuffer;
 
 /// Keys of a chunk: enough misses at once for any memory, few enough that their lanes stay in the first caches.
 const CHUNK_KEYS: usize = 64;
@@ -41,8 +43,18 @@ struct Probe<'g> {
     segment: Option<&'g Segment>,
     /// A row of this key or, before it is copied, one that may be; [`NO_ROW`] if there is none.
     row: u32,
+    /// Whether the index knows the key as deleted.
+    deleted: bool,
+    /// The row, where it has not been taken into memory yet.
+    cold: Option<ColdRow<'g>>,
     /// Its place in the answer's block.
     to: usize,
+}
+
+impl Probe<'_> {
+    fn is_found(&self) -> bool {
+        self.row != NO_ROW || self.cold.is_some()
+    }
 }
 
 /// Reads the keys of all targets, whose groups have the plan that the projector is for, into the rows of a block. What is
@@ -61,7 +73,7 @@ pub(crate) fn gather<'g>(
     for (target, key, to) in all {
         let hash = index_hash(targets[target].seed, key);
         targets[target].directory.prefetch(hash);
-        chunk.push(Probe { target, key, hash, segment: None, row: NO_ROW, to });
+        chunk.push(Probe { target, key, hash, segment: None, row: NO_ROW, deleted: false, cold: None, to });
         if chunk.len() == CHUNK_KEYS {
             run(targets, &mut chunk, projector, block, &mut heap);
         }
@@ -112,15 +124,69 @@ fn run<'g>(
             head = group.lanes[0].slot(probe.row);
         }
         if head.word(FLAGS_AT / 8) as u8 != 0 {
-            probe.row = NO_ROW; // deleted
+            (probe.row, probe.deleted) = (NO_ROW, true);
             continue;
         }
         copy(group, probe.row, head, projector, block.row_mut(probe.to));
+    }
+    if targets.iter().any(|target| target.group.cold.is_some()) {
+        look_into_cold(targets, chunk, projector, block, heap);
     }
     if !projector.references.is_empty() {
         heap.fill(targets, chunk, projector, block);
     }
     chunk.clear();
+}
+
+/// Looks for the keys that the indices do not know among the rows that have not been taken into memory.
+fn look_into_cold<'g>(
+    targets: &'g [Target<'g>],
+    chunk: &mut [Probe<'g>],
+    projector: &Projector,
+    block: &mut BlockWriter<'_>,
+    heap: &mut Heap,
+) {
+    let mut version = RowBuffer::default();
+    for probe in chunk.iter_mut().filter(|probe| probe.row == NO_ROW && !probe.deleted) {
+        let Target { group, arena, guard, .. } = &targets[probe.target];
+        let Some(cold) = &group.cold else { continue };
+        let looked = match cold.lookup(probe.hash, probe.key) {
+            Ok(Lookup::Missing) => Ok(()),
+            Ok(Lookup::Row(row)) if row.is_tombstone() => Ok(()),
+            Ok(Lookup::Row(row)) => row.lay_out(&group.plan, &mut version).map_err(Into::into).map(|()| {
+                copy_cold(&group.plan, &version, projector, block.row_mut(probe.to));
+                probe.cold = Some(row);
+            }),
+            Ok(Lookup::Thawed) => {
+                // The index was asked before its rows came there.
+                let segment = group.index.directory(guard).segment(probe.hash, guard);
+                let found = segment.find(probe.hash, |row| group.is_key(row, probe.key, arena));
+                let found = found.map(|(_, row)| (row, group.lanes[0].slot(row)));
+                if let Some((row, head)) = found.filter(|(_, head)| head.word(FLAGS_AT / 8) as u8 == 0) {
+                    probe.row = row;
+                    copy(group, row, head, projector, block.row_mut(probe.to));
+                }
+                Ok(())
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = looked {
+            let message = format!("the snapshot that this replica was started from: {error}");
+            heap.failed.push((probe.target, ErrorBody::new(ErrorCode::ReplicaOut, message)));
+        }
+    }
+}
+
+/// [`copy`] of a row that was laid out from a chunk.
+fn copy_cold(plan: &LanePlan, version: &RowBuffer, projector: &Projector, out: &mut [u8]) {
+    out[..8].copy_from_slice(&version.event_time().to_le_bytes());
+    out[STATUS_AT] = RowStatus::Found as u8;
+    for piece in &projector.pieces {
+        let from = plan.starts[piece.lane] + piece.from;
+        out[piece.to..piece.to + piece.bytes].copy_from_slice(&version.bytes[from..from + piece.bytes]);
+    }
+    let validity = &mut out[VALIDITY_AT..VALIDITY_AT + projector.mask.len()];
+    validity.iter_mut().zip(&projector.mask).for_each(|(bits, mask)| *bits &= mask);
 }
 
 /// Copies what is wanted of a row, whose part in lane 0 is `head`; places of variable values get the references that stand in
@@ -158,8 +224,8 @@ impl Heap {
         projector: &Projector,
         block: &mut BlockWriter<'_>,
     ) {
-        let there = || chunk.iter().filter(|probe| probe.row != NO_ROW);
-        for probe in there() {
+        let there = || chunk.iter().filter(|probe| probe.is_found());
+        for probe in there().filter(|probe| probe.cold.is_none()) {
             let row = block.row_mut(probe.to);
             let arena = targets[probe.target].arena;
             projector.references.iter().for_each(|&at| arena.prefetch(reference(&row[at..at + 8])));
@@ -177,7 +243,10 @@ impl Heap {
                 let reference = reference(&block.row_mut(probe.to)[at..at + 8]);
                 // A null and an empty value are the reference 0, and the same in the answer.
                 if reference.len() > 0 {
-                    block.set_variable(probe.to, at, |heap| target.arena.read(reference, heap));
+                    block.set_variable(probe.to, at, |heap| match &probe.cold {
+                        Some(row) => heap.extend_from_slice(row.value(reference)),
+                        None => target.arena.read(reference, heap),
+                    });
                 }
             }
             if let Err(error) = check_answer_bytes(block.heap_bytes()) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use stoa_protocol::{FeatureGroup, KeyType};
 
 use crate::arena::{Arena, ArenaRef};
+use crate::cold::Cold;
 use crate::index::Index;
 use crate::lane_plan::LanePlan;
 use crate::lanes::{Slab, Slot};
@@ -17,6 +18,8 @@ pub(crate) struct Group {
     pub plan: LanePlan,
     pub lanes: Vec<Arc<Slab>>,
     pub index: Arc<Index>,
+    /// Rows that have not been taken in from the snapshot of the last start; see [`crate::cold`].
+    pub cold: Option<Arc<Cold>>,
 }
 
 impl Group {
@@ -24,10 +27,10 @@ impl Group {
     pub fn new(definition: FeatureGroup, index: Arc<Index>, lane_bytes_max: usize) -> Self {
         let plan = LanePlan::new(&definition, lane_bytes_max);
         let lanes = plan.strides.iter().map(|stride| Arc::new(Slab::new(*stride))).collect();
-        Self { key_types: definition.entity.key_types(), definition, plan, lanes, index }
+        Self { key_types: definition.entity.key_types(), definition, plan, lanes, index, cold: None }
     }
 
-    /// The group with a definition that appends features, for rows up to number `rows`: those read null there.
+    /// The group with a definition that appends features, for rows up to number `rows`: those read null there. No row is cold.
     pub fn extended(&self, definition: FeatureGroup, rows: u32) -> Self {
         let plan = self.plan.extended(&definition);
         let mut lanes = self.lanes.clone();
@@ -38,7 +41,7 @@ impl Group {
             }
             lanes.push(Arc::new(lane));
         }
-        Self { key_types: self.key_types.clone(), definition, plan, lanes, index: self.index.clone() }
+        Self { key_types: self.key_types.clone(), definition, plan, lanes, index: self.index.clone(), cold: None }
     }
 
     /// Reads a version of a row from all lanes.

@@ -5,15 +5,18 @@ use std::sync::Arc;
 use stoa_planted::planted;
 use stoa_protocol::message::RowOutcome;
 use stoa_protocol::types::Width;
-use stoa_protocol::{FeatureGroup, FeatureGroupId, RowBatch, RowOp};
+use stoa_protocol::{FeatureGroup, FeatureGroupId, LogIndex, RowBatch, RowOp};
 
 use crate::arena::ArenaRef;
+use crate::changes::Changes;
+use crate::cold::{Cold, ColdRow, Thaw, settle};
 use crate::digest::{GroupDigest, range_of, row_digest};
 use crate::group::Group;
 use crate::index::{Found, IndexWriter, index_hash};
 use crate::lanes::{Dead, Trash};
 use crate::memory::MemoryReport;
 use crate::row::RowBuffer;
+use crate::snapshot::{GroupTable, depth_of};
 use crate::space::Space;
 
 /// Logical bytes of a row besides key and values: event time, sequence, flags, its share of the index.
@@ -36,6 +39,9 @@ pub(crate) struct GroupWriter {
     tombstones: u64,
     /// Bytes of keys and of values of variable length.
     variable_bytes: u64,
+    /// What is left to take in from a snapshot.
+    pub thaw: Option<Thaw>,
+    pub changes: Changes,
     old: RowBuffer,
     new: RowBuffer,
     scratch: Vec<u8>,
@@ -54,6 +60,8 @@ impl GroupWriter {
             rows: 0,
             tombstones: 0,
             variable_bytes: 0,
+            thaw: None,
+            changes: Changes::default(),
             old: RowBuffer::default(),
             new: RowBuffer::default(),
             scratch: Vec::new(),
@@ -64,15 +72,18 @@ impl GroupWriter {
         self.group.definition.id
     }
 
-    /// Takes a definition that appends features.
-    pub fn extend(&mut self, definition: FeatureGroup) {
+    /// Takes a definition that appends features, by the command at `index`. All rows are in memory.
+    pub fn extend(&mut self, definition: FeatureGroup, index: LogIndex) {
         self.group = Arc::new(self.group.extended(definition, self.next_row));
+        // The bytes of every row in a snapshot are others now.
+        self.changes = Changes::new(index);
     }
 
     /// Applies the rows of a batch that fits the group, in their order; gives the places of those that were older than
     /// what was there. Readers see each row change at once, and the rows of a batch one after the other.
-    pub fn apply(&mut self, space: &mut Space, batch: &RowBatch, time_us: i64) -> Vec<u32> {
+    pub fn apply(&mut self, space: &mut Space, batch: &RowBatch, time_us: i64, index: LogIndex) -> Vec<u32> {
         let hashes: Vec<u64> = (0..batch.rows()).map(|row| index_hash(space.seed, batch.key(row))).collect();
+        self.changes.refine(depth_of(self.logical_bytes()));
         let mut older = Vec::new();
         for (row, &hash) in hashes.iter().enumerate() {
             if let Some(&far) = hashes.get(row + 2 * AHEAD) {
@@ -85,8 +96,9 @@ impl GroupWriter {
                 };
                 self.index.find(near, candidate);
             }
-            if self.apply_row(space, batch, row, hash, time_us) == RowOutcome::Older {
-                older.push(row as u32);
+            match self.apply_row(space, batch, row, hash, time_us) {
+                RowOutcome::Older => older.push(row as u32),
+                _ => self.changes.note(hash, index),
             }
         }
         older
@@ -154,6 +166,56 @@ impl GroupWriter {
         self.publish(space, hash, found);
         retired.into_iter().for_each(|reference| space.retire_value(reference));
         RowOutcome::Applied
+    }
+
+    /// Makes a new group that of a snapshot's table, whose rows are in `cold`. As of `index`, nothing has changed.
+    pub fn begin_cold(&mut self, table: &GroupTable, cold: Cold, index: LogIndex) {
+        let (group, cold) = (&self.group, Arc::new(cold));
+        let rows = table.rows + table.tombstones;
+        self.thaw = (cold.len() > 0).then(|| Thaw::new(cold.clone(), rows, table.digest.total()));
+        self.group = Arc::new(Group {
+            definition: group.definition.clone(),
+            key_types: group.key_types.clone(),
+            plan: group.plan.clone(),
+            lanes: group.lanes.clone(),
+            index: group.index.clone(),
+            cold: (cold.len() > 0).then_some(cold),
+        });
+        self.digest = table.digest.clone();
+        (self.rows, self.tombstones, self.variable_bytes) = (table.rows, table.tombstones, table.variable_bytes);
+        self.changes = Changes::new(index);
+    }
+
+    /// Takes in a row that was laid out from a chunk, and whose key is not there. Digest and counts have it already.
+    pub fn add_cold(&mut self, space: &mut Space, row: ColdRow<'_>, hash: u64, version: &mut RowBuffer) {
+        std::mem::swap(&mut self.new, version);
+        let group = self.group.clone();
+        settle(row, &group, space, &mut self.new);
+        self.set_key(space, row.key, false);
+        self.publish(space, hash, None);
+        std::mem::swap(&mut self.new, version);
+    }
+
+    /// What the table of a snapshot says of the group, but for its chunks.
+    pub fn table(&self) -> GroupTable {
+        GroupTable {
+            id: self.id(),
+            digest: self.digest.clone(),
+            rows: self.rows,
+            tombstones: self.tombstones,
+            variable_bytes: self.variable_bytes,
+            depth: depth_of(self.logical_bytes()),
+            chunks: Vec::new(),
+        }
+    }
+
+    fn logical_bytes(&self) -> u64 {
+        (self.rows + self.tombstones) * row_logical_bytes(&self.group) + self.variable_bytes
+    }
+
+    /// Rows in memory: all but those that are cold.
+    fn rows_in_memory(&self) -> u64 {
+        self.rows + self.tombstones - self.thaw.as_ref().map_or(0, Thaw::left)
     }
 
     /// Adds a row of a snapshot, whose key is not there: `new` has been filled by `fill`.
@@ -244,7 +306,7 @@ impl GroupWriter {
         self.free_rows.push(row);
     }
 
-    /// The hash of all rows, computed again from memory.
+    /// The hash of all rows, computed again from memory, and from the snapshot where they still lie there.
     pub fn recompute_digest(&self, space: &Space) -> GroupDigest {
         let arena = space.arena.shared();
         let (mut digest, mut version) = (GroupDigest::default(), RowBuffer::default());
@@ -257,17 +319,23 @@ impl GroupWriter {
             let range = range_of(&self.group.key_types, definition.entity.partition_by, &key);
             digest.add(range, row_digest(definition.id, &key, &version, &self.group.plan, arena, &mut scratch));
         }
+        self.visit_cold(space, |row| {
+            let range = range_of(&self.group.key_types, definition.entity.partition_by, row.key);
+            if let Ok((row, _)) = row.digest(definition.id, &self.group.plan, &mut scratch) {
+                digest.add(range, row);
+            }
+        });
         digest
     }
 
     /// What the group's own memory is used for; values in the arena are the partition's to count.
     pub fn memory(&self) -> MemoryReport {
-        let used = self.rows + self.tombstones;
+        let used = self.rows_in_memory();
         let row_bytes = self.group.plan.row_bytes() as u64;
         let keys = used * self.group.plan.key.width as u64;
         let lanes = used * row_bytes - keys;
         let dead = (u64::from(self.next_row) - used) * row_bytes;
-        let index = self.index.bytes() as u64;
+        let index = (self.index.bytes() + self.changes.bytes()) as u64;
         MemoryReport {
             keys,
             index,
@@ -277,7 +345,7 @@ impl GroupWriter {
             total: keys + index + lanes + dead,
             rows: self.rows,
             tombstones: self.tombstones,
-            logical_bytes: used * row_logical_bytes(&self.group) + self.variable_bytes,
+            logical_bytes: self.logical_bytes(),
         }
     }
 
@@ -304,6 +372,15 @@ impl GroupWriter {
             variable += (key.len() + version.references(plan).map(ArenaRef::len).sum::<usize>()) as u64;
             live.extend(version.references(plan).chain(version.key_reference(plan)));
         }
+        let mut cold = 0;
+        self.visit_cold(space, |row| {
+            let (_, bytes) = row.digest(self.id(), plan, &mut Vec::new()).expect("a row that was verified");
+            variable += (row.key.len() + bytes) as u64;
+            let count = if row.is_tombstone() { &mut tombstones } else { &mut rows };
+            *count += 1;
+            cold += 1;
+        });
+        assert_eq!(cold, self.thaw.as_ref().map_or(0, Thaw::left), "rows that are not in memory");
         assert_eq!((rows, tombstones, variable), (self.rows, self.tombstones, self.variable_bytes), "counts");
         numbers.extend(&self.free_rows);
         numbers.extend(trash.iter().filter_map(|dead| match dead {

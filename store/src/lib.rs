@@ -9,9 +9,11 @@
 //! `lanes` alone.
 //!
 //! Not done yet: expiry by age, physical removal of tombstones, dictionary coding of repeated strings, lanes chosen by
-//! the views that read them, snapshots that keep unchanged chunks.
+//! the views that read them.
 
 mod arena;
+mod changes;
+mod cold;
 mod command;
 mod digest;
 mod gather;
@@ -39,4 +41,4 @@ pub use options::StoreOptions;
 pub use outcome::Outcome;
 pub use partition::Partition;
 pub use reader::{PartitionReader, SectionSource, read_sections};
-pub use snapshot::{RestoreError, SnapshotSource};
+pub use snapshot::{RestoreError, SnapshotBase, SnapshotPart, SnapshotSource};

@@ -3,7 +3,9 @@
 use stoa_protocol::ErrorBody;
 use stoa_protocol::message::WriteAnswer;
 
-/// What became of a command: the same on every replica.
+use crate::RestoreError;
+
+/// What became of a command: the same on every replica, but for damage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// Nothing was to do.
@@ -15,4 +17,7 @@ pub enum Outcome {
     /// The command changed nothing but the partition's time. The reason follows from the log alone, so it may be
     /// answered.
     Refused(ErrorBody),
+    /// Rows that the command touches still lie in the snapshot that the partition was restored from, and are damaged. Nothing was
+    /// applied. This is true of this replica alone: it must stop, and be replaced.
+    Damaged(RestoreError),
 }

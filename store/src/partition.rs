@@ -17,7 +17,7 @@ use crate::reader::PartitionReader;
 use crate::sessions::{Sessions, StepVerdict, content_hash};
 use crate::shared::Shared;
 use crate::space::Space;
-use crate::{Command, Outcome, SnapshotSource, StoreOptions};
+use crate::{Command, Outcome, RestoreError, SnapshotBase, SnapshotSource, StoreOptions};
 
 /// The digest of sessions, definitions and time stands under this number among those of the groups: no group has it.
 pub(crate) const STATE_DIGEST_ID: FeatureGroupId = FeatureGroupId(0);
@@ -54,14 +54,20 @@ impl Partition {
         (partition, reader)
     }
 
-    /// Applies a command of the log. Never fails: what a command cannot do is refused by the same words everywhere.
+    /// Applies a command of the log. What a command cannot do is refused by the same words everywhere; the one thing that can fail is
+    /// this replica's own copy of the rows ([`Outcome::Damaged`]).
     /// Indices rise; anything else is the caller's mistake and panics.
     pub fn apply(&mut self, index: LogIndex, command: &Command) -> Outcome {
         assert!(index > self.applied, "entry {index} comes after {}: the log is applied in its order", self.applied);
         self.reclaim();
+        if self.is_cold()
+            && let Err(error) = self.thaw_for(command)
+        {
+            return Outcome::Damaged(error);
+        }
         let (outcome, touched) = match command {
             Command::Noop => (Outcome::Noop, None),
-            Command::Define(group) => (self.define(group), Some(group.id)),
+            Command::Define(group) => (self.define(index, group), Some(group.id)),
             Command::Write { stamp_us, step, batch } => {
                 self.time_us = self.time_us.max(*stamp_us);
                 (self.write(index, *step, batch), Some(batch.group()))
@@ -109,7 +115,61 @@ impl Partition {
     /// first change to each segment copies it (5 KiB), and no row number or arena slot that goes out of use is used
     /// again: memory grows by what is overwritten meanwhile ([`MemoryReport::dead`]), until the source is dropped.
     pub fn snapshot(&self) -> SnapshotSource {
-        SnapshotSource::new(self)
+        SnapshotSource::new(self, None)
+    }
+
+    /// The same, keeping the chunks of `base`, an earlier snapshot of this partition, whose rows have not changed since.
+    pub fn snapshot_over(&self, base: Option<&SnapshotBase>) -> SnapshotSource {
+        SnapshotSource::new(self, base)
+    }
+
+    /// Takes rows into memory that still lie in the snapshot that the partition was restored from, looking at `rows_max` at the
+    /// most; whether some are left. Reads and commands go on between two calls, and are right before the first.
+    ///
+    /// # Errors
+    /// Those rows are damaged, or are not the rows that the snapshot was taken of: the partition is of no use any more.
+    pub fn thaw(&mut self, rows_max: usize) -> Result<bool, RestoreError> {
+        self.reclaim();
+        let mut left = rows_max;
+        let ids: Vec<FeatureGroupId> = self.groups.keys().copied().collect();
+        for id in ids {
+            let writer = self.groups.get_mut(&id).expect("it was there above");
+            if writer.thaw.is_none() {
+                continue;
+            }
+            left = left.saturating_sub(writer.thaw_some(&mut self.space, left)?);
+            if writer.thaw.is_none() {
+                self.publish_groups();
+            }
+            if left == 0 {
+                break;
+            }
+        }
+        Ok(self.is_cold())
+    }
+
+    /// Whether rows still lie in the snapshot that the partition was restored from.
+    pub fn is_cold(&self) -> bool {
+        self.groups.values().any(|writer| writer.thaw.is_some())
+    }
+
+    /// Takes in what a command touches; all rows of a group whose schema changes.
+    fn thaw_for(&mut self, command: &Command) -> Result<(), RestoreError> {
+        match command {
+            Command::Noop => Ok(()),
+            Command::Define(group) => {
+                let Some(writer) = self.groups.get_mut(&group.id).filter(|writer| writer.thaw.is_some()) else {
+                    return Ok(());
+                };
+                writer.thaw_some(&mut self.space, usize::MAX)?;
+                self.publish_groups();
+                Ok(())
+            }
+            Command::Write { batch, .. } => match self.groups.get_mut(&batch.group()) {
+                Some(writer) => writer.thaw_batch(&mut self.space, batch),
+                None => Ok(()),
+            },
+        }
     }
 
     /// The digest, as kept by every change.
@@ -161,7 +221,7 @@ impl Partition {
         }
     }
 
-    fn define(&mut self, group: &FeatureGroup) -> Outcome {
+    fn define(&mut self, index: LogIndex, group: &FeatureGroup) -> Outcome {
         let refused = |code, message: String| Outcome::Refused(ErrorBody::new(code, message));
         if let Err(error) = group.check() {
             return refused(ErrorCode::BadRequest, error.to_string());
@@ -183,7 +243,7 @@ impl Partition {
         }
         self.definitions =
             self.definitions.wrapping_sub(definition_digest(known)).wrapping_add(definition_digest(group));
-        self.groups.get_mut(&group.id).expect("it was there above").extend(group.clone());
+        self.groups.get_mut(&group.id).expect("it was there above").extend(group.clone(), index);
         self.publish_groups();
         Outcome::Defined
     }
@@ -210,7 +270,7 @@ impl Partition {
         if let Some(step) = step {
             self.sessions.record(step, index, content);
         }
-        let older = writer.apply(&mut self.space, batch, self.time_us);
+        let older = writer.apply(&mut self.space, batch, self.time_us, index);
         let applied = (batch.rows() - older.len()) as u32;
         Outcome::Wrote(WriteAnswer { index, incarnation: self.shared.incarnation, applied, older, repeated: false })
     }
@@ -260,7 +320,7 @@ impl Partition {
         self.space.notice_snapshots();
     }
 
-    fn publish_groups(&mut self) {
+    pub(crate) fn publish_groups(&mut self) {
         let table = self.groups.iter().map(|(id, writer)| (*id, writer.group.clone())).collect();
         self.shared.groups.replace(Arc::new(table), &mut self.space.trash);
     }

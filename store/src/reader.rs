@@ -12,6 +12,7 @@ use stoa_protocol::row_block::{AnswerWriter, SectionRows, parse_answer};
 use stoa_protocol::types::Width;
 use stoa_protocol::{ErrorBody, ErrorCode, LogIndex, RowBatch, RowOp};
 
+use crate::cold::Lookup;
 use crate::gather::{self, Target};
 use crate::group::Group;
 use crate::group_writer::row_logical_bytes;
@@ -112,7 +113,8 @@ pub struct SectionSource<'a> {
 /// # Errors
 /// Of a section, in its place. [`ErrorCode::NotCaughtUp`] if the index asked for is not applied;
 /// [`ErrorCode::SchemaNotReady`] if the group, or the schema version, has not been learnt; [`ErrorCode::NotFound`] for a
-/// feature that the group does not have; [`ErrorCode::BadKey`]; [`ErrorCode::TooLarge`] where answers would not fit a frame.
+/// feature that the group does not have; [`ErrorCode::BadKey`]; [`ErrorCode::TooLarge`] where answers would not fit a frame;
+/// [`ErrorCode::ReplicaOut`] where rows still lie in the snapshot of the last start and are damaged.
 pub fn read_sections(
     projection: &Projection,
     sources: &[SectionSource<'_>],
@@ -260,7 +262,8 @@ pub(crate) fn admits(shared: &Shared, batch: &RowBatch) -> Result<(), ErrorBody>
         let key = batch.key(row);
         let hash = index_hash(shared.seed, key);
         let is = |row| group.is_key(row, key, &shared.arena);
-        if directory.segment(hash, &guard).find(hash, is).is_none() {
+        let is_cold = || group.cold.as_ref().is_some_and(|cold| matches!(cold.lookup(hash, key), Ok(Lookup::Row(_))));
+        if directory.segment(hash, &guard).find(hash, is).is_none() && !is_cold() {
             growth += row_bytes + key.len() as u64;
         }
         for (at, column) in batch.columns().iter().enumerate() {

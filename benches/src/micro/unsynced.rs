@@ -41,6 +41,10 @@ impl<D: Disk> Disk for Unsynced<D> {
         self.0.create_dir(dir).await
     }
 
+    async fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.link(from, to).await
+    }
+
     async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.0.rename(from, to).await
     }

@@ -4,7 +4,7 @@
 //! - `append` hands bytes to the operating system: they survive the process, not the machine.
 //! - `sync` makes all bytes appended before the call durable, or fails; after a failure nobody may believe any byte of
 //!   that file that was not durable before (the kernel may have dropped the pages and forgotten the error).
-//! - A created, renamed or removed name is durable only after `sync_dir` of its directory.
+//! - A created, linked, renamed or removed name is durable only after `sync_dir` of its directory.
 
 mod real;
 
@@ -35,6 +35,9 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn list(&self, dir: &Path) -> impl Future<Output = io::Result<Vec<PathBuf>>> + Send;
     /// Creates a directory and its parents; an existing one is fine.
     fn create_dir(&self, dir: &Path) -> impl Future<Output = io::Result<()>> + Send;
+    /// Gives the file at `from` a second name; fails with `AlreadyExists` if the name is taken. It is one file: what is appended to
+    /// it, and what is damaged of it, both names show; it goes when both are removed.
+    fn link(&self, from: &Path, to: &Path) -> impl Future<Output = io::Result<()>> + Send;
     /// Renames within the tree, replacing an existing target atomically.
     fn rename(&self, from: &Path, to: &Path) -> impl Future<Output = io::Result<()>> + Send;
     /// Removes a file, or a directory with all it holds.

@@ -161,6 +161,11 @@ impl Disk for RealDisk {
         self.on(dir, fs::create_dir_all).await
     }
 
+    async fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let to = self.absolute(to)?;
+        self.on(from, move |from| fs::hard_link(from, to)).await
+    }
+
     async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let to = self.absolute(to)?;
         self.on(from, move |from| fs::rename(from, to)).await
@@ -312,6 +317,12 @@ mod tests {
         disk.create_dir(Path::new("d/e")).await.unwrap();
         assert_eq!(disk.list(Path::new("")).await.unwrap(), ["a", "b", "d"].map(PathBuf::from));
         disk.remove(Path::new("d")).await.unwrap();
+        disk.link(Path::new("a"), Path::new("second")).await.unwrap();
+        let taken = disk.link(Path::new("a"), Path::new("b")).await.unwrap_err();
+        assert_eq!(taken.kind(), io::ErrorKind::AlreadyExists);
+        disk.open(Path::new("a")).await.unwrap().append(Bytes::from_static(b"x")).await.unwrap();
+        assert_eq!(disk.read(Path::new("second"), 1).await.unwrap(), "x");
+        disk.remove(Path::new("second")).await.unwrap();
         disk.remove(Path::new("a")).await.unwrap();
         assert_eq!(disk.list(Path::new("")).await.unwrap(), [PathBuf::from("b")]);
         let missing = disk.open(Path::new("a")).await.unwrap_err();

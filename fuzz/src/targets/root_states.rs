@@ -65,7 +65,9 @@ fn commands(mut input: Input<'_>) {
     let state = machine.state().clone();
     assert_eq!(round_trip::stable(&state.to_bytes()).as_ref(), Some(&state));
     let (mut other, _watch) = RootMachine::new(CLUSTER, SPOKEN);
-    other.restore(&mut machine.snapshot().map(Ok)).expect("what was just written");
+    let parts: Result<Vec<_>, _> = machine.snapshot(None).collect();
+    let chunks = parts.expect("it cannot fail").into_iter().filter_map(|part| part.into_chunk()).collect();
+    other.restore(chunks).expect("what was just written");
     assert_eq!(other.state(), &state);
 }
 

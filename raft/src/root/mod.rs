@@ -12,6 +12,7 @@ pub mod command;
 pub mod moves;
 pub mod state;
 
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -22,7 +23,7 @@ use tokio::sync::watch;
 pub use command::RootCommand;
 pub use state::RootState;
 
-use crate::machine::{ApplyError, Machine};
+use crate::machine::{ApplyError, Machine, SnapshotEnds, SnapshotPart};
 use crate::snapshots::CHUNK_BYTES_MAX;
 
 /// The root group's state under replication.
@@ -78,20 +79,17 @@ impl Machine for RootMachine {
 
     fn skip(&mut self, _index: LogIndex) {}
 
-    fn snapshot(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
+    fn snapshot(&self, _base: Option<&SnapshotEnds>) -> Box<dyn Iterator<Item = io::Result<SnapshotPart>> + Send> {
         let bytes = Bytes::from(self.state.to_bytes());
-        let chunks: Vec<Bytes> = (0..bytes.len())
-            .step_by(CHUNK_BYTES_MAX)
-            .map(|at| bytes.slice(at..bytes.len().min(at + CHUNK_BYTES_MAX)))
-            .collect();
-        Box::new(chunks.into_iter())
+        let starts = (0..bytes.len()).step_by(CHUNK_BYTES_MAX);
+        Box::new(starts.map(move |at| {
+            let chunk = bytes.slice(at..bytes.len().min(at + CHUNK_BYTES_MAX));
+            Ok(SnapshotPart::Chunk(chunk))
+        }))
     }
 
-    fn restore(&mut self, chunks: &mut dyn Iterator<Item = std::io::Result<Bytes>>) -> std::io::Result<()> {
-        let mut all = Vec::new();
-        for chunk in chunks {
-            all.extend_from_slice(&chunk?);
-        }
+    fn restore(&mut self, chunks: Vec<Bytes>) -> io::Result<()> {
+        let all = chunks.concat();
         let bad =
             |why: String| std::io::Error::new(std::io::ErrorKind::InvalidData, format!("the root snapshot: {why}"));
         let state = RootState::from_bytes(&all).map_err(|error| bad(error.to_string()))?;

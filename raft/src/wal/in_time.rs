@@ -41,6 +41,9 @@ impl<D: Disk> Disk for InTime<D> {
     async fn create_dir(&self, dir: &Path) -> io::Result<()> {
         in_time(self.0.create_dir(dir)).await
     }
+    async fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        in_time(self.0.link(from, to)).await
+    }
     async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         in_time(self.0.rename(from, to)).await
     }

@@ -55,7 +55,7 @@ use stoa_raft::wal::{RecoveredGroup, Wal, WalIdentity, WalOptions};
 use stoa_raft::{
     NodeBudget, NodeContext, PartitionMachine, PartitionView, Peers, RaftTiming, Replica, ReplicaEnvironment, Vouched,
 };
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use damage::Damage;
 use failures::Failure;
@@ -329,6 +329,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
             context: NodeContext { clock, entropy, bounds: bounds.clone() },
             timing: options.timing,
             budget: NodeBudget::default(),
+            tidying: Arc::new(Semaphore::new(1)),
         };
         let info = NodeInfo {
             id: options.node,

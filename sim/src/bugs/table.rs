@@ -108,8 +108,8 @@ pub const BUGS: &[PlantedBug] = &[
         needs "nothing", |plan| short(plan, &[])),
     line!(ApplyOutOfOrder, "raft/src/state_machine.rs", DIGESTS, "followers apply two entries in the wrong order",
         needs "followers that lag", |plan| short(plan, &[Hold])),
-    line!(BelieveRottenSnapshot, "raft/src/state_machine.rs", ROT_IN_SNAPSHOT,
-        "a replica whose snapshot cannot be read goes on from its end, with nothing",
+    line!(BelieveRottenSnapshot, "raft/src/partition.rs", ROT_IN_SNAPSHOT,
+        "a replica whose snapshot is damaged goes on as if it were not",
     needs "rot in snapshots", |plan| {
         short(plan, &[RotInSnapshot]);
         plan.chaos = Duration::from_secs(25);

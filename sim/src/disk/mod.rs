@@ -488,6 +488,18 @@ impl Disk for SimDisk {
         Ok(())
     }
 
+    async fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.begin("link", &to.display(), 0).await?;
+        let (from, to) = (inside(from)?, inside(to)?);
+        let mut device = self.lock();
+        if device.names.contains_key(&to) {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the name is taken"));
+        }
+        let file = device.file(&from)?;
+        device.change(NameChange::Set { path: to, file });
+        Ok(())
+    }
+
     async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.begin("rename", &to.display(), 0).await?;
         let (from, to) = (inside(from)?, inside(to)?);

@@ -128,3 +128,20 @@ async fn a_judge_looks_at_what_is_removed_while_it_is_still_there() {
     assert_eq!(*seen.lock().unwrap(), [1]);
     assert_eq!(disk.durable(|durable| durable.below(Path::new("wal")).count()), 0);
 }
+
+#[tokio::test]
+async fn a_second_name_leads_to_the_same_file_and_outlives_the_first() {
+    let disk = SimDisk::new();
+    let mut file = disk.create(Path::new("a")).await.unwrap();
+    file.append(Bytes::from_static(b"one")).await.unwrap();
+    file.sync().await.unwrap();
+    disk.link(Path::new("a"), Path::new("b")).await.unwrap();
+    assert_eq!(disk.link(Path::new("a"), Path::new("b")).await.unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    disk.sync_dir(Path::new("")).await.unwrap();
+    disk.remove(Path::new("a")).await.unwrap();
+    disk.sync_dir(Path::new("")).await.unwrap();
+    disk.flip(Path::new("b"), 0, 0);
+    disk.crash(&mut |_| 0);
+    assert_eq!(disk.paths(), [PathBuf::from("b")]);
+    assert_eq!(disk.bytes(Path::new("b")), b"nne");
+}

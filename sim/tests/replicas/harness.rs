@@ -17,7 +17,7 @@ use stoa_protocol::{ClusterId, LogIndex, MapVersion, NodeId, PartitionId, Replic
 use stoa_raft::wal::{Wal, WalIdentity, WalOptions};
 use stoa_raft::{
     ApplyError, Envelope, Machine, NodeBudget, NodeContext, Peers, RaftCall, RaftTiming, Replica, ReplicaEnvironment,
-    Reply, Vouched, open_envelope, open_message, seal,
+    Reply, SnapshotEnds, SnapshotPart, Vouched, open_envelope, open_message, seal,
 };
 use stoa_sim::disk::SimDisk;
 
@@ -97,15 +97,14 @@ impl Machine for Tape {
         Ok(Bytes::new())
     }
     fn skip(&mut self, _index: LogIndex) {}
-    fn snapshot(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
+    fn snapshot(&self, _base: Option<&SnapshotEnds>) -> Box<dyn Iterator<Item = std::io::Result<SnapshotPart>> + Send> {
         let mut head = self.count.to_le_bytes().to_vec();
         head.extend_from_slice(&self.sum.to_le_bytes());
         head.push(self.mib);
         let blob = (self.mib > 0).then(|| self.blob());
-        Box::new([Some(Bytes::from(head)), blob].into_iter().flatten())
+        Box::new([Some(Bytes::from(head)), blob].into_iter().flatten().map(|chunk| Ok(SnapshotPart::Chunk(chunk))))
     }
-    fn restore(&mut self, chunks: &mut dyn Iterator<Item = std::io::Result<Bytes>>) -> std::io::Result<()> {
-        let chunks: Vec<Bytes> = chunks.collect::<Result<_, _>>()?;
+    fn restore(&mut self, chunks: Vec<Bytes>) -> std::io::Result<()> {
         let number = |at: usize| u64::from_le_bytes(chunks[0][at..at + 8].try_into().unwrap());
         let tape = Self { count: number(0), sum: number(8), mib: chunks[0][16] };
         let blob: Vec<Bytes> = (tape.mib > 0).then(|| tape.blob()).into_iter().collect();
@@ -268,6 +267,7 @@ impl Process {
             context: context(node),
             timing: RaftTiming::default(),
             budget: NodeBudget::default(),
+            tidying: std::sync::Arc::new(tokio::sync::Semaphore::new(1)),
         };
         Ok((Self { disk: disk.clone(), wal, env }, recovered))
     }

@@ -1,13 +1,17 @@
 //! Making a partition from a snapshot.
 
+use bytes::Bytes;
 use stoa_protocol::key::check_key;
 use stoa_protocol::limits::VALUE_BYTES_MAX;
-use stoa_protocol::{DecodeError, FeatureGroup, FeatureGroupId, LogIndex, Reader, Wire};
+use stoa_protocol::{DecodeError, FeatureGroup, FeatureGroupId, Reader, Wire};
 
 use super::chunk::{ChunkKind, open};
+use super::header::Header;
+use super::table::Table;
+use crate::changes::Changes;
+use crate::cold::Cold;
 use crate::group_writer::GroupWriter;
 use crate::index::index_hash;
-use crate::sessions::Sessions;
 use crate::space::Space;
 use crate::{Partition, PartitionReader, StoreOptions};
 
@@ -58,32 +62,25 @@ pub enum RestoreError {
 
 impl Partition {
     /// Makes a partition from the chunks of a [`SnapshotSource`](crate::SnapshotSource), in their order. The index seed
-    /// is the snapshot's; incarnation and limit are those of `options`. The digest is computed again and compared.
+    /// is the snapshot's; incarnation and limit are those of `options`.
+    ///
+    /// Head and table are read and checked now, the chunks of rows are not looked at: each is verified at its first touch, and its
+    /// rows are answered from where they lie until [`Partition::thaw`] has taken them into memory. The digest of all rows is compared
+    /// once it has. A snapshot of format 1 has no table, and is read whole here.
     pub fn restore<I>(options: StoreOptions, chunks: I) -> Result<(Partition, PartitionReader), RestoreError>
     where
         I: IntoIterator,
-        I::Item: AsRef<[u8]>,
+        I::Item: Into<Bytes>,
     {
-        let mut chunks = chunks.into_iter();
-        let first = chunks.next().ok_or(RestoreError::Incomplete)?;
-        let (ChunkKind::Header, payload) = open(first.as_ref(), 0)? else {
+        let chunks: Vec<Bytes> = chunks.into_iter().map(Into::into).collect();
+        let first = open(chunks.first().ok_or(RestoreError::Incomplete)?, 0)?;
+        if first.kind != ChunkKind::Header {
             return Err(RestoreError::Incomplete);
-        };
-        let mut restore = Restore::begin(options, payload)?;
-        for (number, bytes) in (1..).zip(chunks) {
-            let (kind, payload) = open(bytes.as_ref(), number)?;
-            if restore.ended {
-                return Err(RestoreError::Incomplete);
-            }
-            match kind {
-                ChunkKind::Header => return Err(RestoreError::Incomplete),
-                ChunkKind::Definition => restore.definition(payload)?,
-                ChunkKind::Rows => restore.rows(payload)?,
-                ChunkKind::Trailer => restore.trailer(payload)?,
-            }
         }
-        if !restore.ended {
-            return Err(RestoreError::Incomplete);
+        let mut restore = Restore::begin(options, first.payload)?;
+        match first.version {
+            1 => restore.read_whole(&chunks)?,
+            _ => restore.read_table(&chunks)?,
         }
         let Restore { partition, reader, .. } = restore;
         partition.groups.keys().for_each(|id| partition.publish(Some(*id)));
@@ -103,19 +100,73 @@ struct Restore {
 
 impl Restore {
     fn begin(options: StoreOptions, payload: &[u8]) -> Result<Self, RestoreError> {
-        let mut input = Reader::new(payload);
-        let index_seed = u64::get(&mut input)?;
-        let _incarnation = u32::get(&mut input)?;
-        let _reserved = u32::get(&mut input)?;
-        let applied = LogIndex::get(&mut input)?;
-        let time_us = i64::get(&mut input)?;
-        let sessions = Sessions::get(&mut input)?;
-        input.finish()?;
-        let (mut partition, reader) = Partition::new(StoreOptions { index_seed, ..options });
-        partition.applied = applied;
-        partition.time_us = time_us;
-        partition.sessions = sessions;
+        let header = Header::get(payload)?;
+        let (mut partition, reader) = Partition::new(StoreOptions { index_seed: header.seed, ..options });
+        partition.applied = header.applied;
+        partition.time_us = header.time_us;
+        partition.sessions = header.sessions;
         Ok(Self { partition, reader, last: None, last_key: Vec::new(), ended: false })
+    }
+
+    /// Format 2: header, definitions, chunks of rows, and the table that says which is whose.
+    fn read_table(&mut self, chunks: &[Bytes]) -> Result<(), RestoreError> {
+        let last = chunks.len() - 1;
+        let trailer = open(&chunks[last], last as u32)?;
+        if trailer.kind != ChunkKind::Trailer || trailer.version < 2 {
+            return Err(RestoreError::Incomplete);
+        }
+        let table = Table::get(trailer.payload)?;
+        let mut at = 1;
+        for _ in &table.groups {
+            let definition = open(chunks.get(at).ok_or(RestoreError::Incomplete)?, at as u32)?;
+            if definition.kind != ChunkKind::Definition {
+                return Err(RestoreError::Incomplete);
+            }
+            self.definition(definition.payload)?;
+            at += 1;
+        }
+        let Partition { groups, applied, .. } = &mut self.partition;
+        for (writer, of) in groups.values_mut().zip(&table.groups) {
+            let definition = &writer.group.definition;
+            if definition.id != of.id {
+                return Err(RestoreError::Digest {
+                    what: format!("group {} stands where {} is defined", of.id, definition.id),
+                });
+            }
+            let end = at.checked_add(of.chunks.len()).filter(|end| *end <= last).ok_or(RestoreError::Incomplete)?;
+            let here = chunks[at..end].iter().cloned().zip(at as u32..).zip(&of.chunks);
+            let here = here.map(|((bytes, place), entry)| (bytes, place, *entry)).collect();
+            let cold = Cold::new(of.id, definition.features.len(), here);
+            writer.begin_cold(of, cold, *applied);
+            at = end;
+        }
+        if at != last {
+            return Err(RestoreError::Incomplete);
+        }
+        self.partition.publish_groups();
+        match self.partition.digest().state == table.state {
+            true => Ok(()),
+            false => Err(RestoreError::Digest { what: "sessions, definitions or time".into() }),
+        }
+    }
+
+    /// Format 1: rows are taken in as they come, and the trailer has their digests.
+    fn read_whole(&mut self, chunks: &[Bytes]) -> Result<(), RestoreError> {
+        for (place, bytes) in (1..).zip(&chunks[1..]) {
+            let opened = open(bytes, place)?;
+            if self.ended || opened.version != 1 {
+                return Err(RestoreError::Incomplete);
+            }
+            match opened.kind {
+                ChunkKind::Header => return Err(RestoreError::Incomplete),
+                ChunkKind::Definition => self.definition(opened.payload)?,
+                ChunkKind::Rows => self.rows(opened.payload)?,
+                ChunkKind::Trailer => self.trailer(opened.payload)?,
+            }
+        }
+        let applied = self.partition.applied;
+        self.partition.groups.values_mut().for_each(|writer| writer.changes = Changes::new(applied));
+        if self.ended { Ok(()) } else { Err(RestoreError::Incomplete) }
     }
 
     fn definition(&mut self, payload: &[u8]) -> Result<(), RestoreError> {

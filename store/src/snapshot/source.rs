@@ -6,73 +6,93 @@ use std::sync::Arc;
 use bytes::Bytes;
 use stoa_protocol::{LogIndex, Wire};
 
-use super::chunk::{CHUNK_BYTES_TARGET, ChunkKind, seal};
+use super::chunk::{CHUNK_BYTES_CLOSED, ChunkKind, crc_of, seal};
+use super::header::put_header;
+use super::restore::RestoreError;
+use super::rows::{SortedRows, Wanted};
+use super::table::{ChunkEntry, GroupTable, SnapshotBase, Table};
 use crate::Partition;
-use crate::arena::Arena;
-use crate::group::Group;
-use crate::index::{Segment, index_hash};
+use crate::changes::range;
+use crate::cold::ENTRY_BYTES;
 use crate::lanes::LongGuard;
 use crate::row::RowBuffer;
 
-/// The state of a partition at one index, as an iterator of chunks in their order. The chunks are made as they are asked
-/// for, on whatever thread. Equal states give equal bytes. Dropping it ends the snapshot.
+/// A piece of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SnapshotPart {
+    /// A chunk.
+    Chunk(Bytes),
+    /// The chunk at this place of the base: its rows have not changed since.
+    Kept(u32),
+}
+
+impl SnapshotPart {
+    /// The chunk, of a snapshot that has no base.
+    pub fn into_chunk(self) -> Option<Bytes> {
+        match self {
+            Self::Chunk(bytes) => Some(bytes),
+            Self::Kept(_) => None,
+        }
+    }
+}
+
+/// The state of a partition at one index, as an iterator of its pieces in their order. They are made as they are asked for, on
+/// whatever thread. Equal states give equal chunks, whether kept or made. Dropping it ends the snapshot.
+///
+/// An error says that rows which still lie in the snapshot that the partition was restored from are damaged; nothing comes after
+/// it.
 pub struct SnapshotSource {
     applied: LogIndex,
-    seed: u64,
-    number: u32,
     /// Chunks that were made at once: they are small.
-    head: VecDeque<(ChunkKind, Vec<u8>)>,
-    groups: VecDeque<GroupRows>,
-    trailer: Option<Vec<u8>>,
-    rows: Vec<u64>,
-    arena: Arc<Arena>,
+    head: VecDeque<Bytes>,
+    groups: VecDeque<GroupPieces>,
+    /// The table, as far as it goes; `None` after the end.
+    table: Option<Table>,
     _guard: LongGuard,
     _token: Arc<()>,
 }
 
 /// What is left of a group.
-struct GroupRows {
-    group: Arc<Group>,
-    segments: std::vec::IntoIter<Arc<Segment>>,
-    /// The rows of the segment that has been begun: hash, key, row; last first.
-    begun: Vec<(u64, Vec<u8>, u32)>,
-    count: u64,
+struct GroupPieces {
+    rows: SortedRows,
+    table: GroupTable,
+    /// The ranges whose chunks are kept, and these chunks with their places, next first.
+    kept: Vec<bool>,
+    kept_chunks: VecDeque<(u32, ChunkEntry)>,
+    /// The range that is being written.
+    range: usize,
 }
 
 impl SnapshotSource {
-    pub(crate) fn new(partition: &Partition) -> Self {
-        let mut header = Vec::new();
-        partition.space.seed.put(&mut header);
-        partition.shared.incarnation.put(&mut header);
-        0u32.put(&mut header);
-        partition.applied.put(&mut header);
-        partition.time_us.put(&mut header);
-        partition.sessions.put(&mut header);
-        let mut head = VecDeque::from([(ChunkKind::Header, header)]);
-        head.extend(partition.groups().map(|group| (ChunkKind::Definition, group.to_bytes())));
-        let digest = partition.digest();
-        let mut trailer = Vec::new();
-        digest.state.put(&mut trailer);
-        (digest.groups.len() as u32).put(&mut trailer);
-        for (id, group) in &digest.groups {
-            id.put(&mut trailer);
-            group.total().put(&mut trailer);
-        }
-        let groups = partition.groups.values().map(|writer| GroupRows {
-            group: writer.group.clone(),
-            segments: writer.index.segments().cloned().collect::<Vec<_>>().into_iter(),
-            begun: Vec::new(),
-            count: 0,
+    pub(crate) fn new(partition: &Partition, base: Option<&SnapshotBase>) -> Self {
+        let place = (partition.applied, partition.time_us);
+        let header = put_header(partition.space.seed, partition.shared.incarnation, place, &partition.sessions);
+        let mut head = VecDeque::from([seal(ChunkKind::Header, &header)]);
+        head.extend(partition.groups().map(|group| seal(ChunkKind::Definition, &group.to_bytes())));
+        let fits = |base: &&SnapshotBase| base.seed == partition.space.seed && base.applied <= partition.applied;
+        let base = base.filter(fits);
+        let groups = partition.groups.values().map(|writer| {
+            let segments = writer.index.segments().cloned().collect();
+            let arena = partition.space.arena.shared().clone();
+            let rows = SortedRows::new(writer.group.clone(), arena, partition.space.seed, segments);
+            let table = writer.table();
+            let mut pieces = GroupPieces {
+                rows,
+                kept: vec![false; 1 << table.depth],
+                kept_chunks: VecDeque::new(),
+                table,
+                range: 0,
+            };
+            if let Some(base) = base {
+                pieces.keep(base, |depth, range| writer.changes.last(depth, range));
+            }
+            pieces
         });
         Self {
             applied: partition.applied,
-            seed: partition.space.seed,
-            number: 0,
             head,
             groups: groups.collect(),
-            trailer: Some(trailer),
-            rows: Vec::new(),
-            arena: partition.space.arena.shared().clone(),
+            table: Some(Table { state: partition.digest().state, groups: Vec::new() }),
             _guard: partition.shared.epochs.pin_long(),
             _token: partition.space.begin_snapshot(),
         }
@@ -83,94 +103,86 @@ impl SnapshotSource {
         self.applied
     }
 
-    fn next_payload(&mut self) -> Option<(ChunkKind, Vec<u8>)> {
+    fn next_part(&mut self) -> Result<Option<SnapshotPart>, RestoreError> {
         if let Some(chunk) = self.head.pop_front() {
-            return Some(chunk);
+            return Ok(Some(SnapshotPart::Chunk(chunk)));
         }
         while let Some(group) = self.groups.front_mut() {
-            if let Some(payload) = group.next_payload(&self.arena, self.seed) {
-                return Some((ChunkKind::Rows, payload));
+            if let Some(part) = group.next_part()? {
+                return Ok(Some(part));
             }
-            self.rows.push(group.count);
-            self.groups.pop_front();
+            let done = self.groups.pop_front().expect("it is the first");
+            self.table.as_mut().expect("it is written last").groups.push(done.table);
         }
-        let mut trailer = self.trailer.take()?;
-        self.rows.iter().for_each(|count| count.put(&mut trailer));
-        Some((ChunkKind::Trailer, trailer))
+        let Some(table) = self.table.take() else { return Ok(None) };
+        let mut trailer = Vec::new();
+        table.put(&mut trailer);
+        Ok(Some(SnapshotPart::Chunk(seal(ChunkKind::Trailer, &trailer))))
     }
 }
 
 impl Iterator for SnapshotSource {
-    type Item = Bytes;
+    type Item = Result<SnapshotPart, RestoreError>;
 
-    fn next(&mut self) -> Option<Bytes> {
-        let (kind, payload) = self.next_payload()?;
-        let chunk = seal(kind, self.number, &payload);
-        self.number += 1;
-        Some(chunk)
+    fn next(&mut self) -> Option<Self::Item> {
+        let next = self.next_part();
+        if next.is_err() {
+            self.groups.clear();
+            self.table = None;
+        }
+        next.transpose()
     }
 }
 
-impl GroupRows {
-    fn next_payload(&mut self, arena: &Arena, seed: u64) -> Option<Vec<u8>> {
-        let mut payload = Vec::new();
-        let mut count = 0u32;
-        let mut version = RowBuffer::default();
-        self.group.definition.id.put(&mut payload);
-        count.put(&mut payload);
-        while payload.len() < CHUNK_BYTES_TARGET {
-            let Some((_, key, row)) = self.next_row(arena, seed) else {
-                break;
-            };
-            self.group.load(row, &mut version);
-            put_row(&self.group, arena, &key, &version, &mut payload);
-            count += 1;
+impl GroupPieces {
+    /// Keeps the chunks of the ranges that `changed` says have not changed since the base.
+    fn keep(&mut self, base: &SnapshotBase, changed: impl Fn(u32, usize) -> LogIndex) {
+        let depth = self.table.depth;
+        let Some((table, first)) = base.group(self.table.id).filter(|(table, _)| table.depth == depth) else { return };
+        for (range, kept) in self.kept.iter_mut().enumerate() {
+            *kept = changed(depth, range) <= base.applied;
         }
-        self.count += u64::from(count);
-        payload[8..12].copy_from_slice(&count.to_le_bytes());
-        (count > 0).then_some(payload)
+        let places = (first..).zip(table.chunks.iter().copied());
+        self.kept_chunks = places.filter(|(_, chunk)| self.kept[range(chunk.first_hash, depth)]).collect();
     }
 
-    /// Rows by hash, then by key: segments stand in the order of their hashes, so each is sorted by itself.
-    fn next_row(&mut self, arena: &Arena, seed: u64) -> Option<(u64, Vec<u8>, u32)> {
-        while self.begun.is_empty() {
-            let segment = self.segments.next()?;
-            for row in segment.rows() {
-                let mut key = Vec::new();
-                self.group.key_of(row, arena, &mut key);
-                self.begun.push((index_hash(seed, &key), key, row));
+    fn next_part(&mut self) -> Result<Option<SnapshotPart>, RestoreError> {
+        while self.range < self.kept.len() {
+            if self.kept[self.range] {
+                let here = |(_, chunk): &(u32, ChunkEntry)| range(chunk.first_hash, self.table.depth) == self.range;
+                if self.kept_chunks.front().is_some_and(here) {
+                    let (place, chunk) = self.kept_chunks.pop_front().expect("it was looked at");
+                    self.table.chunks.push(chunk);
+                    return Ok(Some(SnapshotPart::Kept(place)));
+                }
+            } else if let Some(chunk) = self.next_chunk()? {
+                return Ok(Some(SnapshotPart::Chunk(chunk)));
             }
-            self.begun.sort_unstable_by(|a, b| b.cmp(a));
+            self.range += 1;
         }
-        self.begun.pop()
+        Ok(None)
     }
-}
 
-fn put_row(group: &Group, arena: &Arena, key: &[u8], version: &RowBuffer, out: &mut Vec<u8>) {
-    let plan = &group.plan;
-    (key.len() as u16).put(out);
-    out.extend_from_slice(key);
-    version.event_time().put(out);
-    version.sequence().put(out);
-    if let Some(stamp_us) = version.tombstone(plan) {
-        out.push(1);
-        stamp_us.put(out);
-        return;
-    }
-    out.push(0);
-    let validity = out.len();
-    out.resize(validity + plan.features.len().div_ceil(8), 0);
-    for (feature, place) in plan.features.iter().enumerate() {
-        if !version.is_present(plan, place) {
-            continue;
+    /// The next chunk of the range, if it has rows left.
+    fn next_chunk(&mut self) -> Result<Option<Bytes>, RestoreError> {
+        let wanted = Wanted { depth: self.table.depth, kept: &self.kept };
+        let (mut entries, mut rows, mut version) = (Vec::new(), Vec::new(), RowBuffer::default());
+        while rows.len() < CHUNK_BYTES_CLOSED {
+            let Some(entry) = self.rows.put_next(&wanted, self.range, &mut version, &mut rows)? else { break };
+            entries.push(entry);
         }
-        out[validity + feature / 8] |= 1 << (feature % 8);
-        match version.reference(plan, place) {
-            None => out.extend_from_slice(version.value(plan, place)),
-            Some(reference) => {
-                (reference.len() as u32).put(out);
-                arena.read(reference, out);
-            }
+        let Some(&(first_hash, _)) = entries.first() else { return Ok(None) };
+        let mut payload = Vec::with_capacity(12 + entries.len() * ENTRY_BYTES + rows.len());
+        self.rows.group().definition.id.put(&mut payload);
+        (entries.len() as u32).put(&mut payload);
+        let rows_at = payload.len() + entries.len() * ENTRY_BYTES;
+        for &(hash, at) in &entries {
+            ((hash >> 32) as u32).put(&mut payload);
+            ((rows_at + at) as u32).put(&mut payload);
         }
+        payload.extend_from_slice(&rows);
+        let chunk = seal(ChunkKind::Rows, &payload);
+        self.table.chunks.push(ChunkEntry { first_hash, rows: entries.len() as u32, crc: crc_of(&chunk) });
+        Ok(Some(chunk))
     }
 }

@@ -1,0 +1,51 @@
+//! The first chunk of a snapshot.
+
+use stoa_protocol::{DecodeError, LogIndex, Reader, Wire};
+
+use crate::sessions::Sessions;
+
+/// What is said once.
+pub(super) struct Header {
+    /// The seed of the index hash.
+    pub seed: u64,
+    /// The index of the last command applied.
+    pub applied: LogIndex,
+    /// Partition time.
+    pub time_us: i64,
+    /// The writer sessions.
+    pub sessions: Sessions,
+}
+
+impl Header {
+    pub fn get(payload: &[u8]) -> Result<Self, DecodeError> {
+        let mut input = Reader::new(payload);
+        let seed = u64::get(&mut input)?;
+        // For people; restore takes the one it is given.
+        let _incarnation = u32::get(&mut input)?;
+        let _reserved = u32::get(&mut input)?;
+        let header = Self {
+            seed,
+            applied: LogIndex::get(&mut input)?,
+            time_us: i64::get(&mut input)?,
+            sessions: Sessions::get(&mut input)?,
+        };
+        input.finish().map(|()| header)
+    }
+}
+
+/// The bytes of a header.
+pub(super) fn put_header(
+    seed: u64,
+    incarnation: u32,
+    (applied, time_us): (LogIndex, i64),
+    sessions: &Sessions,
+) -> Vec<u8> {
+    let mut out = Vec::new();
+    seed.put(&mut out);
+    incarnation.put(&mut out);
+    0u32.put(&mut out);
+    applied.put(&mut out);
+    time_us.put(&mut out);
+    sessions.put(&mut out);
+    out
+}
