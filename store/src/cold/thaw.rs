@@ -14,6 +14,9 @@ use crate::row::RowBuffer;
 use crate::snapshot::RestoreError;
 use crate::space::Space;
 
+/// Rows that are taken in at once where many must be: about a chunk.
+const CHUNK_ROWS: usize = 4_096;
+
 /// How far a group has been taken in.
 pub(crate) struct Thaw {
     cold: Arc<Cold>,
@@ -88,6 +91,15 @@ impl GroupWriter {
         }
         self.group = Arc::new(self.group.without_cold());
         Ok(seen)
+    }
+
+    /// Takes in all chunks that may have rows up to a hash.
+    pub fn thaw_to(&mut self, space: &mut Space, last_hash: u64) -> Result<(), RestoreError> {
+        let reaches = |thaw: &Thaw| thaw.chunk < thaw.cold.len() && thaw.cold.first_hash(thaw.chunk) <= last_hash;
+        while self.thaw.as_ref().is_some_and(reaches) {
+            self.thaw_some(space, CHUNK_ROWS)?;
+        }
+        Ok(())
     }
 
     fn thaw_chunk(
