@@ -6,6 +6,7 @@ use std::sync::Arc;
 use stoa_protocol::limits::VALUE_BYTES_MAX;
 
 use crate::lanes::Slab;
+use crate::memory::{ARC_BYTES, vec_bytes};
 
 const CLASSES: usize = 26;
 
@@ -90,19 +91,32 @@ impl Arena {
 struct Class {
     next: u32,
     free: Vec<u32>,
+    live: u32,
+    /// What its slab takes of memory.
+    slab_bytes: usize,
 }
 
 /// The writer's half.
 pub(crate) struct ArenaWriter {
     shared: Arc<Arena>,
     classes: [Class; CLASSES],
-    live_slots: [u32; CLASSES],
+}
+
+/// Bytes of an arena.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct ArenaBytes {
+    /// Slots in use, those that wait for readers among them.
+    pub used: u64,
+    /// Slots that are free.
+    pub free: u64,
+    /// Lists of free slots, ends of slabs, and what else it is made of.
+    pub overhead: u64,
 }
 
 impl ArenaWriter {
     pub fn new() -> Self {
         let shared = Arc::new(Arena { classes: CLASS_BYTES.map(Slab::new) });
-        Self { shared, classes: Default::default(), live_slots: [0; CLASSES] }
+        Self { shared, classes: Default::default() }
     }
 
     pub fn shared(&self) -> &Arc<Arena> {
@@ -120,10 +134,12 @@ impl ArenaWriter {
         let slot = state.free.pop().unwrap_or_else(|| {
             let slot = state.next;
             state.next = slot.checked_add(1).expect("2^32 values do not fit a machine");
-            self.shared.classes[class].reserve(slot);
+            let slab = &self.shared.classes[class];
+            slab.reserve(slot);
+            state.slab_bytes = slab.bytes(state.next);
             slot
         });
-        self.live_slots[class] += 1;
+        state.live += 1;
         self.shared.classes[class].write(slot, bytes);
         ArenaRef::new(class, bytes.len(), slot)
     }
@@ -131,15 +147,22 @@ impl ArenaWriter {
     /// Takes a slot back that nobody reads any more.
     pub fn free(&mut self, reference: ArenaRef) {
         if reference.len() > 0 {
-            self.live_slots[reference.class()] -= 1;
-            self.classes[reference.class()].free.push(reference.slot());
+            let class = &mut self.classes[reference.class()];
+            class.live -= 1;
+            class.free.push(reference.slot());
         }
     }
 
-    /// Bytes of slots in use (those that wait for readers among them) and of free ones.
-    pub fn bytes(&self) -> (u64, u64) {
-        let sum = |count: &dyn Fn(usize) -> usize| (0..CLASSES).map(|c| (count(c) * CLASS_BYTES[c]) as u64).sum();
-        (sum(&|c| self.live_slots[c] as usize), sum(&|c| self.classes[c].free.len()))
+    /// What its memory is used for.
+    pub fn bytes(&self) -> ArenaBytes {
+        let mut sum = ArenaBytes { overhead: (ARC_BYTES + size_of::<Arena>()) as u64, ..ArenaBytes::default() };
+        for (class, slot_bytes) in self.classes.iter().zip(CLASS_BYTES) {
+            let slots = class.next as usize * slot_bytes;
+            sum.used += (class.live as usize * slot_bytes) as u64;
+            sum.free += (class.free.len() * slot_bytes) as u64;
+            sum.overhead += (class.slab_bytes - slots + vec_bytes(&class.free)) as u64;
+        }
+        sum
     }
 
     /// Asserts that exactly these references are in use, each once.
@@ -150,7 +173,8 @@ impl ArenaWriter {
         assert!(twice.is_none(), "an arena slot is used twice: {twice:?}");
         for (class, state) in self.classes.iter().enumerate() {
             let count = live.iter().filter(|reference| reference.class() == class).count();
-            assert_eq!(count, self.live_slots[class] as usize, "slots in use of class {class}");
+            assert_eq!(count, state.live as usize, "slots in use of class {class}");
+            assert_eq!(state.slab_bytes, self.shared.classes[class].bytes(state.next));
             assert_eq!(count + state.free.len(), state.next as usize, "no slot of class {class} is lost");
             assert!(state.free.iter().all(|&slot| slot < state.next), "free slots were given out once");
         }
@@ -173,11 +197,11 @@ mod tests {
             assert!(arena.shared().equals(reference, &out[1..]) && reference.slot_bytes() >= length);
         }
         arena.check(&mut live);
-        let (used, _) = arena.bytes();
+        let used = arena.bytes().used;
         live.drain(..).for_each(|reference| arena.free(reference));
         arena.check(&mut live);
-        assert_eq!(arena.bytes(), (0, used));
+        assert_eq!((arena.bytes().used, arena.bytes().free), (0, used));
         lengths.iter().for_each(|&n| live.push(arena.put(&vec![0; n])));
-        assert_eq!(arena.bytes(), (used, 0));
+        assert_eq!((arena.bytes().used, arena.bytes().free), (used, 0));
     }
 }

@@ -12,7 +12,7 @@ use crate::digest::{GroupDigest, range_of, row_digest};
 use crate::group::Group;
 use crate::index::{Found, IndexWriter, index_hash};
 use crate::lanes::{Dead, Trash};
-use crate::memory::MemoryReport;
+use crate::memory::{MemoryReport, vec_bytes};
 use crate::row::RowBuffer;
 use crate::space::Space;
 
@@ -36,9 +36,14 @@ pub(crate) struct GroupWriter {
     tombstones: u64,
     /// Bytes of keys and of values of variable length.
     variable_bytes: u64,
+    /// Bytes of the slots of those that lie in the arena.
+    arena_bytes: u64,
     old: RowBuffer,
     new: RowBuffer,
     scratch: Vec<u8>,
+    /// The memory as it was when it was accounted for last, and whether it may differ by now.
+    accounted: MemoryReport,
+    stale: bool,
 }
 
 impl GroupWriter {
@@ -54,9 +59,12 @@ impl GroupWriter {
             rows: 0,
             tombstones: 0,
             variable_bytes: 0,
+            arena_bytes: 0,
             old: RowBuffer::default(),
             new: RowBuffer::default(),
             scratch: Vec::new(),
+            accounted: MemoryReport::default(),
+            stale: true,
         }
     }
 
@@ -66,6 +74,7 @@ impl GroupWriter {
 
     /// Takes a definition that appends features.
     pub fn extend(&mut self, definition: FeatureGroup) {
+        self.stale = true;
         self.group = Arc::new(self.group.extended(definition, self.next_row));
     }
 
@@ -73,6 +82,7 @@ impl GroupWriter {
     /// what was there. Readers see each row change at once, and the rows of a batch one after the other.
     pub fn apply(&mut self, space: &mut Space, batch: &RowBatch, time_us: i64) -> Vec<u32> {
         let hashes: Vec<u64> = (0..batch.rows()).map(|row| index_hash(space.seed, batch.key(row))).collect();
+        self.stale = true;
         let mut older = Vec::new();
         for (row, &hash) in hashes.iter().enumerate() {
             if let Some(&far) = hashes.get(row + 2 * AHEAD) {
@@ -140,7 +150,7 @@ impl GroupWriter {
                 let value = batch.value(at, row);
                 match value {
                     Some(bytes) if place.variable => {
-                        let reference = space.arena.put(bytes).0.to_le_bytes();
+                        let reference = self.put(space, bytes).0.to_le_bytes();
                         self.new.set_value(plan, place, Some(&reference));
                     }
                     fixed_or_null => self.new.set_value(plan, place, fixed_or_null),
@@ -152,23 +162,42 @@ impl GroupWriter {
         }
         self.account(space, key, Side::New);
         self.publish(space, hash, found);
-        retired.into_iter().for_each(|reference| space.retire_value(reference));
+        for reference in retired {
+            self.arena_bytes -= reference.slot_bytes() as u64;
+            space.retire_value(reference);
+        }
         RowOutcome::Applied
     }
 
-    /// Adds a row of a snapshot, whose key is not there: `new` has been filled by `fill`.
-    pub fn restore_row(
-        &mut self,
-        space: &mut Space,
-        key: &[u8],
-        hash: u64,
-        fill: impl FnOnce(&mut RowBuffer, &mut Space),
-    ) {
-        self.new.clear(&self.group.plan);
+    /// Adds a row of a snapshot, whose key is not there.
+    pub fn restore_row(&mut self, space: &mut Space, key: &[u8], hash: u64, row: &RestoredRow<'_, '_>) {
+        self.stale = true;
+        let group = self.group.clone();
+        let plan = &group.plan;
+        self.new.clear(plan);
         self.set_key(space, key, false);
-        fill(&mut self.new, space);
+        self.new.set_event(row.event_time, row.sequence);
+        if let Some(stamp_us) = row.tombstone {
+            self.new.set_tombstone(plan, stamp_us);
+        }
+        for (place, value) in plan.features.iter().zip(row.values) {
+            match *value {
+                Some(bytes) if place.variable => {
+                    let reference = self.put(space, bytes).0.to_le_bytes();
+                    self.new.set_value(plan, place, Some(&reference));
+                }
+                fixed_or_null => self.new.set_value(plan, place, fixed_or_null),
+            }
+        }
         self.account(space, key, Side::New);
         self.publish(space, hash, None);
+    }
+
+    /// Copies a value or a key into the arena.
+    fn put(&mut self, space: &mut Space, bytes: &[u8]) -> ArenaRef {
+        let reference = space.arena.put(bytes);
+        self.arena_bytes += reference.slot_bytes() as u64;
+        reference
     }
 
     fn set_key(&mut self, space: &mut Space, key: &[u8], exists: bool) {
@@ -179,8 +208,8 @@ impl GroupWriter {
             let reference = self.old.key_bytes(&group.plan);
             self.new.set_key_bytes(&group.plan, reference);
         } else {
-            let reference = space.arena.put(key).0.to_le_bytes();
-            self.new.set_key_bytes(&group.plan, &reference);
+            let reference = self.put(space, key).0.to_le_bytes();
+            self.new.set_key_bytes(&self.group.plan, &reference);
         }
     }
 
@@ -241,6 +270,7 @@ impl GroupWriter {
 
     /// Takes a row number back that nobody reads any more.
     pub fn free(&mut self, row: u32) {
+        self.stale = true;
         self.free_rows.push(row);
     }
 
@@ -260,25 +290,38 @@ impl GroupWriter {
         digest
     }
 
-    /// What the group's own memory is used for; values in the arena are the partition's to count.
+    /// What the group's memory is used for; its share of the arena is without what is free there.
     pub fn memory(&self) -> MemoryReport {
         let used = self.rows + self.tombstones;
         let row_bytes = self.group.plan.row_bytes() as u64;
         let keys = used * self.group.plan.key.width as u64;
-        let lanes = used * row_bytes - keys;
-        let dead = (u64::from(self.next_row) - used) * row_bytes;
-        let index = self.index.bytes() as u64;
+        let touched = u64::from(self.next_row) * row_bytes;
+        let slabs: usize = self.group.lanes.iter().map(|lane| lane.bytes(self.next_row)).sum();
+        let buffers = [&self.old.bytes, &self.new.bytes, &self.scratch].map(|buffer| buffer.capacity());
+        let made_of =
+            size_of::<Self>() + self.group.bytes() + vec_bytes(&self.free_rows) + buffers.iter().sum::<usize>();
         MemoryReport {
             keys,
-            index,
-            lanes,
-            arena: 0,
-            dead,
-            total: keys + index + lanes + dead,
+            index: self.index.bytes() as u64,
+            lanes: used * row_bytes - keys,
+            arena: self.arena_bytes,
+            dead: touched - used * row_bytes,
+            overhead: slabs as u64 - touched + made_of as u64,
             rows: self.rows,
             tombstones: self.tombstones,
             logical_bytes: used * row_logical_bytes(&self.group) + self.variable_bytes,
+            ..MemoryReport::default()
         }
+        .summed()
+    }
+
+    /// The memory as it was accounted for last and as it is now, if it may have changed since.
+    pub fn reaccount(&mut self) -> Option<(MemoryReport, MemoryReport)> {
+        if !std::mem::take(&mut self.stale) {
+            return None;
+        }
+        let now = self.memory();
+        Some((std::mem::replace(&mut self.accounted, now), now))
     }
 
     /// Asserts what must hold of the group; adds the arena references in use, and takes from `waiting` its dead rows.
@@ -291,7 +334,7 @@ impl GroupWriter {
             index_hash(space.seed, &key)
         });
         let mut numbers: Vec<u32> = self.index.segments().flat_map(|segment| segment.rows()).collect();
-        let (mut rows, mut tombstones, mut variable) = (0, 0, 0);
+        let (mut rows, mut tombstones, mut variable, others) = (0, 0, 0, live.len());
         let mut version = RowBuffer::default();
         for &row in &numbers {
             self.group.load(row, &mut version);
@@ -305,6 +348,9 @@ impl GroupWriter {
             live.extend(version.references(plan).chain(version.key_reference(plan)));
         }
         assert_eq!((rows, tombstones, variable), (self.rows, self.tombstones, self.variable_bytes), "counts");
+        let slots: usize = live[others..].iter().map(|reference| reference.slot_bytes()).sum();
+        assert_eq!(slots as u64, self.arena_bytes, "bytes in the arena");
+        assert!(self.stale || self.accounted == self.memory(), "what changes is accounted for");
         numbers.extend(&self.free_rows);
         numbers.extend(trash.iter().filter_map(|dead| match dead {
             Dead::Row(group, row) if *group == self.id() => Some(*row),
@@ -314,6 +360,16 @@ impl GroupWriter {
         let all: Vec<u32> = (0..self.next_row).collect();
         assert_eq!(numbers, all, "every row number is in use once, free once or waiting once");
     }
+}
+
+/// A row of a snapshot besides its key.
+pub(crate) struct RestoredRow<'a, 'v> {
+    pub event_time: i64,
+    pub sequence: u64,
+    /// The partition time of the deletion, if it is a tombstone.
+    pub tombstone: Option<i64>,
+    /// By place; none of a tombstone.
+    pub values: &'a [Option<&'v [u8]>],
 }
 
 #[derive(Clone, Copy)]

@@ -20,6 +20,8 @@ use stoa_protocol::types::{FeatureType, Width};
 use stoa_protocol::{FeatureGroup, Wire};
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::memory::vec_bytes;
+
 /// Bytes of a lane that columns share, unless the partition was made with others.
 pub(crate) const LANE_BYTES_MAX: usize = 256;
 /// Fixed values longer than this have a lane of their own.
@@ -110,6 +112,11 @@ impl LanePlan {
     /// Bytes of a row in all lanes.
     pub fn row_bytes(&self) -> usize {
         self.strides.iter().sum()
+    }
+
+    /// Bytes in the heap.
+    pub fn bytes(&self) -> usize {
+        vec_bytes(&self.strides) + vec_bytes(&self.starts) + vec_bytes(&self.features) + vec_bytes(&self.variable)
     }
 
     /// Places the features that are not placed yet, from lane `open` on, whose validity bits begin at `validity_at`.

@@ -9,7 +9,7 @@ use stoa_protocol::{FeatureGroupId, LogIndex};
 use crate::arena::Arena;
 use crate::group::Group;
 use crate::lanes::{EpochCell, Epochs};
-use crate::memory::MemoryReport;
+use crate::memory::{ARC_BYTES, MemoryReport, map_bytes};
 
 /// The groups that readers see.
 pub(crate) type GroupTable = BTreeMap<FeatureGroupId, Arc<Group>>;
@@ -45,6 +45,19 @@ impl Shared {
         }
     }
 
+    /// Bytes of what it is itself, behind an `Arc`.
+    pub const BYTES: usize = ARC_BYTES + size_of::<Self>();
+
+    /// Bytes of the maps in it, which have one entry a group.
+    pub fn maps_bytes(groups: usize) -> usize {
+        Self::table_bytes(groups) + map_bytes(groups, size_of::<(FeatureGroupId, PublishedGroup)>())
+    }
+
+    /// Bytes of a table of so many groups.
+    pub fn table_bytes(groups: usize) -> usize {
+        ARC_BYTES + size_of::<GroupTable>() + map_bytes(groups, size_of::<(FeatureGroupId, Arc<Group>)>())
+    }
+
     /// The figures for status and scrub. Reads never come here.
     pub fn published(&self) -> MutexGuard<'_, Published> {
         self.published.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -56,7 +69,15 @@ impl Shared {
 pub(crate) struct Published {
     pub applied: LogIndex,
     pub state_digest: u128,
-    pub groups: BTreeMap<FeatureGroupId, u128>,
+    pub groups: BTreeMap<FeatureGroupId, PublishedGroup>,
+    /// Of all groups, and of what they share.
     pub memory: MemoryReport,
     pub sessions: usize,
+}
+
+/// Figures of one group.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct PublishedGroup {
+    pub digest: u128,
+    pub memory: MemoryReport,
 }

@@ -5,6 +5,7 @@ mod connect;
 mod get;
 mod load;
 mod log;
+mod memory;
 mod node;
 mod replica;
 mod status;

@@ -13,6 +13,7 @@
 //! - [`witness`]: nodes remember how far each other's logs reached, so that none comes back as an old image of itself.
 //! - [`versions`]: the cluster comes to the version that all nodes speak.
 //! - [`upkeep`]: replicas are taught their schema, brought up to date, and their logs cut.
+//! - [`memory`]: what it is used for, by group.
 //! - [`requests`]: frames in, frames out; [`reads`] and [`writes`] do the work.
 //! - [`rounds`]: leaders are asked what is committed; [`freshness`]: how old what a replica serves may be.
 
@@ -23,6 +24,7 @@ mod follow;
 mod freshness;
 pub mod hosting;
 pub mod identity;
+mod memory;
 mod moves;
 mod preflight;
 pub mod reads;

@@ -2,6 +2,7 @@
 
 use crate::lanes::prefetch::prefetch;
 use crate::lanes::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::memory::ARC_BYTES;
 
 /// Slots of a new segment. Filling one is a pause of some tens of microseconds, when it splits.
 /// Models fill one with seven entries.
@@ -66,9 +67,9 @@ impl Segment {
         self.used() >= self.slots() / 8 * 7
     }
 
-    /// Bytes in memory.
+    /// Bytes in memory, behind an `Arc`.
     pub fn bytes(&self) -> usize {
-        size_of::<Self>() + self.groups.len() * size_of::<Group>()
+        ARC_BYTES + size_of::<Self>() + self.groups.len() * size_of::<Group>()
     }
 
     /// Asks for the first group of a hash to be brought near.

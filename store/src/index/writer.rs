@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::segment::{SEGMENT_SLOTS, Segment};
 use super::{Directory, Index, prefix};
 use crate::lanes::{EpochCell, Trash};
+use crate::memory::{ARC_BYTES, vec_bytes};
 
 /// Directory entries for each entry that segments need on average, at most: keys with one long common prefix of hash
 /// could otherwise double the directory once a key.
@@ -46,7 +47,7 @@ impl IndexWriter {
 
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
-        self.segment_bytes + self.directory.bytes() + self.entries.len() * size_of::<Arc<Segment>>()
+        self.segment_bytes + self.directory.bytes() + vec_bytes(&self.entries) + ARC_BYTES + size_of::<Index>()
     }
 
     /// Where the key with this hash stands; `is` compares keys.
@@ -108,7 +109,7 @@ impl IndexWriter {
     fn own(&mut self, hash: u64, generation: u64, shared_before: u64, trash: &mut Trash) -> &Segment {
         if self.segment(hash).generation < shared_before {
             let copy = Arc::new(self.segment(hash).copy(generation));
-            self.put(hash, &copy, trash);
+            self.put(hash, &copy, copy.bytes(), trash);
         }
         self.segment(hash)
     }
@@ -124,7 +125,7 @@ impl IndexWriter {
             let larger = Arc::new(Segment::new(old.depth, old.slots() * 2, generation));
             entries.iter().for_each(|&(h, row)| larger.insert(h, row));
             self.segment_bytes += larger.bytes() - old.bytes();
-            self.put(hash, &larger, trash);
+            self.put(hash, &larger, old.bytes(), trash);
             return;
         }
         if needs_doubling {
@@ -140,26 +141,29 @@ impl IndexWriter {
         for (at, half) in halves.into_iter().enumerate() {
             let first = hash & !(1 << shift) | (at as u64) << shift;
             self.segment_bytes += half.bytes();
-            self.put(first, &Arc::new(half), trash);
+            let old_bytes = if at == 0 { old.bytes() } else { 0 };
+            self.put(first, &Arc::new(half), old_bytes, trash);
         }
         self.segment_bytes -= old.bytes();
         self.segment_count += 1;
     }
 
-    /// Puts a segment in all entries that begin with its prefix of `hash`.
-    fn put(&mut self, hash: u64, segment: &Arc<Segment>, trash: &mut Trash) {
+    /// Puts a segment in all entries that begin with its prefix of `hash`. So many bytes go with what stood there, which is
+    /// in the trash once for each entry and counted once.
+    fn put(&mut self, hash: u64, segment: &Arc<Segment>, mut old_bytes: usize, trash: &mut Trash) {
         let width = 1 << (self.directory.depth - segment.depth);
         let first = prefix(hash, segment.depth) * width;
         for at in first..first + width {
             self.entries[at] = segment.clone();
-            self.directory.entries[at].replace(segment.clone(), trash);
+            self.directory.entries[at].replace(segment.clone(), std::mem::take(&mut old_bytes), trash);
         }
     }
 
     fn double(&mut self, trash: &mut Trash) {
         self.entries = self.entries.iter().flat_map(|segment| [segment.clone(), segment.clone()]).collect();
+        let old_bytes = self.directory.bytes();
         self.directory = directory(self.directory.depth + 1, &self.entries);
-        self.shared.directory.replace(self.directory.clone(), trash);
+        self.shared.directory.replace(self.directory.clone(), old_bytes, trash);
     }
 
     /// Asserts that every row is found where its hash leads; `hash_of` gives the hash of the key of a row.

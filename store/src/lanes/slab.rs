@@ -47,6 +47,17 @@ impl Slab {
         }
     }
 
+    /// Bytes of its segments' memory once the first so many slots have been written.
+    pub fn bytes(&self, slots: u32) -> usize {
+        let mut bytes = 0;
+        for (at, words) in self.segments.iter().enumerate() {
+            let Some(words) = words.get() else { break };
+            let before = (FIRST_SLOTS << at) - FIRST_SLOTS;
+            bytes += words.bytes(u64::from(slots).saturating_sub(before) as usize * self.words);
+        }
+        bytes
+    }
+
     /// Fills a slot from its first byte on. The rest of the last word becomes zero, further words stay.
     pub fn write(&self, slot: u32, bytes: &[u8]) {
         let words = self.words_of(slot);

@@ -5,7 +5,7 @@ use stoa_protocol::limits::VALUE_BYTES_MAX;
 use stoa_protocol::{DecodeError, FeatureGroup, FeatureGroupId, LogIndex, Reader, Wire};
 
 use super::chunk::{ChunkKind, open};
-use crate::group_writer::GroupWriter;
+use crate::group_writer::{GroupWriter, RestoredRow};
 use crate::index::index_hash;
 use crate::sessions::Sessions;
 use crate::space::Space;
@@ -85,9 +85,8 @@ impl Partition {
         if !restore.ended {
             return Err(RestoreError::Incomplete);
         }
-        let Restore { partition, reader, .. } = restore;
-        partition.groups.keys().for_each(|id| partition.publish(Some(*id)));
-        partition.publish(None);
+        let Restore { mut partition, reader, .. } = restore;
+        partition.publish();
         Ok((partition, reader))
     }
 }
@@ -199,7 +198,7 @@ fn restore_row<'a>(
     let group = writer.group.clone();
     let plan = &group.plan;
     values.clear();
-    let stamp_us = match u8::get(input)? {
+    let tombstone = match u8::get(input)? {
         1 => Some(i64::get(input)?),
         0 => {
             let validity = input.take(plan.features.len().div_ceil(8), "validity")?;
@@ -221,20 +220,6 @@ fn restore_row<'a>(
         }
         other => return Err(DecodeError::invalid("a row's flags", other, "0 or 1")),
     };
-    writer.restore_row(space, key, hash, |row, space| {
-        row.set_event(event_time, sequence);
-        if let Some(stamp_us) = stamp_us {
-            row.set_tombstone(plan, stamp_us);
-        }
-        for (place, value) in plan.features.iter().zip(values.iter()) {
-            match *value {
-                Some(bytes) if place.variable => {
-                    let reference = space.arena.put(bytes).0.to_le_bytes();
-                    row.set_value(plan, place, Some(&reference));
-                }
-                fixed_or_null => row.set_value(plan, place, fixed_or_null),
-            }
-        }
-    });
+    writer.restore_row(space, key, hash, &RestoredRow { event_time, sequence, tombstone, values });
     Ok(())
 }
