@@ -31,10 +31,11 @@ const CLASS_BYTES: [usize; CLASSES] = {
 const _: () = {
     assert!(CLASS_BYTES[CLASSES - 1] == VALUE_BYTES_MAX, "the largest class holds the largest value");
     assert!(VALUE_BYTES_MAX < 1 << 24, "a reference has 24 bits of length");
+    assert!(CLASSES <= 1 << 7, "a reference has seven bits of class");
 };
 
-/// Where a value lies: class in bits 56 to 63, length in bits 32 to 55, slot in bits 0 to 31. No bytes take no slot: the
-/// reference 0, which validity tells apart from a null.
+/// Where a value lies: bit 63 if rows may share the slot, class in bits 56 to 62, length in bits 32 to 55, slot in bits 0
+/// to 31. No bytes take no slot: the reference 0, which validity tells apart from a null.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct ArenaRef(pub u64);
 
@@ -43,7 +44,15 @@ impl ArenaRef {
         Self((class as u64) << 56 | (length as u64) << 32 | u64::from(slot))
     }
     fn class(self) -> usize {
-        (self.0 >> 56) as usize
+        (self.0 >> 56 & 0x7f) as usize
+    }
+    /// The same slot, which rows may share from now on: [`crate::dictionary`] counts them.
+    pub fn into_shared(self) -> Self {
+        Self(self.0 | 1 << 63)
+    }
+    /// Whether rows may share the slot.
+    pub fn is_shared(self) -> bool {
+        self.0 >> 63 == 1
     }
     fn slot(self) -> u32 {
         self.0 as u32
@@ -68,8 +77,13 @@ impl Arena {
     pub fn read(&self, reference: ArenaRef, out: &mut Vec<u8>) {
         let start = out.len();
         out.resize(start + reference.len(), 0);
+        self.copy(reference, &mut out[start..]);
+    }
+
+    /// Copies the value, which is as long as `out`.
+    pub fn copy(&self, reference: ArenaRef, out: &mut [u8]) {
         if reference.len() > 0 {
-            self.classes[reference.class()].read(reference.slot(), &mut out[start..]);
+            self.classes[reference.class()].read(reference.slot(), out);
         }
     }
 
@@ -165,7 +179,8 @@ impl ArenaWriter {
         sum
     }
 
-    /// Asserts that exactly these references are in use, each once.
+    /// Asserts that exactly these references are in use, each once; those of shared slots as well, however many rows there
+    /// are.
     pub fn check(&self, live: &mut Vec<ArenaRef>) {
         live.retain(|reference| reference.len() > 0);
         live.sort_unstable_by_key(|reference| (reference.class(), reference.slot()));

@@ -1,5 +1,6 @@
 //! A group of a partition as the writer sees it: row numbers, and how a row of a batch becomes a version.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use stoa_planted::planted;
@@ -8,6 +9,7 @@ use stoa_protocol::types::Width;
 use stoa_protocol::{FeatureGroup, FeatureGroupId, RowBatch, RowOp};
 
 use crate::arena::ArenaRef;
+use crate::dictionary::Dictionary;
 use crate::digest::{GroupDigest, range_of, row_digest};
 use crate::group::Group;
 use crate::index::{Found, IndexWriter, index_hash};
@@ -38,6 +40,9 @@ pub(crate) struct GroupWriter {
     variable_bytes: u64,
     /// Bytes of the slots of those that lie in the arena.
     arena_bytes: u64,
+    /// Of the features of variable width, in their order.
+    dictionaries: Vec<Dictionary>,
+    dictionary_bytes: usize,
     old: RowBuffer,
     new: RowBuffer,
     scratch: Vec<u8>,
@@ -50,7 +55,7 @@ impl GroupWriter {
     /// A group without rows.
     pub fn new(definition: FeatureGroup, lane_bytes_max: usize) -> Self {
         let index = IndexWriter::new();
-        Self {
+        let mut writer = Self {
             group: Arc::new(Group::new(definition, index.shared().clone(), lane_bytes_max)),
             index,
             digest: GroupDigest::default(),
@@ -60,12 +65,16 @@ impl GroupWriter {
             tombstones: 0,
             variable_bytes: 0,
             arena_bytes: 0,
+            dictionaries: Vec::new(),
+            dictionary_bytes: 0,
             old: RowBuffer::default(),
             new: RowBuffer::default(),
             scratch: Vec::new(),
             accounted: MemoryReport::default(),
             stale: true,
-        }
+        };
+        writer.add_dictionaries();
+        writer
     }
 
     fn id(&self) -> FeatureGroupId {
@@ -76,6 +85,11 @@ impl GroupWriter {
     pub fn extend(&mut self, definition: FeatureGroup) {
         self.stale = true;
         self.group = Arc::new(self.group.extended(definition, self.next_row));
+        self.add_dictionaries();
+    }
+
+    fn add_dictionaries(&mut self) {
+        self.dictionaries.resize_with(self.group.plan.variable.len(), Dictionary::default);
     }
 
     /// Applies the rows of a batch that fits the group, in their order; gives the places of those that were older than
@@ -134,11 +148,11 @@ impl GroupWriter {
             self.set_key(space, key, found.is_some());
         }
         self.new.set_event(event.0, event.1);
-        let mut retired: Vec<ArenaRef> = Vec::new();
+        let mut retired: Vec<(usize, ArenaRef)> = Vec::new();
         if delete {
             self.new.set_tombstone(plan, time_us);
             if standing {
-                retired.extend(self.old.references(plan));
+                retired.extend(self.old.values_apart(plan));
             }
         } else {
             for (at, column) in batch.columns().iter().enumerate() {
@@ -146,11 +160,11 @@ impl GroupWriter {
                     break;
                 }
                 let place = &plan.features[usize::from(column.feature)];
-                retired.extend(self.new.reference(plan, place));
+                retired.extend(self.new.reference(plan, place).map(|reference| (place.dictionary, reference)));
                 let value = batch.value(at, row);
                 match value {
                     Some(bytes) if place.variable => {
-                        let reference = self.put(space, bytes).0.to_le_bytes();
+                        let reference = self.put_value(space, place.dictionary, bytes).0.to_le_bytes();
                         self.new.set_value(plan, place, Some(&reference));
                     }
                     fixed_or_null => self.new.set_value(plan, place, fixed_or_null),
@@ -162,10 +176,7 @@ impl GroupWriter {
         }
         self.account(space, key, Side::New);
         self.publish(space, hash, found);
-        for reference in retired {
-            self.arena_bytes -= reference.slot_bytes() as u64;
-            space.retire_value(reference);
-        }
+        retired.into_iter().for_each(|(dictionary, reference)| self.retire_value(space, dictionary, reference));
         RowOutcome::Applied
     }
 
@@ -183,7 +194,7 @@ impl GroupWriter {
         for (place, value) in plan.features.iter().zip(row.values) {
             match *value {
                 Some(bytes) if place.variable => {
-                    let reference = self.put(space, bytes).0.to_le_bytes();
+                    let reference = self.put_value(space, place.dictionary, bytes).0.to_le_bytes();
                     self.new.set_value(plan, place, Some(&reference));
                 }
                 fixed_or_null => self.new.set_value(plan, place, fixed_or_null),
@@ -193,11 +204,31 @@ impl GroupWriter {
         self.publish(space, hash, None);
     }
 
-    /// Copies a value or a key into the arena.
-    fn put(&mut self, space: &mut Space, bytes: &[u8]) -> ArenaRef {
-        let reference = space.arena.put(bytes);
-        self.arena_bytes += reference.slot_bytes() as u64;
+    /// A slot of the arena that holds the value of a feature: one that has it already, or a new one.
+    fn put_value(&mut self, space: &mut Space, dictionary: usize, bytes: &[u8]) -> ArenaRef {
+        let seed = space.seed;
+        let (reference, new) = self.ask(dictionary, |dictionary| dictionary.put(bytes, seed, &mut space.arena));
+        if new {
+            self.arena_bytes += reference.slot_bytes() as u64;
+        }
         reference
+    }
+
+    /// Takes the value of a feature out of a version that is out of reach from now on.
+    fn retire_value(&mut self, space: &mut Space, dictionary: usize, reference: ArenaRef) {
+        if self.ask(dictionary, |dictionary| dictionary.retire(reference, space.seed, space.arena.shared())) {
+            self.arena_bytes -= reference.slot_bytes() as u64;
+            space.retire_value(reference);
+        }
+    }
+
+    /// Asks a dictionary, and accounts for what it has grown by.
+    fn ask<R>(&mut self, dictionary: usize, question: impl FnOnce(&mut Dictionary) -> R) -> R {
+        let dictionary = &mut self.dictionaries[dictionary];
+        let before = dictionary.bytes();
+        let answer = question(dictionary);
+        self.dictionary_bytes = self.dictionary_bytes - before + dictionary.bytes();
+        answer
     }
 
     fn set_key(&mut self, space: &mut Space, key: &[u8], exists: bool) {
@@ -208,7 +239,9 @@ impl GroupWriter {
             let reference = self.old.key_bytes(&group.plan);
             self.new.set_key_bytes(&group.plan, reference);
         } else {
-            let reference = self.put(space, key).0.to_le_bytes();
+            let reference = space.arena.put(key);
+            self.arena_bytes += reference.slot_bytes() as u64;
+            let reference = reference.0.to_le_bytes();
             self.new.set_key_bytes(&self.group.plan, &reference);
         }
     }
@@ -305,6 +338,7 @@ impl GroupWriter {
             index: self.index.bytes() as u64,
             lanes: used * row_bytes - keys,
             arena: self.arena_bytes,
+            dictionaries: (self.dictionary_bytes + vec_bytes(&self.dictionaries)) as u64,
             dead: touched - used * row_bytes,
             overhead: slabs as u64 - touched + made_of as u64,
             rows: self.rows,
@@ -335,6 +369,7 @@ impl GroupWriter {
         });
         let mut numbers: Vec<u32> = self.index.segments().flat_map(|segment| segment.rows()).collect();
         let (mut rows, mut tombstones, mut variable, others) = (0, 0, 0, live.len());
+        let mut users: Vec<BTreeMap<ArenaRef, u32>> = vec![BTreeMap::new(); self.dictionaries.len()];
         let mut version = RowBuffer::default();
         for &row in &numbers {
             self.group.load(row, &mut version);
@@ -345,8 +380,19 @@ impl GroupWriter {
             let mut key = Vec::new();
             version.key(plan, arena, &mut key);
             variable += (key.len() + version.references(plan).map(ArenaRef::len).sum::<usize>()) as u64;
-            live.extend(version.references(plan).chain(version.key_reference(plan)));
+            live.extend(version.key_reference(plan));
+            for (dictionary, reference) in version.values_apart(plan) {
+                match reference.is_shared() {
+                    true => *users[dictionary].entry(reference).or_default() += 1,
+                    false => live.push(reference),
+                }
+            }
         }
+        for (dictionary, users) in self.dictionaries.iter().zip(&users) {
+            dictionary.check(users, space.seed, arena);
+            live.extend(users.keys());
+        }
+        assert_eq!(self.dictionaries.iter().map(Dictionary::bytes).sum::<usize>(), self.dictionary_bytes);
         assert_eq!((rows, tombstones, variable), (self.rows, self.tombstones, self.variable_bytes), "counts");
         let slots: usize = live[others..].iter().map(|reference| reference.slot_bytes()).sum();
         assert_eq!(slots as u64, self.arena_bytes, "bytes in the arena");

@@ -8,11 +8,12 @@
 //! `group_writer`, memory that never moves in `lanes::slab`, its reuse in `lanes::epochs`. Unsafe code is allowed in
 //! `lanes` alone.
 //!
-//! Not done yet: expiry by age, physical removal of tombstones, dictionary coding of repeated strings, lanes chosen by
-//! the views that read them, snapshots that keep unchanged chunks.
+//! Not done yet: expiry by age, physical removal of tombstones, lanes chosen by the views that read them, snapshots that
+//! keep unchanged chunks.
 
 mod arena;
 mod command;
+mod dictionary;
 mod digest;
 mod gather;
 mod group;
