@@ -53,6 +53,12 @@ pub trait Machine: Send + Sync + 'static {
     /// The state at this moment as chunks, yielded one by one while commands go on being applied.
     fn snapshot(&self) -> Box<dyn Iterator<Item = Bytes> + Send>;
 
+    /// Does some of what commands leave for quiet times, such as to give memory back; nothing that a command or a reader
+    /// could see. Says whether there is more to do. A panic is as bad as one in `apply`.
+    fn tidy(&mut self) -> bool {
+        false
+    }
+
     /// Replaces the state by that of a snapshot. On an error the old state stays.
     fn restore(&mut self, chunks: &mut dyn Iterator<Item = std::io::Result<Bytes>>) -> std::io::Result<()>;
 }

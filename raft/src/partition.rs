@@ -10,6 +10,9 @@ use stoa_store::{Command, Outcome, Partition, PartitionReader, StoreOptions};
 
 use crate::machine::{ApplyError, Machine};
 
+/// Rows that are looked at in one go while it is quiet: commands that come meanwhile wait for a millisecond or two.
+const TIDY_ROWS: usize = 8_192;
+
 /// A partition under replication.
 pub struct PartitionMachine {
     partition: Partition,
@@ -93,6 +96,10 @@ impl Machine for PartitionMachine {
 
     fn snapshot(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
         Box::new(self.partition.snapshot())
+    }
+
+    fn tidy(&mut self) -> bool {
+        self.partition.tidy(TIDY_ROWS)
     }
 
     fn restore(&mut self, chunks: &mut dyn Iterator<Item = std::io::Result<Bytes>>) -> std::io::Result<()> {

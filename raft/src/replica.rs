@@ -330,6 +330,16 @@ impl<D: Disk, M: Machine> Replica<D, M> {
         self.context.run(asked).await.map_err(|fatal| self.halted(fatal.to_string()))
     }
 
+    /// Lets the machine do some of what commands leave for quiet times, between two of them; says whether there is more. A
+    /// replica that has halted has nothing to do.
+    pub async fn tidy(&self) -> bool {
+        let asked = self.raft.with_state_machine(|machine| {
+            let more = machine.tidy();
+            Box::pin(async move { more })
+        });
+        self.context.run(asked).await.unwrap_or(false)
+    }
+
     /// Notes that what was committed when this replica started has been applied: from now on it serves.
     pub fn set_caught_up(&self) {
         self.caught_up.store(true, Ordering::Release);

@@ -60,6 +60,11 @@ impl<D: Disk, M: Machine> StateMachine<D, M> {
         &self.machine
     }
 
+    /// Lets the machine do some of what commands leave for quiet times; says whether there is more.
+    pub fn tidy(&mut self) -> bool {
+        self.machine.tidy()
+    }
+
     fn newest(&self) -> Option<SnapshotHandle<D>> {
         self.newest.lock().expect("nothing panics while it holds a handle").clone()
     }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use stoa_protocol::limits::VALUE_BYTES_MAX;
 
 use crate::lanes::Slab;
-use crate::memory::{ARC_BYTES, vec_bytes};
+use crate::memory::ARC_BYTES;
+use crate::numbers::Numbers;
 
 const CLASSES: usize = 26;
 
@@ -103,9 +104,7 @@ impl Arena {
 
 #[derive(Default)]
 struct Class {
-    next: u32,
-    free: Vec<u32>,
-    live: u32,
+    slots: Numbers,
     /// What its slab takes of memory.
     slab_bytes: usize,
 }
@@ -144,16 +143,14 @@ impl ArenaWriter {
         }
         let class = CLASS_BYTES.partition_point(|&size| size < bytes.len());
         assert!(class < CLASSES, "a value of {} bytes is over the limit that a batch is parsed with", bytes.len());
-        let state = &mut self.classes[class];
-        let slot = state.free.pop().unwrap_or_else(|| {
-            let slot = state.next;
-            state.next = slot.checked_add(1).expect("2^32 values do not fit a machine");
+        let Class { slots, slab_bytes } = &mut self.classes[class];
+        let slot = slots.take().unwrap_or_else(|| {
+            let slot = slots.grow("values");
             let slab = &self.shared.classes[class];
             slab.reserve(slot);
-            state.slab_bytes = slab.bytes(state.next);
+            *slab_bytes = slab.bytes(slots.end());
             slot
         });
-        state.live += 1;
         self.shared.classes[class].write(slot, bytes);
         ArenaRef::new(class, bytes.len(), slot)
     }
@@ -161,9 +158,7 @@ impl ArenaWriter {
     /// Takes a slot back that nobody reads any more.
     pub fn free(&mut self, reference: ArenaRef) {
         if reference.len() > 0 {
-            let class = &mut self.classes[reference.class()];
-            class.live -= 1;
-            class.free.push(reference.slot());
+            self.classes[reference.class()].slots.give_back(reference.slot());
         }
     }
 
@@ -171,12 +166,57 @@ impl ArenaWriter {
     pub fn bytes(&self) -> ArenaBytes {
         let mut sum = ArenaBytes { overhead: (ARC_BYTES + size_of::<Arena>()) as u64, ..ArenaBytes::default() };
         for (class, slot_bytes) in self.classes.iter().zip(CLASS_BYTES) {
-            let slots = class.next as usize * slot_bytes;
-            sum.used += (class.live as usize * slot_bytes) as u64;
-            sum.free += (class.free.len() * slot_bytes) as u64;
-            sum.overhead += (class.slab_bytes - slots + vec_bytes(&class.free)) as u64;
+            let slots = class.slots.end() as usize * slot_bytes;
+            let free = class.slots.free() as usize * slot_bytes;
+            sum.used += (slots - free) as u64;
+            sum.free += free as u64;
+            sum.overhead += (class.slab_bytes - slots + class.slots.list_bytes()) as u64;
         }
         sum
+    }
+
+    /// Whether values are to move so that memory can go back, of so many bytes at the least; draws borders if so.
+    pub fn begin_moving(&mut self, bytes_min: usize) -> bool {
+        let mut any = false;
+        for (class, slot_bytes) in self.classes.iter_mut().zip(CLASS_BYTES) {
+            if class.slots.is_worth(slot_bytes, bytes_min) {
+                class.slots.begin();
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Whether so much is free, of so many bytes at the least, that it is worth to move values.
+    pub fn is_worth_moving(&self, bytes_min: usize) -> bool {
+        self.classes.iter().zip(CLASS_BYTES).any(|(class, slot_bytes)| class.slots.is_worth(slot_bytes, bytes_min))
+    }
+
+    /// Whether a value is to move to another slot.
+    #[inline]
+    pub fn leaves(&self, reference: ArenaRef) -> bool {
+        reference.len() > 0 && self.classes[reference.class()].slots.leaves(reference.slot())
+    }
+
+    /// Whether values that were to move have not all been given back.
+    pub fn is_moving(&self) -> bool {
+        self.classes.iter().any(|class| class.slots.is_moving())
+    }
+
+    /// Gives memory back beyond a border, up to so many bytes of one size; says how many.
+    pub fn release(&mut self, bytes_max: usize) -> usize {
+        for ((class, slab), slot_bytes) in self.classes.iter_mut().zip(&self.shared.classes).zip(CLASS_BYTES) {
+            if class.slots.drained() {
+                let slots = class.slots.release((bytes_max / slot_bytes).max(1) as u32);
+                let bytes = slots.len() * slot_bytes;
+                slab.release(slots);
+                class.slab_bytes = slab.bytes(class.slots.end());
+                if bytes > 0 {
+                    return bytes;
+                }
+            }
+        }
+        0
     }
 
     /// Asserts that exactly these references are in use, each once; those of shared slots as well, however many rows there
@@ -187,11 +227,9 @@ impl ArenaWriter {
         let twice = live.windows(2).find(|p| (p[0].class(), p[0].slot()) == (p[1].class(), p[1].slot()));
         assert!(twice.is_none(), "an arena slot is used twice: {twice:?}");
         for (class, state) in self.classes.iter().enumerate() {
-            let count = live.iter().filter(|reference| reference.class() == class).count();
-            assert_eq!(count, state.live as usize, "slots in use of class {class}");
-            assert_eq!(state.slab_bytes, self.shared.classes[class].bytes(state.next));
-            assert_eq!(count + state.free.len(), state.next as usize, "no slot of class {class} is lost");
-            assert!(state.free.iter().all(|&slot| slot < state.next), "free slots were given out once");
+            let used = live.iter().filter(|reference| reference.class() == class).map(|reference| reference.slot());
+            state.slots.check("slot of the arena", used.collect());
+            assert_eq!(state.slab_bytes, self.shared.classes[class].bytes(state.slots.end()));
         }
     }
 }

@@ -25,19 +25,20 @@ const ENTRIES_MAX: usize = 1 << 16;
 /// Bytes of the slots of values that are known.
 const TEXT_BYTES_MAX: usize = 1 << 20;
 
-/// Values after which it is judged whether looking them up was worth it: several times as many as a feature may have of
-/// different ones if they are to be repeated.
-const WINDOW: u32 = 1 << 15;
+/// Values after which it is judged whether looking them up was worth it: so few at first that one that is of no use takes
+/// little memory, and twice as many each time, as a feature with many different values repeats them later.
+const WINDOW_MIN: u32 = 1 << 10;
+const WINDOW_MAX: u32 = 1 << 15;
 
-/// Values that are not looked up after the dictionary has given up; then it tries again.
-const REST: u32 = 1 << 20;
+/// A dictionary that has given up looks up none of so many times the values that it was judged by; then it tries again.
+const REST: u32 = 16;
 
 /// Places of the smallest table.
 const PLACES_MIN: usize = 64;
 
 const _: () = {
     assert!(PLACES_MIN.is_power_of_two() && ENTRIES_MAX * 4 / 3 < u32::MAX as usize);
-    assert!((WINDOW as usize) < ENTRIES_MAX, "a dictionary that is of no use does not fill before it is judged");
+    assert!((WINDOW_MAX as usize) < ENTRIES_MAX, "a dictionary that is of no use does not fill before it is judged");
 };
 
 /// A value that is known.
@@ -51,17 +52,24 @@ struct Entry {
 }
 
 /// The values of one feature that more rows than one may have.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Dictionary {
     /// Open addressing: an entry lies at the place of its hash or after it, with no empty place between.
     table: Vec<Entry>,
     entries: usize,
     text_bytes: usize,
-    /// Values since the last verdict, and how many of them were known.
+    /// Values since the last verdict, how many of them were known, and how many there are to be for the next one.
     puts: u32,
     hits: u32,
+    window: u32,
     /// Values that are not looked up any more.
     rest: u32,
+}
+
+impl Default for Dictionary {
+    fn default() -> Self {
+        Self { table: Vec::new(), entries: 0, text_bytes: 0, puts: 0, hits: 0, window: WINDOW_MIN, rest: 0 }
+    }
 }
 
 impl Dictionary {
@@ -82,7 +90,7 @@ impl Dictionary {
         }
         self.puts += 1;
         let hash = value_hash(seed, bytes);
-        let known = self.find(hash, |reference| arena.shared().equals(reference, bytes));
+        let known = self.find(hash, |other| arena.shared().equals(other, bytes) && !arena.leaves(other));
         let given = match known {
             Some(at) if self.table[at].count < u32::MAX => {
                 self.table[at].count += 1;
@@ -98,10 +106,28 @@ impl Dictionary {
                 }
             }
         };
-        if self.puts == WINDOW {
+        if self.puts == self.window {
             self.judge();
         }
         given
+    }
+
+    /// Gives a slot in place of one that is to be left, as to one of its users: the first of them that moves takes a new one,
+    /// and the others follow it there. Says whether it is a new one. While they move there are two entries of a value.
+    pub fn move_user(&mut self, reference: ArenaRef, seed: u64, arena: &mut ArenaWriter) -> (ArenaRef, bool) {
+        let mut bytes = Vec::with_capacity(reference.len());
+        arena.shared().read(reference, &mut bytes);
+        if !reference.is_shared() || self.place(reference, seed, arena.shared()).is_none() {
+            return (arena.put(&bytes), true);
+        }
+        let hash = value_hash(seed, &bytes);
+        let other = self.find(hash, |other| arena.shared().equals(other, &bytes) && !arena.leaves(other));
+        if let Some(at) = other.filter(|&at| self.table[at].count < u32::MAX) {
+            self.table[at].count += 1;
+            return (self.table[at].reference, false);
+        }
+        let moved = arena.put(&bytes).into_shared();
+        (self.insert(hash, moved), true)
     }
 
     /// Takes one user from a slot; says whether that was the last one, so that the slot is out of use.
@@ -127,7 +153,8 @@ impl Dictionary {
 
     /// Asserts that every shared slot has as many users as are counted; `users` are those of the rows.
     pub fn check(&self, users: &BTreeMap<ArenaRef, u32>, seed: u64, arena: &Arena) {
-        assert!(self.entries <= ENTRIES_MAX && self.text_bytes <= TEXT_BYTES_MAX);
+        // Twice as much while values move.
+        assert!(self.entries <= 2 * ENTRIES_MAX && self.text_bytes <= 2 * TEXT_BYTES_MAX);
         let known: Vec<Entry> = self.table.iter().filter(|entry| entry.count > 0).copied().collect();
         assert_eq!(known.len(), self.entries);
         assert_eq!(known.iter().map(|entry| entry.reference.slot_bytes()).sum::<usize>(), self.text_bytes);
@@ -147,8 +174,9 @@ impl Dictionary {
         (self.puts, self.hits) = (0, 0);
         let full = self.entries == ENTRIES_MAX || self.text_bytes + VALUE_BYTES_MAX > TEXT_BYTES_MAX;
         if !worth_it {
-            self.rest = REST;
+            self.rest = self.window * REST;
         }
+        self.window = WINDOW_MAX.min(self.window * 2);
         if !worth_it || full {
             let kept = self.table.iter().filter(|entry| entry.count > 1).count();
             let places = if kept == 0 { 0 } else { (kept * 2).next_power_of_two().max(PLACES_MIN) };
@@ -296,20 +324,20 @@ mod tests {
     #[test]
     fn equal_values_share_a_slot_until_the_last_of_them_goes() {
         let mut table = Table::new();
-        let given: Vec<_> = (0..6_000).map(|at| table.put(&format!("value {}", at % 2_000))).collect();
+        let given: Vec<_> = (0..1_200).map(|at| table.put(&format!("value {}", at % 400))).collect();
         table.check();
-        assert_eq!((table.users.len(), table.dictionary.entries), (2_000, 2_000));
+        assert_eq!((table.users.len(), table.dictionary.entries), (400, 400));
         assert!(table.users.values().all(|users| *users == 3));
         let full = table.dictionary.bytes();
-        for (at, reference) in given.into_iter().enumerate().filter(|(at, _)| at % 2_000 > 50) {
+        for (at, reference) in given.into_iter().enumerate().filter(|(at, _)| at % 400 > 5) {
             table.retire(reference);
-            if at % 500 == 0 {
+            if at % 100 == 0 {
                 table.check();
             }
         }
         table.check();
-        assert_eq!(table.users.len(), 51);
-        assert!(table.dictionary.bytes() < full / 8, "{} of {full} bytes", table.dictionary.bytes());
+        assert_eq!(table.users.len(), 6);
+        assert!(table.dictionary.bytes() <= full / 8, "{} of {full} bytes", table.dictionary.bytes());
         assert!(table.put("value 3").is_shared());
         assert!(!table.put("").is_shared() && !table.put(&"long".repeat(50)).is_shared());
     }
@@ -319,9 +347,9 @@ mod tests {
         let mut table = Table::new();
         let twice = table.put("twice");
         assert_eq!(table.put("twice"), twice);
-        let first: Vec<_> = (2..WINDOW).map(|at| table.put(&at.to_string())).collect();
+        let first: Vec<_> = (2..WINDOW_MIN).map(|at| table.put(&at.to_string())).collect();
         table.check();
-        assert_eq!(table.dictionary.rest, REST);
+        assert_eq!(table.dictionary.rest, WINDOW_MIN * REST);
         assert_eq!(table.dictionary.entries, 1, "what has two users is counted on");
         assert!(table.dictionary.bytes() < 8_192, "{} bytes", table.dictionary.bytes());
         assert!(!table.put("twice").is_shared(), "it is not looked up any more");
@@ -340,8 +368,8 @@ mod tests {
     fn a_full_dictionary_forgets_what_stands_there_once_and_stays_within_its_bounds() {
         let mut table = Table::new();
         let wide = |at: u32| format!("{at:>100}");
-        // A third of the values are new ones.
-        for at in 0..WINDOW - 1 {
+        // A third of the values are new ones; the last one but this is the last before a verdict.
+        for at in 0..WINDOW_MAX - WINDOW_MIN - 1 {
             let value = if at % 3 == 0 { wide(1_000_000 + at) } else { wide(at % 50) };
             table.put(&value);
         }

@@ -15,11 +15,15 @@ use crate::group::Group;
 use crate::index::{Found, IndexWriter, index_hash};
 use crate::lanes::{Dead, Trash};
 use crate::memory::{MemoryReport, vec_bytes};
+use crate::numbers::Numbers;
 use crate::row::RowBuffer;
 use crate::space::Space;
 
 /// Logical bytes of a row besides key and values: event time, sequence, flags, its share of the index.
 const ROW_LOGICAL_BYTES: u64 = 32;
+
+/// What it costs to move a row, beside looking at one.
+const MOVE_COST: usize = 8;
 
 /// How many rows ahead apply asks for index and lanes.
 const AHEAD: usize = 8;
@@ -32,8 +36,7 @@ pub(crate) struct GroupWriter {
     pub group: Arc<Group>,
     pub index: IndexWriter,
     pub digest: GroupDigest,
-    next_row: u32,
-    free_rows: Vec<u32>,
+    numbers: Numbers,
     rows: u64,
     tombstones: u64,
     /// Bytes of keys and of values of variable length.
@@ -59,8 +62,7 @@ impl GroupWriter {
             group: Arc::new(Group::new(definition, index.shared().clone(), lane_bytes_max)),
             index,
             digest: GroupDigest::default(),
-            next_row: 0,
-            free_rows: Vec::new(),
+            numbers: Numbers::default(),
             rows: 0,
             tombstones: 0,
             variable_bytes: 0,
@@ -84,7 +86,7 @@ impl GroupWriter {
     /// Takes a definition that appends features.
     pub fn extend(&mut self, definition: FeatureGroup) {
         self.stale = true;
-        self.group = Arc::new(self.group.extended(definition, self.next_row));
+        self.group = Arc::new(self.group.extended(definition, self.numbers.end()));
         self.add_dictionaries();
     }
 
@@ -292,11 +294,9 @@ impl GroupWriter {
     }
 
     fn allocate(&mut self) -> u32 {
-        self.free_rows.pop().unwrap_or_else(|| {
-            let row = self.next_row;
-            assert!(row < NO_ROW, "2^32 rows do not fit a machine");
+        self.numbers.take().unwrap_or_else(|| {
+            let row = self.numbers.grow("rows");
             self.group.lanes.iter().for_each(|lane| lane.reserve(row));
-            self.next_row += 1;
             row
         })
     }
@@ -304,7 +304,105 @@ impl GroupWriter {
     /// Takes a row number back that nobody reads any more.
     pub fn free(&mut self, row: u32) {
         self.stale = true;
-        self.free_rows.push(row);
+        self.numbers.give_back(row);
+    }
+
+    /// Whether so much is free, of so many bytes at the least, that it is worth to move rows.
+    pub fn is_worth_moving(&self, bytes_min: usize) -> bool {
+        self.numbers.is_worth(self.group.plan.row_bytes(), bytes_min)
+    }
+
+    /// Draws the border if rows are to move so that memory can go back, of so many bytes at the least.
+    pub fn begin_moving(&mut self, bytes_min: usize) {
+        if self.is_worth_moving(bytes_min) {
+            self.stale = true;
+            self.numbers.begin();
+        }
+    }
+
+    /// Whether rows that were to move have not all been given back.
+    pub fn is_moving(&self) -> bool {
+        self.numbers.is_moving()
+    }
+
+    /// Whether something of the group may lie in the arena.
+    pub fn has_values_apart(&self) -> bool {
+        !self.group.plan.variable.is_empty() || !self.group.plan.key.inline
+    }
+
+    /// Moves what is to move of the rows in one segment of the index, that of the hash `from`: rows beyond their border, and
+    /// rows with values beyond theirs if `values` says that there are such. A row moves as an update does: a whole new
+    /// version that says the same. Gives what that cost, counted in rows that are looked at, and the hash of the next
+    /// segment, if there is one.
+    pub fn move_segment(&mut self, space: &mut Space, from: u64, values: Values) -> (usize, Option<u64>) {
+        let (segment, next) = self.index.segment_from(from);
+        let segment = segment.clone();
+        let mut cost = 1;
+        for (slot, row) in segment.entries() {
+            cost += 1;
+            if self.move_row(space, from, Found { slot, row }, values) {
+                cost += MOVE_COST;
+            }
+        }
+        self.stale = true;
+        (cost, next)
+    }
+
+    fn move_row(&mut self, space: &mut Space, hash: u64, found: Found, values: Values) -> bool {
+        let row_leaves = self.numbers.leaves(found.row);
+        if !row_leaves && values == Values::Stay {
+            return false;
+        }
+        let group = self.group.clone();
+        let plan = &group.plan;
+        group.load(found.row, &mut self.old);
+        let left_key = self.old.key_reference(plan).filter(|key| space.arena.leaves(*key));
+        let leaves = |reference| space.arena.leaves(reference);
+        if !row_leaves && left_key.is_none() && !self.old.references(plan).any(leaves) {
+            return false;
+        }
+        self.new.copy_from(&self.old);
+        let mut left = Vec::new();
+        for place in &plan.variable {
+            let Some(value) = self.old.reference(plan, place).filter(|value| space.arena.leaves(*value)) else {
+                continue;
+            };
+            let seed = space.seed;
+            let (moved, new) =
+                self.ask(place.dictionary, |dictionary| dictionary.move_user(value, seed, &mut space.arena));
+            if new {
+                self.arena_bytes += moved.slot_bytes() as u64;
+            }
+            self.new.set_value(plan, place, Some(&moved.0.to_le_bytes()));
+            left.push((place.dictionary, value));
+        }
+        if let Some(key) = left_key {
+            let mut bytes = Vec::with_capacity(key.len());
+            space.arena.shared().read(key, &mut bytes);
+            let moved = space.arena.put(&bytes);
+            self.arena_bytes += moved.slot_bytes() as u64;
+            self.new.set_key_bytes(plan, &moved.0.to_le_bytes());
+        }
+        self.publish(space, hash, Some(found));
+        left.into_iter().for_each(|(dictionary, value)| self.retire_value(space, dictionary, value));
+        if let Some(key) = left_key {
+            self.arena_bytes -= key.slot_bytes() as u64;
+            space.retire_value(key);
+        }
+        true
+    }
+
+    /// Gives memory of rows back beyond the border, up to so many bytes; says how many.
+    pub fn release(&mut self, bytes_max: usize) -> usize {
+        if !self.numbers.drained() {
+            return 0;
+        }
+        self.stale = true;
+        let row_bytes = self.group.plan.row_bytes();
+        let rows = self.numbers.release((bytes_max / row_bytes).max(1) as u32);
+        let bytes = rows.len() * row_bytes;
+        self.group.lanes.iter().for_each(|lane| lane.release(rows.clone()));
+        bytes
     }
 
     /// The hash of all rows, computed again from memory.
@@ -328,11 +426,11 @@ impl GroupWriter {
         let used = self.rows + self.tombstones;
         let row_bytes = self.group.plan.row_bytes() as u64;
         let keys = used * self.group.plan.key.width as u64;
-        let touched = u64::from(self.next_row) * row_bytes;
-        let slabs: usize = self.group.lanes.iter().map(|lane| lane.bytes(self.next_row)).sum();
+        let touched = u64::from(self.numbers.end()) * row_bytes;
+        let slabs: usize = self.group.lanes.iter().map(|lane| lane.bytes(self.numbers.end())).sum();
         let buffers = [&self.old.bytes, &self.new.bytes, &self.scratch].map(|buffer| buffer.capacity());
         let made_of =
-            size_of::<Self>() + self.group.bytes() + vec_bytes(&self.free_rows) + buffers.iter().sum::<usize>();
+            size_of::<Self>() + self.group.bytes() + self.numbers.list_bytes() + buffers.iter().sum::<usize>();
         MemoryReport {
             keys,
             index: self.index.bytes() as u64,
@@ -397,15 +495,19 @@ impl GroupWriter {
         let slots: usize = live[others..].iter().map(|reference| reference.slot_bytes()).sum();
         assert_eq!(slots as u64, self.arena_bytes, "bytes in the arena");
         assert!(self.stale || self.accounted == self.memory(), "what changes is accounted for");
-        numbers.extend(&self.free_rows);
         numbers.extend(trash.iter().filter_map(|dead| match dead {
             Dead::Row(group, row) if *group == self.id() => Some(*row),
             _ => None,
         }));
-        numbers.sort_unstable();
-        let all: Vec<u32> = (0..self.next_row).collect();
-        assert_eq!(numbers, all, "every row number is in use once, free once or waiting once");
+        self.numbers.check("row number", numbers);
     }
+}
+
+/// Whether values in the arena are to move to other slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Values {
+    Move,
+    Stay,
 }
 
 /// A row of a snapshot besides its key.

@@ -22,6 +22,7 @@ mod index;
 mod lane_plan;
 mod lanes;
 mod memory;
+mod numbers;
 mod options;
 mod outcome;
 mod partition;
@@ -32,6 +33,7 @@ mod sessions;
 mod shared;
 mod snapshot;
 mod space;
+mod tidy;
 
 pub use command::Command;
 pub use digest::{DIGEST_RANGES, Digest, GroupDigest};

@@ -17,6 +17,7 @@ use crate::reader::PartitionReader;
 use crate::sessions::{Sessions, StepVerdict, content_hash};
 use crate::shared::{GroupTable, PublishedGroup, Shared};
 use crate::space::Space;
+use crate::tidy::Tidy;
 use crate::{Command, Outcome, SnapshotSource, StoreOptions};
 
 /// The digest of sessions, definitions and time stands under this number among those of the groups: no group has it.
@@ -28,6 +29,7 @@ pub struct Partition {
     pub(crate) space: Space,
     /// In boxes, since a map would keep room for eleven wherever it has one.
     pub(crate) groups: BTreeMap<FeatureGroupId, Box<GroupWriter>>,
+    pub(crate) tidy: Tidy,
     /// The sum of what the groups' memory is used for.
     groups_memory: MemoryReport,
     pub(crate) sessions: Sessions,
@@ -48,6 +50,7 @@ impl Partition {
             shared,
             space,
             groups: BTreeMap::new(),
+            tidy: Tidy::default(),
             groups_memory: MemoryReport::default(),
             sessions: Sessions::default(),
             time_us: i64::MIN,
@@ -72,6 +75,8 @@ impl Partition {
             }
         };
         self.applied = index;
+        let rows = if let Command::Write { batch, .. } = command { batch.rows() } else { 0 };
+        self.tidy_after(rows);
         self.publish();
         outcome
     }
@@ -267,7 +272,7 @@ impl Partition {
     }
 
     /// Takes back what no reader can be looking at.
-    fn reclaim(&mut self) {
+    pub(crate) fn reclaim(&mut self) {
         let Space { arena, trash, waiting_bytes, .. } = &mut self.space;
         trash.collect(|dead| match dead {
             Dead::Row(group, row) => {
@@ -304,6 +309,7 @@ impl Partition {
         published.memory = memory;
         published.sessions = self.sessions.len();
         published.state_digest = state_digest(self.sessions.digest(), self.definitions, self.time_us);
+        self.shared.untidy.store(self.is_untidy(), Ordering::Relaxed);
         self.shared.logical_bytes.store(memory.logical_bytes, Ordering::Relaxed);
         // Release, after all rows: a reader that sees the index sees the rows.
         self.shared.applied.store(self.applied.0, Ordering::Release);

@@ -91,6 +91,11 @@ impl PartitionReader {
         (published.memory, published.groups.iter().map(|(id, group)| (*id, group.memory)).collect())
     }
 
+    /// Whether memory waits to be given back: worth a call of [`Partition::tidy`](crate::Partition::tidy) if no commands come.
+    pub fn is_untidy(&self) -> bool {
+        self.shared.untidy.load(Ordering::Relaxed)
+    }
+
     /// What the limit on logical bytes is; `None` if there is none.
     pub fn logical_bytes_max(&self) -> Option<u64> {
         self.shared.logical_bytes_max

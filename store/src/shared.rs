@@ -1,7 +1,7 @@
 //! What the writer and the readers of a partition have in common.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use stoa_protocol::{FeatureGroupId, LogIndex};
@@ -20,12 +20,15 @@ pub(crate) struct Shared {
     pub seed: u64,
     pub logical_bytes_max: Option<u64>,
     pub lane_bytes_max: usize,
+    pub tidy_bytes_min: usize,
     pub epochs: Arc<Epochs>,
     pub arena: Arc<Arena>,
     pub groups: EpochCell<GroupTable>,
     /// The index of the last command that readers can rely on: stored with release after all its rows.
     pub applied: AtomicU64,
     pub logical_bytes: AtomicU64,
+    /// Whether there is something to tidy up.
+    pub untidy: AtomicBool,
     published: Mutex<Published>,
 }
 
@@ -36,11 +39,13 @@ impl Shared {
             seed: options.index_seed,
             logical_bytes_max: options.logical_bytes_max,
             lane_bytes_max: options.lane_bytes_max,
+            tidy_bytes_min: options.tidy_bytes_min,
             epochs,
             arena,
             groups: EpochCell::new(Arc::new(GroupTable::new())),
             applied: AtomicU64::new(0),
             logical_bytes: AtomicU64::new(0),
+            untidy: AtomicBool::new(false),
             published: Mutex::new(Published::default()),
         }
     }

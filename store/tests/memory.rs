@@ -35,13 +35,15 @@ fn main() {
         assert!(again.unwrap().success(), "what a partition reports is not what it takes");
         return;
     }
-    let shapes: [(&str, Make); 9] = [
+    let shapes: [(&str, Make); 11] = [
         ("48 floats", floats),
         ("strings", strings),
         ("repeated strings", repeated_strings),
         ("deleted rows", deletes),
+        ("deleted rows, tidied up", deletes_tidied_up),
         ("overwritten under a snapshot", under_a_snapshot),
         ("after the snapshot", after_a_snapshot),
+        ("the same, tidied up", snapshot_tidied_up),
         ("features appended", features_appended),
         ("small partitions", small_partitions),
         ("writer sessions", sessions),
@@ -124,6 +126,10 @@ impl Tested {
         }
     }
 
+    fn tidy_up(&mut self) {
+        while self.partition.tidy(10_000) {}
+    }
+
     fn alone(self) -> Shape {
         Shape { partitions: vec![self], _held: None }
     }
@@ -204,6 +210,27 @@ fn after_a_snapshot() -> Shape {
     shape._held = None;
     let tested = &mut shape.partitions[0];
     (0..2).for_each(|_| drop(tested.apply(&Command::Noop)));
+    shape
+}
+
+/// Nothing is left but what lies in rows, their tombstones among them.
+fn deletes_tidied_up() -> Shape {
+    let mut shape = deletes();
+    let before = shape.partitions[0].partition.memory();
+    shape.partitions[0].tidy_up();
+    let after = shape.partitions[0].partition.memory();
+    assert!(after.dead < after.total / 4, "before {before:?}, after {after:?}");
+    assert!(after.total < before.total * 3 / 4, "before {before:?}, after {after:?}");
+    shape
+}
+
+/// A third of the rows that there were under the snapshot, and a little more.
+fn snapshot_tidied_up() -> Shape {
+    let mut shape = after_a_snapshot();
+    let before = shape.partitions[0].partition.memory();
+    shape.partitions[0].tidy_up();
+    let after = shape.partitions[0].partition.memory();
+    assert!(after.total < before.total / 2, "before {before:?}, after {after:?}");
     shape
 }
 

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use proptest::prelude::*;
 use stoa_protocol::key::{KeyBlock, encode_key};
 use stoa_protocol::message::{RowOutcome, SessionStep};
@@ -13,7 +14,7 @@ use stoa_protocol::{
     ErrorCode, Feature, FeatureGroup, FeatureGroupId, FeatureType, KeyType, KeyValue, LogIndex, RowBatch,
     RowBatchBuilder, Value,
 };
-use stoa_store::{Command, Outcome, Partition, PartitionReader, StoreOptions};
+use stoa_store::{Command, Outcome, Partition, PartitionReader, SnapshotSource, StoreOptions};
 
 const HORIZON_US: i64 = 10;
 const KEYS: i64 = 6;
@@ -70,11 +71,20 @@ struct Row {
 
 #[derive(Debug, Clone)]
 enum Op {
-    Write { group: u64, stamp_by: i64, step: Option<(u128, u64)>, features: Vec<u16>, rows: Vec<(Row, u64)> },
+    Write {
+        group: u64,
+        stamp_by: i64,
+        step: Option<(u128, u64)>,
+        features: Vec<u16>,
+        rows: Vec<(Row, u64)>,
+    },
     Append(u64, FeatureType),
     Contradict(u64),
     NewerSchema(u64),
     Snapshot,
+    /// A snapshot of the second replica begins, if there is none, or goes on by a chunk, or ends.
+    Hold(bool),
+    Tidy(usize),
 }
 
 fn types() -> Vec<FeatureType> {
@@ -130,6 +140,8 @@ fn any_op() -> impl Strategy<Value = Op> {
         1 => (1..3u64).prop_map(Op::Contradict),
         1 => (1..3u64).prop_map(Op::NewerSchema),
         1 => Just(Op::Snapshot),
+        1 => any::<bool>().prop_map(Op::Hold),
+        3 => (1..200usize).prop_map(Op::Tidy),
     ]
 }
 
@@ -142,19 +154,22 @@ struct Bench {
     definitions: BTreeMap<u64, FeatureGroup>,
     model: Model,
     index: u64,
+    /// A snapshot of the second replica that is being read, and what it will have been.
+    held: Option<(SnapshotSource, Vec<Bytes>, Vec<Bytes>)>,
 }
 
 impl Bench {
     fn new() -> Self {
-        // How columns are packed shows nowhere.
-        let make = |index_seed, lane_bytes_max| {
-            Partition::new(StoreOptions { index_seed, lane_bytes_max, ..StoreOptions::default() })
+        // How columns are packed shows nowhere, nor what moves so that memory can go back.
+        let make = |index_seed, lane_bytes_max, tidy_bytes_min| {
+            Partition::new(StoreOptions { index_seed, lane_bytes_max, tidy_bytes_min, ..StoreOptions::default() })
         };
         let mut bench = Self {
-            replicas: vec![make(1, 256), make(2, 64), make(1, 8)],
+            replicas: vec![make(1, 256, 1 << 18), make(2, 64, 1), make(1, 8, 100)],
             definitions: BTreeMap::new(),
             model: Model { time_us: i64::MIN, ..Model::default() },
             index: 0,
+            held: None,
         };
         for id in [1, 2] {
             bench.definitions.insert(id, group(id));
@@ -202,10 +217,44 @@ impl Bench {
                 let chunks: Vec<_> = self.replicas[0].0.snapshot().collect();
                 let again: Vec<_> = self.replicas[2].0.snapshot().collect();
                 assert_eq!(chunks, again, "equal states of two histories give equal bytes");
-                self.replicas[2] = Partition::restore(StoreOptions::default(), &chunks).unwrap();
+                let options = StoreOptions { tidy_bytes_min: 100, ..StoreOptions::default() };
+                self.replicas[2] = Partition::restore(options, &chunks).unwrap();
             }
+            Op::Hold(on) => match &mut self.held {
+                None if on => {
+                    let partition = &self.replicas[1].0;
+                    self.held = Some((partition.snapshot(), Vec::new(), partition.snapshot().collect()));
+                }
+                Some((source, taken, _)) if on => taken.extend(source.next()),
+                held => {
+                    if let Some((source, mut taken, wanted)) = held.take() {
+                        taken.extend(source);
+                        assert_eq!(taken, wanted, "a snapshot holds its instant");
+                    }
+                }
+            },
+            Op::Tidy(rows_max) => self.replicas.iter_mut().for_each(|(partition, _)| {
+                partition.tidy(rows_max);
+            }),
         }
         self.check();
+    }
+
+    /// Tidies up until nothing is to do.
+    fn rest(&mut self) {
+        for _ in 0..100 {
+            let mut untidy = false;
+            for (partition, reader) in &mut self.replicas {
+                untidy |= partition.tidy(50);
+                let more = partition.tidy(0);
+                assert_eq!(reader.is_untidy(), more);
+            }
+            self.check();
+            if !untidy {
+                return;
+            }
+        }
+        panic!("there is no end to it");
     }
 
     fn write(&mut self, id: u64, stamp_by: i64, step: Option<(u128, u64)>, features: Vec<u16>, rows: Vec<(Row, u64)>) {
@@ -332,7 +381,9 @@ proptest! {
     fn the_store_does_what_the_model_does(ops in prop::collection::vec(any_op(), 1..40)) {
         let mut bench = Bench::new();
         ops.into_iter().for_each(|op| bench.run(op));
+        bench.run(Op::Hold(false));
         bench.run(Op::Snapshot);
+        bench.rest();
     }
 }
 

@@ -12,7 +12,7 @@
 //! - [`moves`]: replicas give their place to others.
 //! - [`witness`]: nodes remember how far each other's logs reached, so that none comes back as an old image of itself.
 //! - [`versions`]: the cluster comes to the version that all nodes speak.
-//! - [`upkeep`]: replicas are taught their schema, brought up to date, and their logs cut.
+//! - [`upkeep`]: replicas are taught their schema, brought up to date, their logs cut, their memory given back.
 //! - [`memory`]: what it is used for, by group.
 //! - [`requests`]: frames in, frames out; [`reads`] and [`writes`] do the work.
 //! - [`rounds`]: leaders are asked what is committed; [`freshness`]: how old what a replica serves may be.
@@ -372,6 +372,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
         node.spawn_vital("keep fresh", freshness::keep_fresh(Arc::downgrade(&node)));
         node.spawn_vital("hand over", upkeep::hand_over(Arc::downgrade(&node)));
         node.spawn_vital("cut logs", upkeep::cut_logs(Arc::downgrade(&node)));
+        node.spawn_vital("tidy up", upkeep::tidy_up(Arc::downgrade(&node)));
         node.spawn_vital("look around", strangers::look_around(Arc::downgrade(&node)));
         node.spawn_vital("drive moves", moves::drive_moves(Arc::downgrade(&node)));
         node.spawn_vital("raise the version", versions::raise(Arc::downgrade(&node)));

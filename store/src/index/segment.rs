@@ -131,10 +131,15 @@ impl Segment {
 
     /// All rows, in no order.
     pub fn rows(&self) -> impl Iterator<Item = u32> {
-        self.groups.iter().flat_map(|group| {
+        self.entries().map(|(_, row)| row)
+    }
+
+    /// The same, each behind its slot.
+    pub fn entries(&self) -> impl Iterator<Item = (usize, u32)> {
+        self.groups.iter().enumerate().flat_map(|(at, group)| {
             let tags = group.tags.load(Ordering::Acquire);
             let used = (0..GROUP).filter(move |slot| tags >> (slot * 8) & 0x80 != 0);
-            used.map(|slot| group.rows[slot].load(Ordering::Acquire))
+            used.map(move |slot| (at * GROUP + slot, group.rows[slot].load(Ordering::Acquire)))
         })
     }
 

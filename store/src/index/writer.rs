@@ -14,7 +14,8 @@ const DIRECTORY_SLACK: usize = 8;
 /// Where a key was found; good until the next insertion.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Found {
-    slot: usize,
+    /// The place in its segment.
+    pub slot: usize,
     /// The row that holds the key now.
     pub row: u32,
 }
@@ -99,6 +100,13 @@ impl IndexWriter {
             at += 1 << (self.directory.depth - segment.depth);
             Some(segment)
         })
+    }
+
+    /// The segment that a hash leads to, and the lowest hash that leads to the next one, if there is a next one.
+    pub fn segment_from(&self, hash: u64) -> (&Arc<Segment>, Option<u64>) {
+        let segment = self.segment(hash);
+        let next = (prefix(hash, segment.depth) as u128 + 1) << (64 - segment.depth);
+        (segment, u64::try_from(next).ok())
     }
 
     fn segment(&self, hash: u64) -> &Arc<Segment> {

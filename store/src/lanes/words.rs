@@ -79,6 +79,26 @@ impl Words {
     }
 }
 
+impl Words {
+    /// Gives the pages back that lie wholly behind the first so many words: they read as zero, and take memory when they are
+    /// written again. Memory of the heap stays.
+    pub fn release(&self, kept: usize) {
+        #[cfg(target_os = "linux")]
+        if let Some(map) = &self.map {
+            let end = pages_end(map.as_ptr().addr(), map.len(), kept * size_of::<AtomicU64>());
+            if end < map.len() {
+                // SAFETY: the mapping is private and anonymous, and no file or other mapping shares its pages; so all that
+                // happens is that words behind `end`, a border of pages within the mapping, become zero, as if another
+                // thread had stored that. They are atomics, and whoever calls has seen that nobody reads them.
+                // A wish, as huge pages are: a system that keeps the pages has lost nothing.
+                let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, end, map.len() - end) };
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = kept;
+    }
+}
+
 /// Whether a mapping of so many bytes is to have huge pages.
 fn is_huge(bytes: usize) -> bool {
     cfg!(target_os = "linux") && bytes >= HUGE_BYTES_MIN
@@ -158,6 +178,23 @@ mod tests {
                 words[at].store(!0, Ordering::Relaxed);
                 assert_eq!(words[at].load(Ordering::Relaxed), !0);
             }
+        }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn pages_that_were_given_back_are_zero_and_those_before_them_as_they_were() {
+        for count in [1_000, MAPPED_BYTES_MIN / 8, HUGE_BYTES_MIN / 8] {
+            let words = Words::zeroed(count);
+            words.iter().for_each(|word| word.store(!0, Ordering::Relaxed));
+            let kept = count / 3;
+            words.release(kept);
+            let end = words.bytes(kept) / 8;
+            assert!(words[..end].iter().all(|word| word.load(Ordering::Relaxed) == !0));
+            assert!(words[end..].iter().all(|word| word.load(Ordering::Relaxed) == 0));
+            assert_eq!(end < count, words.map.is_some());
+            words[count - 1].store(7, Ordering::Relaxed);
+            assert_eq!(words[count - 1].load(Ordering::Relaxed), 7, "they are there to be written");
         }
     }
 }
