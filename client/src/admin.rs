@@ -8,8 +8,8 @@ use stoa_protocol::catalog::Definition;
 use stoa_protocol::ids::ROOT_PARTITION;
 use stoa_protocol::limits::DEADLINE_US_MAX;
 use stoa_protocol::message::{
-    AbortMove, ApplyAnswer, ApplyRequest, DigestAnswer, DigestRequest, Empty, Kind, NodeStatus, PlacementAnswer,
-    PlacementRequest, ReplaceNode, ReplaceReplica,
+    AbortMove, ApplyAnswer, ApplyRequest, DigestAnswer, DigestRequest, Empty, Kind, NodeMemory, NodeStatus,
+    PlacementAnswer, PlacementRequest, ReplaceNode, ReplaceReplica,
 };
 use stoa_protocol::{ClusterMap, ErrorClass, NodeId, PartitionId, Wire};
 
@@ -102,6 +102,15 @@ impl<T: Transport> Client<T> {
     /// [`AdminError`].
     pub async fn status_at(&self, addr: SocketAddr, deadline: Duration) -> Result<NodeStatus, AdminError> {
         self.ask("the status", Peer { addr, node: None }, Kind::Status, &Empty, deadline).await
+    }
+
+    /// What a node's memory is used for, by group.
+    ///
+    /// # Errors
+    /// [`AdminError`]: rejected by a node of an earlier version, which does not know the question.
+    pub async fn memory(&self, node: NodeId, deadline: Duration) -> Result<NodeMemory, AdminError> {
+        let to = self.peer(node)?;
+        self.ask("what memory is used for", to, Kind::Memory, &Empty, deadline).await
     }
 
     /// The logical digests of a node's replica of a partition.

@@ -39,6 +39,8 @@ pub enum Kind {
     /// A multi-get: [`ReadRequest`](crate::read::ReadRequest), answered by the bytes of [`crate::row_block`]. (5 was one
     /// whose answer had columns for each section.)
     Read = 12,
+    /// What a node's memory is used for, by group. Empty body, [`NodeMemory`] back.
+    Memory = 13,
     /// Node to node: a Raft message; its body is the raft crate's.
     Raft = 32,
     /// Node to node: joins the cluster: [`JoinRequest`], [`ClusterMap`](crate::map::ClusterMap) back.
@@ -66,7 +68,7 @@ impl Kind {
         use Kind::*;
         [
             Ping, Map, View, Group, Write, Session, Apply, Status, Digest, Placement, Read, Raft, Join, Watch, Barrier,
-            Hello, Move, Witness, Spare, Clock,
+            Hello, Move, Witness, Spare, Clock, Memory,
         ]
         .into_iter()
         .find(|kind| *kind as u16 == number)
@@ -247,6 +249,84 @@ pub struct ReplicaStatus {
     pub trouble: String,
 }
 crate::wire_struct!(ReplicaStatus { partition, leader, term, last, committed, applied, rows, bytes, trouble });
+
+/// What the memory of replicas is used for, in bytes. What is there besides rows is in [`MemoryUse::overhead`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MemoryUse {
+    /// Rows, without tombstones.
+    pub rows: u64,
+    /// Deleted keys that are remembered.
+    pub tombstones: u64,
+    /// Keys, or references to those that lie in arenas.
+    pub keys: u64,
+    /// Index segments and directories.
+    pub index: u64,
+    /// Event times, validity and values in lanes.
+    pub lanes: u64,
+    /// Values and keys of variable length in arenas.
+    pub arena: u64,
+    /// Dictionaries of repeated strings; the strings lie in the arena.
+    pub dictionaries: u64,
+    /// Rows and slots that are free or wait for readers and snapshots.
+    pub dead: u64,
+    /// Definitions, sessions, lists, ends of slabs.
+    pub overhead: u64,
+    /// The sum of all from `keys` on.
+    pub total: u64,
+    /// What the limit on writes counts: equal on all replicas of a partition.
+    pub logical_bytes: u64,
+}
+crate::wire_struct!(MemoryUse {
+    rows,
+    tombstones,
+    keys,
+    index,
+    lanes,
+    arena,
+    dictionaries,
+    dead,
+    overhead,
+    total,
+    logical_bytes,
+});
+
+/// What a node's memory is used for by the rows that it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeMemory {
+    /// Each group, over all replicas of the node, by ascending number.
+    pub groups: Vec<GroupMemory>,
+    /// What groups of a partition share, over all replicas of the node: free and waiting slots of arenas, sessions, lists.
+    pub shared: MemoryUse,
+    /// Each replica, by ascending partition.
+    pub partitions: Vec<PartitionMemory>,
+}
+crate::wire_struct!(NodeMemory { groups: list, shared, partitions: list });
+
+/// What the rows of one group take on a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupMemory {
+    /// The group.
+    pub group: FeatureGroupId,
+    /// `project/name@version`.
+    pub name: String,
+    /// What its memory is used for, without what it shares with others.
+    pub used: MemoryUse,
+}
+crate::wire_struct!(GroupMemory { group, name, used });
+
+/// What one replica takes on a node, and how far it is from its limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartitionMemory {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Bytes in memory.
+    pub total: u64,
+    /// What the limit on writes counts.
+    pub logical_bytes: u64,
+    /// The limit on it; `None` if there is none.
+    pub logical_bytes_max: Option<u64>,
+}
+crate::wire_struct!(PartitionMemory { partition, total, logical_bytes, logical_bytes_max });
 
 /// Asks a replica for its digests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

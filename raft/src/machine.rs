@@ -77,11 +77,17 @@ pub trait Machine: Send + Sync + 'static {
     /// nobody changes, and need not have looked at all of them yet.
     fn restore(&mut self, chunks: Vec<Bytes>) -> io::Result<()>;
 
-    /// Does a bounded piece of work that is due between commands, of about `rows` rows, and says whether more is left. An error is
-    /// this replica's own, and halts it.
-    fn tidy(&mut self, rows: usize) -> io::Result<bool> {
-        let _nothing_to_do = rows;
+    /// Takes in some of what the last restoring has left where it lies, about `rows` rows of it, and says whether more is left. An
+    /// error is this replica's own, and halts it.
+    fn thaw(&mut self, rows: usize) -> io::Result<bool> {
+        let _nothing_is_left = rows;
         Ok(false)
+    }
+
+    /// Does some of what commands leave for quiet times, such as to give memory back; nothing that a command or a reader
+    /// could see. Says whether there is more to do. A panic is as bad as one in `apply`.
+    fn tidy(&mut self) -> bool {
+        false
     }
 }
 

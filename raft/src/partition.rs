@@ -14,6 +14,9 @@ use crate::machine::{ApplyError, Machine, SnapshotEnds, SnapshotPart};
 use crate::partition_time::PartitionTime;
 use crate::root::state::{EXPIRY_VERSION, FIRST_VERSION};
 
+/// Rows that are looked at in one go while it is quiet: commands that come meanwhile wait for a millisecond or two.
+const TIDY_ROWS: usize = 8_192;
+
 /// A partition under replication.
 pub struct PartitionMachine {
     partition: Partition,
@@ -160,7 +163,11 @@ impl Machine for PartitionMachine {
         Ok(())
     }
 
-    fn tidy(&mut self, rows: usize) -> io::Result<bool> {
+    fn tidy(&mut self) -> bool {
+        self.partition.tidy(TIDY_ROWS)
+    }
+
+    fn thaw(&mut self, rows: usize) -> io::Result<bool> {
         match self.partition.thaw(rows) {
             Err(_) if planted!(BelieveRottenSnapshot) => Ok(false),
             thawed => thawed.map_err(|error| damage(&error)),

@@ -44,10 +44,10 @@ use crate::wal::{RecoveredGroup, Wal, WalError, WalErrorClass};
 
 /// What an entry adds to its command, and the log to each entry of a batch.
 const ENTRY_OVERHEAD_BYTES: usize = 96;
-/// Rows that a machine looks at in one piece of tidying: about a millisecond.
-const TIDIED_ROWS: usize = 500;
-/// What lies between two pieces: so that tidying takes half of a core at the most.
-const TIDYING_PAUSE: Duration = Duration::from_millis(1);
+/// Rows that a machine takes in at once: about a millisecond.
+const THAWED_ROWS: usize = 500;
+/// What lies between two pieces: so that thawing takes half of a core at the most.
+const THAWING_PAUSE: Duration = Duration::from_millis(1);
 /// Entries that stay behind a snapshot, so that a follower that lags a little needs no snapshot.
 const ENTRIES_KEPT: u64 = 32;
 
@@ -69,8 +69,8 @@ pub struct ReplicaEnvironment<D, T> {
     pub timing: RaftTiming,
     /// What proposals may hold, over all groups.
     pub budget: NodeBudget,
-    /// Whose turn it is to tidy its machine: one place.
-    pub tidying: Arc<Semaphore>,
+    /// Whose turn it is to take in what its machine was restored from: one place.
+    pub thawing: Arc<Semaphore>,
 }
 
 /// One replica of one group.
@@ -122,7 +122,7 @@ impl<D: Disk, M: Machine> Replica<D, M> {
         check_seam(&env.disk, snapshots.dir(), partition, id, &mut log, covered).await?;
         let untouched = log.is_untouched(id) && newest.is_none();
         let machine = StateMachine::open(machine, snapshots.clone(), newest).await?;
-        let untidied = machine.untidied();
+        let restored = machine.restored();
         let network =
             GroupNetwork::<T, D>::new(env.peers.clone(), env.vouched.clone(), partition, id, &env.context.bounds);
         let config = env.timing.openraft_config(partition).validate().map_err(std::io::Error::other)?;
@@ -155,7 +155,7 @@ impl<D: Disk, M: Machine> Replica<D, M> {
             campaign_after_silence(replica.raft.clone(), env.context.clone(), silence),
         );
         replica.tasks.spawn("watch for a halt", watch_for_halt(Arc::downgrade(&replica)));
-        replica.tasks.spawn("tidy the machine", tidy(Arc::downgrade(&replica), untidied, env.tidying.clone()));
+        replica.tasks.spawn("thaw the machine", thaw(Arc::downgrade(&replica), restored, env.thawing.clone()));
         Ok(replica)
     }
 
@@ -338,6 +338,16 @@ impl<D: Disk, M: Machine> Replica<D, M> {
             Box::pin(async move { answer })
         });
         self.context.run(asked).await.map_err(|fatal| self.halted(fatal.to_string()))
+    }
+
+    /// Lets the machine do some of what commands leave for quiet times, between two of them; says whether there is more. A
+    /// replica that has halted has nothing to do.
+    pub async fn tidy(&self) -> bool {
+        let asked = self.raft.with_state_machine(|machine| {
+            let more = machine.tidy();
+            Box::pin(async move { more })
+        });
+        self.context.run(asked).await.unwrap_or(false)
     }
 
     /// Notes that what was committed when this replica started has been applied: from now on it serves.
@@ -569,30 +579,30 @@ async fn campaign_after_silence<D: Disk, M: Machine>(
     raft.runtime_config().elect(true);
 }
 
-/// Has the machine do what is due between commands, whenever it was restored: small pieces with pauses between them, and one replica
-/// of the node after the other, so that reads and commands go on.
-async fn tidy<D: Disk, M: Machine>(
+/// Has the machine take in what it was restored from: small pieces with pauses between them, and one replica of the node after the
+/// other, so that reads and commands go on.
+async fn thaw<D: Disk, M: Machine>(
     replica: std::sync::Weak<Replica<D, M>>,
-    untidied: Arc<Notify>,
+    restored: Arc<Notify>,
     turns: Arc<Semaphore>,
 ) {
     loop {
-        untidied.notified().await;
+        restored.notified().await;
         let Ok(_turn) = turns.acquire().await else { return };
         loop {
             let Some(strong) = replica.upgrade().filter(|strong| strong.trouble().is_none()) else { return };
-            let tidied = strong.raft.with_state_machine(|machine| {
-                let more = machine.tidy(TIDIED_ROWS);
+            let thawed = strong.raft.with_state_machine(|machine| {
+                let more = machine.thaw(THAWED_ROWS);
                 Box::pin(async move { more })
             });
-            match strong.context.run(tidied).await {
+            match strong.context.run(thawed).await {
                 Ok(Ok(true)) => {}
                 Ok(Ok(false)) => break,
                 Ok(Err(error)) => return drop(strong.halted(error.to_string())),
                 Err(fatal) => return drop(strong.halted(fatal.to_string())),
             }
             drop(strong);
-            stoa_env::sleep(TIDYING_PAUSE).await;
+            stoa_env::sleep(THAWING_PAUSE).await;
         }
     }
 }

@@ -28,7 +28,7 @@ pub struct StateMachine<D, M> {
     applied: Option<LogId>,
     membership: StoredMembership,
     /// Notified when the machine has been restored.
-    untidied: Arc<Notify>,
+    restored: Arc<Notify>,
 }
 
 impl<D: Disk, M: Machine> StateMachine<D, M> {
@@ -39,12 +39,12 @@ impl<D: Disk, M: Machine> StateMachine<D, M> {
         newest: Option<SnapshotHandle<D>>,
     ) -> io::Result<Self> {
         let (mut applied, mut membership) = (None, StoredMembership::default());
-        let untidied = Arc::new(Notify::new());
+        let restored = Arc::new(Notify::new());
         if let Some(handle) = &newest {
             restore(&mut machine, handle).await?;
             applied = handle.meta.last_log_id;
             membership = handle.meta.last_membership.clone();
-            untidied.notify_one();
+            restored.notify_one();
         }
         Ok(Self {
             machine,
@@ -53,23 +53,28 @@ impl<D: Disk, M: Machine> StateMachine<D, M> {
             failed: Arc::default(),
             applied,
             membership,
-            untidied,
+            restored,
         })
     }
 
-    /// Work of the machine that is due between two commands; see [`Machine::tidy`].
-    pub fn tidy(&mut self, rows: usize) -> io::Result<bool> {
-        self.machine.tidy(rows)
+    /// Has the machine take in what it was restored from; see [`Machine::thaw`].
+    pub fn thaw(&mut self, rows: usize) -> io::Result<bool> {
+        self.machine.thaw(rows)
     }
 
-    /// Waits until there may be work of that kind.
-    pub fn untidied(&self) -> Arc<Notify> {
-        self.untidied.clone()
+    /// Notified when the machine has been restored.
+    pub fn restored(&self) -> Arc<Notify> {
+        self.restored.clone()
     }
 
     /// The machine, between two commands.
     pub fn machine(&self) -> &M {
         &self.machine
+    }
+
+    /// Lets the machine do some of what commands leave for quiet times; says whether there is more.
+    pub fn tidy(&mut self) -> bool {
+        self.machine.tidy()
     }
 
     fn newest(&self) -> Option<SnapshotHandle<D>> {
@@ -173,7 +178,7 @@ impl<D: Disk, M: Machine> RaftStateMachine<StoaTypes> for StateMachine<D, M> {
         restore(&mut self.machine, &snapshot).await?;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
-        self.untidied.notify_one();
+        self.restored.notify_one();
         shelve(&self.newest, snapshot);
         self.snapshots.tidy().await;
         Ok(())

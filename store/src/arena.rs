@@ -6,6 +6,8 @@ use std::sync::Arc;
 use stoa_protocol::limits::VALUE_BYTES_MAX;
 
 use crate::lanes::Slab;
+use crate::memory::ARC_BYTES;
+use crate::numbers::Numbers;
 
 const CLASSES: usize = 26;
 
@@ -30,10 +32,11 @@ const CLASS_BYTES: [usize; CLASSES] = {
 const _: () = {
     assert!(CLASS_BYTES[CLASSES - 1] == VALUE_BYTES_MAX, "the largest class holds the largest value");
     assert!(VALUE_BYTES_MAX < 1 << 24, "a reference has 24 bits of length");
+    assert!(CLASSES <= 1 << 7, "a reference has seven bits of class");
 };
 
-/// Where a value lies: class in bits 56 to 63, length in bits 32 to 55, slot in bits 0 to 31. No bytes take no slot: the
-/// reference 0, which validity tells apart from a null.
+/// Where a value lies: bit 63 if rows may share the slot, class in bits 56 to 62, length in bits 32 to 55, slot in bits 0
+/// to 31. No bytes take no slot: the reference 0, which validity tells apart from a null.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct ArenaRef(pub u64);
 
@@ -42,7 +45,15 @@ impl ArenaRef {
         Self((class as u64) << 56 | (length as u64) << 32 | u64::from(slot))
     }
     fn class(self) -> usize {
-        (self.0 >> 56) as usize
+        (self.0 >> 56 & 0x7f) as usize
+    }
+    /// The same slot, which rows may share from now on: [`crate::dictionary`] counts them.
+    pub fn into_shared(self) -> Self {
+        Self(self.0 | 1 << 63)
+    }
+    /// Whether rows may share the slot.
+    pub fn is_shared(self) -> bool {
+        self.0 >> 63 == 1
     }
     fn slot(self) -> u32 {
         self.0 as u32
@@ -67,8 +78,13 @@ impl Arena {
     pub fn read(&self, reference: ArenaRef, out: &mut Vec<u8>) {
         let start = out.len();
         out.resize(start + reference.len(), 0);
+        self.copy(reference, &mut out[start..]);
+    }
+
+    /// Copies the value, which is as long as `out`.
+    pub fn copy(&self, reference: ArenaRef, out: &mut [u8]) {
         if reference.len() > 0 {
-            self.classes[reference.class()].read(reference.slot(), &mut out[start..]);
+            self.classes[reference.class()].read(reference.slot(), out);
         }
     }
 
@@ -88,21 +104,32 @@ impl Arena {
 
 #[derive(Default)]
 struct Class {
-    next: u32,
-    free: Vec<u32>,
+    slots: Numbers,
+    /// What its slab takes of memory.
+    slab_bytes: usize,
 }
 
 /// The writer's half.
 pub(crate) struct ArenaWriter {
     shared: Arc<Arena>,
     classes: [Class; CLASSES],
-    live_slots: [u32; CLASSES],
+}
+
+/// Bytes of an arena.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct ArenaBytes {
+    /// Slots in use, those that wait for readers among them.
+    pub used: u64,
+    /// Slots that are free.
+    pub free: u64,
+    /// Lists of free slots, ends of slabs, and what else it is made of.
+    pub overhead: u64,
 }
 
 impl ArenaWriter {
     pub fn new() -> Self {
         let shared = Arc::new(Arena { classes: CLASS_BYTES.map(Slab::new) });
-        Self { shared, classes: Default::default(), live_slots: [0; CLASSES] }
+        Self { shared, classes: Default::default() }
     }
 
     pub fn shared(&self) -> &Arc<Arena> {
@@ -116,14 +143,14 @@ impl ArenaWriter {
         }
         let class = CLASS_BYTES.partition_point(|&size| size < bytes.len());
         assert!(class < CLASSES, "a value of {} bytes is over the limit that a batch is parsed with", bytes.len());
-        let state = &mut self.classes[class];
-        let slot = state.free.pop().unwrap_or_else(|| {
-            let slot = state.next;
-            state.next = slot.checked_add(1).expect("2^32 values do not fit a machine");
-            self.shared.classes[class].reserve(slot);
+        let Class { slots, slab_bytes } = &mut self.classes[class];
+        let slot = slots.take().unwrap_or_else(|| {
+            let slot = slots.grow("values");
+            let slab = &self.shared.classes[class];
+            slab.reserve(slot);
+            *slab_bytes = slab.bytes(slots.end());
             slot
         });
-        self.live_slots[class] += 1;
         self.shared.classes[class].write(slot, bytes);
         ArenaRef::new(class, bytes.len(), slot)
     }
@@ -131,28 +158,78 @@ impl ArenaWriter {
     /// Takes a slot back that nobody reads any more.
     pub fn free(&mut self, reference: ArenaRef) {
         if reference.len() > 0 {
-            self.live_slots[reference.class()] -= 1;
-            self.classes[reference.class()].free.push(reference.slot());
+            self.classes[reference.class()].slots.give_back(reference.slot());
         }
     }
 
-    /// Bytes of slots in use (those that wait for readers among them) and of free ones.
-    pub fn bytes(&self) -> (u64, u64) {
-        let sum = |count: &dyn Fn(usize) -> usize| (0..CLASSES).map(|c| (count(c) * CLASS_BYTES[c]) as u64).sum();
-        (sum(&|c| self.live_slots[c] as usize), sum(&|c| self.classes[c].free.len()))
+    /// What its memory is used for.
+    pub fn bytes(&self) -> ArenaBytes {
+        let mut sum = ArenaBytes { overhead: (ARC_BYTES + size_of::<Arena>()) as u64, ..ArenaBytes::default() };
+        for (class, slot_bytes) in self.classes.iter().zip(CLASS_BYTES) {
+            let slots = class.slots.end() as usize * slot_bytes;
+            let free = class.slots.free() as usize * slot_bytes;
+            sum.used += (slots - free) as u64;
+            sum.free += free as u64;
+            sum.overhead += (class.slab_bytes - slots + class.slots.list_bytes()) as u64;
+        }
+        sum
     }
 
-    /// Asserts that exactly these references are in use, each once.
+    /// Whether values are to move so that memory can go back, of so many bytes at the least; draws borders if so.
+    pub fn begin_moving(&mut self, bytes_min: usize) -> bool {
+        let mut any = false;
+        for (class, slot_bytes) in self.classes.iter_mut().zip(CLASS_BYTES) {
+            if class.slots.is_worth(slot_bytes, bytes_min) {
+                class.slots.begin();
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Whether so much is free, of so many bytes at the least, that it is worth to move values.
+    pub fn is_worth_moving(&self, bytes_min: usize) -> bool {
+        self.classes.iter().zip(CLASS_BYTES).any(|(class, slot_bytes)| class.slots.is_worth(slot_bytes, bytes_min))
+    }
+
+    /// Whether a value is to move to another slot.
+    #[inline]
+    pub fn leaves(&self, reference: ArenaRef) -> bool {
+        reference.len() > 0 && self.classes[reference.class()].slots.leaves(reference.slot())
+    }
+
+    /// Whether values that were to move have not all been given back.
+    pub fn is_moving(&self) -> bool {
+        self.classes.iter().any(|class| class.slots.is_moving())
+    }
+
+    /// Gives memory back beyond a border, up to so many bytes of one size; says how many.
+    pub fn release(&mut self, bytes_max: usize) -> usize {
+        for ((class, slab), slot_bytes) in self.classes.iter_mut().zip(&self.shared.classes).zip(CLASS_BYTES) {
+            if class.slots.drained() {
+                let slots = class.slots.release((bytes_max / slot_bytes).max(1) as u32);
+                let bytes = slots.len() * slot_bytes;
+                slab.release(slots);
+                class.slab_bytes = slab.bytes(class.slots.end());
+                if bytes > 0 {
+                    return bytes;
+                }
+            }
+        }
+        0
+    }
+
+    /// Asserts that exactly these references are in use, each once; those of shared slots as well, however many rows there
+    /// are.
     pub fn check(&self, live: &mut Vec<ArenaRef>) {
         live.retain(|reference| reference.len() > 0);
         live.sort_unstable_by_key(|reference| (reference.class(), reference.slot()));
         let twice = live.windows(2).find(|p| (p[0].class(), p[0].slot()) == (p[1].class(), p[1].slot()));
         assert!(twice.is_none(), "an arena slot is used twice: {twice:?}");
         for (class, state) in self.classes.iter().enumerate() {
-            let count = live.iter().filter(|reference| reference.class() == class).count();
-            assert_eq!(count, self.live_slots[class] as usize, "slots in use of class {class}");
-            assert_eq!(count + state.free.len(), state.next as usize, "no slot of class {class} is lost");
-            assert!(state.free.iter().all(|&slot| slot < state.next), "free slots were given out once");
+            let used = live.iter().filter(|reference| reference.class() == class).map(|reference| reference.slot());
+            state.slots.check("slot of the arena", used.collect());
+            assert_eq!(state.slab_bytes, self.shared.classes[class].bytes(state.slots.end()));
         }
     }
 }
@@ -173,11 +250,11 @@ mod tests {
             assert!(arena.shared().equals(reference, &out[1..]) && reference.slot_bytes() >= length);
         }
         arena.check(&mut live);
-        let (used, _) = arena.bytes();
+        let used = arena.bytes().used;
         live.drain(..).for_each(|reference| arena.free(reference));
         arena.check(&mut live);
-        assert_eq!(arena.bytes(), (0, used));
+        assert_eq!((arena.bytes().used, arena.bytes().free), (0, used));
         lengths.iter().for_each(|&n| live.push(arena.put(&vec![0; n])));
-        assert_eq!(arena.bytes(), (used, 0));
+        assert_eq!((arena.bytes().used, arena.bytes().free), (used, 0));
     }
 }

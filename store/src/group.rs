@@ -10,6 +10,7 @@ use crate::cold::Cold;
 use crate::index::Index;
 use crate::lane_plan::{EVENT_TIME_AT, FLAGS_AT, LanePlan};
 use crate::lanes::{Slab, Slot};
+use crate::memory::{ARC_BYTES, definition_bytes, vec_bytes};
 use crate::row::RowBuffer;
 
 /// How many rows ahead a look through rows asks for their heads.
@@ -46,6 +47,21 @@ impl Group {
             lanes.push(Arc::new(lane));
         }
         Self { key_types: self.key_types.clone(), definition, plan, lanes, index: self.index.clone(), cold: None }
+    }
+
+    /// Bytes of what it is made of, behind an `Arc`: neither rows nor index.
+    pub fn bytes(&self) -> usize {
+        let lanes = vec_bytes(&self.lanes) + self.lanes.len() * (ARC_BYTES + size_of::<Slab>());
+        ARC_BYTES + size_of::<Self>() + self.parts_bytes() + lanes
+    }
+
+    /// The part of that which goes when another definition takes its place.
+    pub fn replaced_bytes(&self) -> usize {
+        ARC_BYTES + size_of::<Self>() + self.parts_bytes() + vec_bytes(&self.lanes)
+    }
+
+    fn parts_bytes(&self) -> usize {
+        definition_bytes(&self.definition) + vec_bytes(&self.key_types) + self.plan.bytes()
     }
 
     /// Reads a version of a row from all lanes.

@@ -1,5 +1,6 @@
 //! A group of a partition as the writer sees it: row numbers, and how a row of a batch becomes a version.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use stoa_planted::planted;
@@ -9,12 +10,14 @@ use stoa_protocol::{FeatureGroup, FeatureGroupId, LogIndex, RowBatch, RowOp};
 
 use crate::arena::{Arena, ArenaRef};
 use crate::changes::Changes;
-use crate::cold::{Cold, ColdRow, Thaw, settle};
+use crate::cold::{Cold, ColdRow, Thaw};
+use crate::dictionary::Dictionary;
 use crate::digest::{GroupDigest, range_of, row_digest};
 use crate::group::Group;
 use crate::index::{Found, IndexWriter, index_hash};
 use crate::lanes::{Dead, Trash};
-use crate::memory::MemoryReport;
+use crate::memory::{MemoryReport, vec_bytes};
+use crate::numbers::Numbers;
 use crate::row::RowBuffer;
 use crate::snapshot::{GroupTable, depth_of};
 use crate::space::Space;
@@ -22,6 +25,9 @@ use crate::sweep::Sweep;
 
 /// Logical bytes of a row besides key and values: event time, sequence, flags, its share of the index.
 const ROW_LOGICAL_BYTES: u64 = 32;
+
+/// What it costs to move a row, beside looking at one.
+const MOVE_COST: usize = 8;
 
 /// How many rows ahead apply asks for index and lanes.
 const AHEAD: usize = 8;
@@ -34,39 +40,52 @@ pub(crate) struct GroupWriter {
     pub group: Arc<Group>,
     pub index: IndexWriter,
     pub digest: GroupDigest,
-    next_row: u32,
-    free_rows: Vec<u32>,
+    numbers: Numbers,
     rows: u64,
     tombstones: u64,
     /// Bytes of keys and of values of variable length.
     variable_bytes: u64,
+    /// Bytes of the slots of those that lie in the arena.
+    arena_bytes: u64,
+    /// Of the features of variable width, in their order.
+    dictionaries: Vec<Dictionary>,
+    dictionary_bytes: usize,
     /// What is left to take in from a snapshot.
     pub thaw: Option<Thaw>,
     pub changes: Changes,
     old: RowBuffer,
     new: RowBuffer,
     scratch: Vec<u8>,
+    /// The memory as it was when it was accounted for last, and whether it may differ by now.
+    accounted: MemoryReport,
+    pub stale: bool,
 }
 
 impl GroupWriter {
     /// A group without rows.
     pub fn new(definition: FeatureGroup, lane_bytes_max: usize) -> Self {
         let index = IndexWriter::new();
-        Self {
+        let mut writer = Self {
             group: Arc::new(Group::new(definition, index.shared().clone(), lane_bytes_max)),
             index,
             digest: GroupDigest::default(),
-            next_row: 0,
-            free_rows: Vec::new(),
+            numbers: Numbers::default(),
             rows: 0,
             tombstones: 0,
             variable_bytes: 0,
+            arena_bytes: 0,
+            dictionaries: Vec::new(),
+            dictionary_bytes: 0,
             thaw: None,
             changes: Changes::default(),
             old: RowBuffer::default(),
             new: RowBuffer::default(),
             scratch: Vec::new(),
-        }
+            accounted: MemoryReport::default(),
+            stale: true,
+        };
+        writer.add_dictionaries();
+        writer
     }
 
     fn id(&self) -> FeatureGroupId {
@@ -75,9 +94,15 @@ impl GroupWriter {
 
     /// Takes a definition that appends features, by the command at `index`. All rows are in memory.
     pub fn extend(&mut self, definition: FeatureGroup, index: LogIndex) {
-        self.group = Arc::new(self.group.extended(definition, self.next_row));
+        self.stale = true;
+        self.group = Arc::new(self.group.extended(definition, self.numbers.end()));
+        self.add_dictionaries();
         // The bytes of every row in a snapshot are others now.
         self.changes = Changes::new(index);
+    }
+
+    fn add_dictionaries(&mut self) {
+        self.dictionaries.resize_with(self.group.plan.variable.len(), Dictionary::default);
     }
 
     /// Applies the rows of a batch that fits the group, in their order; gives the places of those that were older than
@@ -85,6 +110,7 @@ impl GroupWriter {
     pub fn apply(&mut self, space: &mut Space, batch: &RowBatch, time_us: i64, index: LogIndex) -> Vec<u32> {
         let hashes: Vec<u64> = (0..batch.rows()).map(|row| index_hash(space.seed, batch.key(row))).collect();
         self.changes.refine(depth_of(self.logical_bytes()));
+        self.stale = true;
         let mut older = Vec::new();
         for (row, &hash) in hashes.iter().enumerate() {
             if let Some(&far) = hashes.get(row + 2 * AHEAD) {
@@ -141,9 +167,9 @@ impl GroupWriter {
             self.set_key(space, key, found.is_some());
         }
         self.new.set_event(event.0, event.1);
-        let mut retired: Vec<ArenaRef> = Vec::new();
+        let mut retired: Vec<(usize, ArenaRef)> = Vec::new();
         if standing && !inherits {
-            retired.extend(self.old.references(plan));
+            retired.extend(self.old.values_apart(plan));
         }
         if delete {
             self.new.set_tombstone(plan, time_us);
@@ -153,11 +179,11 @@ impl GroupWriter {
                     break;
                 }
                 let place = &plan.features[usize::from(column.feature)];
-                retired.extend(self.new.reference(plan, place));
+                retired.extend(self.new.reference(plan, place).map(|reference| (place.dictionary, reference)));
                 let value = batch.value(at, row);
                 match value {
                     Some(bytes) if place.variable => {
-                        let reference = space.arena.put(bytes).0.to_le_bytes();
+                        let reference = self.put_value(space, place.dictionary, bytes).0.to_le_bytes();
                         self.new.set_value(plan, place, Some(&reference));
                     }
                     fixed_or_null => self.new.set_value(plan, place, fixed_or_null),
@@ -169,7 +195,7 @@ impl GroupWriter {
         }
         self.account(space, key, Side::New);
         self.publish(space, hash, found);
-        retired.into_iter().for_each(|reference| space.retire_value(reference));
+        retired.into_iter().for_each(|(dictionary, reference)| self.retire_value(space, dictionary, reference));
         RowOutcome::Applied
     }
 
@@ -186,6 +212,7 @@ impl GroupWriter {
             index: group.index.clone(),
             cold: (cold.len() > 0).then_some(cold),
         });
+        self.stale = true;
         self.digest = table.digest.clone();
         (self.rows, self.tombstones, self.variable_bytes) = (table.rows, table.tombstones, table.variable_bytes);
         self.changes = Changes::new(index);
@@ -193,9 +220,15 @@ impl GroupWriter {
 
     /// Takes in a row that was laid out from a chunk, and whose key is not there. Digest and counts have it already.
     pub fn add_cold(&mut self, space: &mut Space, row: ColdRow<'_>, hash: u64, version: &mut RowBuffer) {
-        std::mem::swap(&mut self.new, version);
+        self.stale = true;
         let group = self.group.clone();
-        settle(row, &group, space, &mut self.new);
+        for place in &group.plan.variable {
+            if let Some(here) = version.reference(&group.plan, place) {
+                let there = self.put_value(space, place.dictionary, row.value(here)).0.to_le_bytes();
+                version.set_value(&group.plan, place, Some(&there));
+            }
+        }
+        std::mem::swap(&mut self.new, version);
         self.set_key(space, row.key, false);
         self.publish(space, hash, None);
         std::mem::swap(&mut self.new, version);
@@ -238,9 +271,14 @@ impl GroupWriter {
             self.account(space, key, Side::Old);
             self.changes.note(*hash, index);
             space.trash.push(Dead::Row(self.id(), *row));
-            let references = self.old.references(&group.plan).chain(self.old.key_reference(&group.plan));
-            references.for_each(|reference| space.retire_value(reference));
+            let values: Vec<_> = self.old.values_apart(&group.plan).collect();
+            values.into_iter().for_each(|(dictionary, value)| self.retire_value(space, dictionary, value));
+            if let Some(key) = self.old.key_reference(&group.plan) {
+                self.arena_bytes -= key.slot_bytes() as u64;
+                space.retire_value(key);
+            }
         }
+        self.stale = true;
         rows.len() as u32
     }
 
@@ -264,19 +302,55 @@ impl GroupWriter {
         found
     }
 
-    /// Adds a row of a snapshot, whose key is not there: `new` has been filled by `fill`.
-    pub fn restore_row(
-        &mut self,
-        space: &mut Space,
-        key: &[u8],
-        hash: u64,
-        fill: impl FnOnce(&mut RowBuffer, &mut Space),
-    ) {
-        self.new.clear(&self.group.plan);
+    /// Adds a row of a snapshot, whose key is not there.
+    pub fn restore_row(&mut self, space: &mut Space, key: &[u8], hash: u64, row: &RestoredRow<'_, '_>) {
+        self.stale = true;
+        let group = self.group.clone();
+        let plan = &group.plan;
+        self.new.clear(plan);
         self.set_key(space, key, false);
-        fill(&mut self.new, space);
+        self.new.set_event(row.event_time, row.sequence);
+        if let Some(stamp_us) = row.tombstone {
+            self.new.set_tombstone(plan, stamp_us);
+        }
+        for (place, value) in plan.features.iter().zip(row.values) {
+            match *value {
+                Some(bytes) if place.variable => {
+                    let reference = self.put_value(space, place.dictionary, bytes).0.to_le_bytes();
+                    self.new.set_value(plan, place, Some(&reference));
+                }
+                fixed_or_null => self.new.set_value(plan, place, fixed_or_null),
+            }
+        }
         self.account(space, key, Side::New);
         self.publish(space, hash, None);
+    }
+
+    /// A slot of the arena that holds the value of a feature: one that has it already, or a new one.
+    fn put_value(&mut self, space: &mut Space, dictionary: usize, bytes: &[u8]) -> ArenaRef {
+        let seed = space.seed;
+        let (reference, new) = self.ask(dictionary, |dictionary| dictionary.put(bytes, seed, &mut space.arena));
+        if new {
+            self.arena_bytes += reference.slot_bytes() as u64;
+        }
+        reference
+    }
+
+    /// Takes the value of a feature out of a version that is out of reach from now on.
+    fn retire_value(&mut self, space: &mut Space, dictionary: usize, reference: ArenaRef) {
+        if self.ask(dictionary, |dictionary| dictionary.retire(reference, space.seed, space.arena.shared())) {
+            self.arena_bytes -= reference.slot_bytes() as u64;
+            space.retire_value(reference);
+        }
+    }
+
+    /// Asks a dictionary, and accounts for what it has grown by.
+    fn ask<R>(&mut self, dictionary: usize, question: impl FnOnce(&mut Dictionary) -> R) -> R {
+        let dictionary = &mut self.dictionaries[dictionary];
+        let before = dictionary.bytes();
+        let answer = question(dictionary);
+        self.dictionary_bytes = self.dictionary_bytes - before + dictionary.bytes();
+        answer
     }
 
     fn set_key(&mut self, space: &mut Space, key: &[u8], exists: bool) {
@@ -287,8 +361,10 @@ impl GroupWriter {
             let reference = self.old.key_bytes(&group.plan);
             self.new.set_key_bytes(&group.plan, reference);
         } else {
-            let reference = space.arena.put(key).0.to_le_bytes();
-            self.new.set_key_bytes(&group.plan, &reference);
+            let reference = space.arena.put(key);
+            self.arena_bytes += reference.slot_bytes() as u64;
+            let reference = reference.0.to_le_bytes();
+            self.new.set_key_bytes(&self.group.plan, &reference);
         }
     }
 
@@ -334,18 +410,115 @@ impl GroupWriter {
     }
 
     fn allocate(&mut self) -> u32 {
-        self.free_rows.pop().unwrap_or_else(|| {
-            let row = self.next_row;
-            assert!(row < NO_ROW, "2^32 rows do not fit a machine");
+        self.numbers.take().unwrap_or_else(|| {
+            let row = self.numbers.grow("rows");
             self.group.lanes.iter().for_each(|lane| lane.reserve(row));
-            self.next_row += 1;
             row
         })
     }
 
     /// Takes a row number back that nobody reads any more.
     pub fn free(&mut self, row: u32) {
-        self.free_rows.push(row);
+        self.stale = true;
+        self.numbers.give_back(row);
+    }
+
+    /// Whether so much is free, of so many bytes at the least, that it is worth to move rows.
+    pub fn is_worth_moving(&self, bytes_min: usize) -> bool {
+        self.numbers.is_worth(self.group.plan.row_bytes(), bytes_min)
+    }
+
+    /// Draws the border if rows are to move so that memory can go back, of so many bytes at the least.
+    pub fn begin_moving(&mut self, bytes_min: usize) {
+        if self.is_worth_moving(bytes_min) {
+            self.stale = true;
+            self.numbers.begin();
+        }
+    }
+
+    /// Whether rows that were to move have not all been given back.
+    pub fn is_moving(&self) -> bool {
+        self.numbers.is_moving()
+    }
+
+    /// Whether something of the group may lie in the arena.
+    pub fn has_values_apart(&self) -> bool {
+        !self.group.plan.variable.is_empty() || !self.group.plan.key.inline
+    }
+
+    /// Moves what is to move of the rows in one segment of the index, that of the hash `from`: rows beyond their border, and
+    /// rows with values beyond theirs if `values` says that there are such. A row moves as an update does: a whole new
+    /// version that says the same. Gives what that cost, counted in rows that are looked at, and the hash of the next
+    /// segment, if there is one.
+    pub fn move_segment(&mut self, space: &mut Space, from: u64, values: Values) -> (usize, Option<u64>) {
+        let (segment, next) = self.index.segment_from(from);
+        let segment = segment.clone();
+        let mut cost = 1;
+        for (slot, row) in segment.entries() {
+            cost += 1;
+            if self.move_row(space, from, Found { slot, row }, values) {
+                cost += MOVE_COST;
+            }
+        }
+        self.stale = true;
+        (cost, next)
+    }
+
+    fn move_row(&mut self, space: &mut Space, hash: u64, found: Found, values: Values) -> bool {
+        let row_leaves = self.numbers.leaves(found.row);
+        if !row_leaves && values == Values::Stay {
+            return false;
+        }
+        let group = self.group.clone();
+        let plan = &group.plan;
+        group.load(found.row, &mut self.old);
+        let left_key = self.old.key_reference(plan).filter(|key| space.arena.leaves(*key));
+        let leaves = |reference| space.arena.leaves(reference);
+        if !row_leaves && left_key.is_none() && !self.old.references(plan).any(leaves) {
+            return false;
+        }
+        self.new.copy_from(&self.old);
+        let mut left = Vec::new();
+        for place in &plan.variable {
+            let Some(value) = self.old.reference(plan, place).filter(|value| space.arena.leaves(*value)) else {
+                continue;
+            };
+            let seed = space.seed;
+            let (moved, new) =
+                self.ask(place.dictionary, |dictionary| dictionary.move_user(value, seed, &mut space.arena));
+            if new {
+                self.arena_bytes += moved.slot_bytes() as u64;
+            }
+            self.new.set_value(plan, place, Some(&moved.0.to_le_bytes()));
+            left.push((place.dictionary, value));
+        }
+        if let Some(key) = left_key {
+            let mut bytes = Vec::with_capacity(key.len());
+            space.arena.shared().read(key, &mut bytes);
+            let moved = space.arena.put(&bytes);
+            self.arena_bytes += moved.slot_bytes() as u64;
+            self.new.set_key_bytes(plan, &moved.0.to_le_bytes());
+        }
+        self.publish(space, hash, Some(found));
+        left.into_iter().for_each(|(dictionary, value)| self.retire_value(space, dictionary, value));
+        if let Some(key) = left_key {
+            self.arena_bytes -= key.slot_bytes() as u64;
+            space.retire_value(key);
+        }
+        true
+    }
+
+    /// Gives memory of rows back beyond the border, up to so many bytes; says how many.
+    pub fn release(&mut self, bytes_max: usize) -> usize {
+        if !self.numbers.drained() {
+            return 0;
+        }
+        self.stale = true;
+        let row_bytes = self.group.plan.row_bytes();
+        let rows = self.numbers.release((bytes_max / row_bytes).max(1) as u32);
+        let bytes = rows.len() * row_bytes;
+        self.group.lanes.iter().for_each(|lane| lane.release(rows.clone()));
+        bytes
     }
 
     /// The hash of all rows, computed again from memory, and from the snapshot where they still lie there.
@@ -370,25 +543,44 @@ impl GroupWriter {
         digest
     }
 
-    /// What the group's own memory is used for; values in the arena are the partition's to count.
+    /// What the group's memory is used for; its share of the arena is without what is free there.
     pub fn memory(&self) -> MemoryReport {
         let used = self.rows_in_memory();
         let row_bytes = self.group.plan.row_bytes() as u64;
         let keys = used * self.group.plan.key.width as u64;
-        let lanes = used * row_bytes - keys;
-        let dead = (u64::from(self.next_row) - used) * row_bytes;
-        let index = (self.index.bytes() + self.changes.bytes()) as u64;
+        let touched = u64::from(self.numbers.end()) * row_bytes;
+        let slabs: usize = self.group.lanes.iter().map(|lane| lane.bytes(self.numbers.end())).sum();
+        let buffers = [&self.old.bytes, &self.new.bytes, &self.scratch].map(|buffer| buffer.capacity());
+        let cold = self.thaw.as_ref().map_or(0, Thaw::bytes);
+        let made_of = cold
+            + size_of::<Self>()
+            + self.group.bytes()
+            + self.numbers.list_bytes()
+            + self.changes.bytes()
+            + buffers.iter().sum::<usize>();
         MemoryReport {
             keys,
-            index,
-            lanes,
-            arena: 0,
-            dead,
-            total: keys + index + lanes + dead,
+            index: self.index.bytes() as u64,
+            lanes: used * row_bytes - keys,
+            arena: self.arena_bytes,
+            dictionaries: (self.dictionary_bytes + vec_bytes(&self.dictionaries)) as u64,
+            dead: touched - used * row_bytes,
+            overhead: slabs as u64 - touched + made_of as u64,
             rows: self.rows,
             tombstones: self.tombstones,
             logical_bytes: self.logical_bytes(),
+            ..MemoryReport::default()
         }
+        .summed()
+    }
+
+    /// The memory as it was accounted for last and as it is now, if it may have changed since.
+    pub fn reaccount(&mut self) -> Option<(MemoryReport, MemoryReport)> {
+        if !std::mem::take(&mut self.stale) {
+            return None;
+        }
+        let now = self.memory();
+        Some((std::mem::replace(&mut self.accounted, now), now))
     }
 
     /// Asserts what must hold of the group; adds the arena references in use, and takes from `waiting` its dead rows.
@@ -401,7 +593,8 @@ impl GroupWriter {
             index_hash(space.seed, &key)
         });
         let mut numbers: Vec<u32> = self.index.segments().flat_map(|segment| segment.rows()).collect();
-        let (mut rows, mut tombstones, mut variable) = (0, 0, 0);
+        let (mut rows, mut tombstones, mut variable, others) = (0, 0, 0, live.len());
+        let mut users: Vec<BTreeMap<ArenaRef, u32>> = vec![BTreeMap::new(); self.dictionaries.len()];
         let mut version = RowBuffer::default();
         for &row in &numbers {
             self.group.load(row, &mut version);
@@ -412,8 +605,19 @@ impl GroupWriter {
             let mut key = Vec::new();
             version.key(plan, arena, &mut key);
             variable += (key.len() + version.references(plan).map(ArenaRef::len).sum::<usize>()) as u64;
-            live.extend(version.references(plan).chain(version.key_reference(plan)));
+            live.extend(version.key_reference(plan));
+            for (dictionary, reference) in version.values_apart(plan) {
+                match reference.is_shared() {
+                    true => *users[dictionary].entry(reference).or_default() += 1,
+                    false => live.push(reference),
+                }
+            }
         }
+        for (dictionary, users) in self.dictionaries.iter().zip(&users) {
+            dictionary.check(users, space.seed, arena);
+            live.extend(users.keys());
+        }
+        assert_eq!(self.dictionaries.iter().map(Dictionary::bytes).sum::<usize>(), self.dictionary_bytes);
         let mut cold = 0;
         self.visit_cold(space, |row| {
             let (_, bytes) = row.digest(self.id(), plan, &mut Vec::new()).expect("a row that was verified");
@@ -424,14 +628,14 @@ impl GroupWriter {
         });
         assert_eq!(cold, self.thaw.as_ref().map_or(0, Thaw::left), "rows that are not in memory");
         assert_eq!((rows, tombstones, variable), (self.rows, self.tombstones, self.variable_bytes), "counts");
-        numbers.extend(&self.free_rows);
+        let slots: usize = live[others..].iter().map(|reference| reference.slot_bytes()).sum();
+        assert_eq!(slots as u64, self.arena_bytes, "bytes in the arena");
+        assert!(self.stale || self.accounted == self.memory(), "what changes is accounted for");
         numbers.extend(trash.iter().filter_map(|dead| match dead {
             Dead::Row(group, row) if *group == self.id() => Some(*row),
             _ => None,
         }));
-        numbers.sort_unstable();
-        let all: Vec<u32> = (0..self.next_row).collect();
-        assert_eq!(numbers, all, "every row number is in use once, free once or waiting once");
+        self.numbers.check("row number", numbers);
     }
 }
 
@@ -442,6 +646,23 @@ fn rehash(group: &Group, arena: &Arena, seed: u64) -> impl Fn(u32) -> u64 {
         group.key_of(row, arena, &mut key);
         index_hash(seed, &key)
     }
+}
+
+/// Whether values in the arena are to move to other slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Values {
+    Move,
+    Stay,
+}
+
+/// A row of a snapshot besides its key.
+pub(crate) struct RestoredRow<'a, 'v> {
+    pub event_time: i64,
+    pub sequence: u64,
+    /// The partition time of the deletion, if it is a tombstone.
+    pub tombstone: Option<i64>,
+    /// By place; none of a tombstone.
+    pub values: &'a [Option<&'v [u8]>],
 }
 
 #[derive(Clone, Copy)]

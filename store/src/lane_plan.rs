@@ -20,6 +20,8 @@ use stoa_protocol::types::{FeatureType, Width};
 use stoa_protocol::{FeatureGroup, Wire};
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::memory::vec_bytes;
+
 /// Bytes of a lane that columns share, unless the partition was made with others.
 pub(crate) const LANE_BYTES_MAX: usize = 256;
 /// Fixed values longer than this have a lane of their own.
@@ -42,6 +44,8 @@ pub(crate) struct FeaturePlace {
     /// Bytes in the lane: of the value, or of its reference.
     pub width: usize,
     pub variable: bool,
+    /// The place of its dictionary among those of the group, if its values are of variable width.
+    pub dictionary: usize,
     /// The lane with its validity bit.
     pub validity_lane: usize,
     /// The byte in that lane, and the bit in that byte.
@@ -112,9 +116,15 @@ impl LanePlan {
         self.strides.iter().sum()
     }
 
+    /// Bytes in the heap.
+    pub fn bytes(&self) -> usize {
+        vec_bytes(&self.strides) + vec_bytes(&self.starts) + vec_bytes(&self.features) + vec_bytes(&self.variable)
+    }
+
     /// Places the features that are not placed yet, from lane `open` on, whose validity bits begin at `validity_at`.
     fn pack(&mut self, group: &FeatureGroup, mut open: usize, validity_at: usize) {
         let (validity_lane, placed) = (open, self.features.len());
+        let mut dictionary = self.features.iter().filter(|place| place.variable).count();
         for (bit, feature) in group.features[placed..].iter().enumerate() {
             let (width, variable) = match feature.ty.width() {
                 Width::Fixed(width) => (width, false),
@@ -134,10 +144,12 @@ impl LanePlan {
                 offset: self.strides[lane],
                 width,
                 variable,
+                dictionary,
                 validity_lane,
                 validity_byte: validity_at + bit / 8,
                 validity_mask: 1 << (bit % 8),
             });
+            dictionary += usize::from(variable);
             self.strides[lane] += width;
         }
         self.strides.iter_mut().for_each(|stride| *stride = stride.next_multiple_of(8));

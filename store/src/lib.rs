@@ -8,13 +8,13 @@
 //! `group_writer`, memory that never moves in `lanes::slab`, its reuse in `lanes::epochs`. Unsafe code is allowed in
 //! `lanes` alone.
 //!
-//! Not done yet: index and lanes that give memory back when rows have gone, dictionary coding of repeated strings, lanes chosen by
-//! the views that read them.
+//! Not done yet: lanes chosen by the views that read them.
 
 mod arena;
 mod changes;
 mod cold;
 mod command;
+mod dictionary;
 mod digest;
 mod gather;
 mod group;
@@ -23,6 +23,7 @@ mod index;
 mod lane_plan;
 mod lanes;
 mod memory;
+mod numbers;
 mod options;
 mod outcome;
 mod partition;
@@ -34,6 +35,7 @@ mod shared;
 mod snapshot;
 mod space;
 mod sweep;
+mod tidy;
 
 pub use command::Command;
 pub use digest::{DIGEST_RANGES, Digest, GroupDigest};

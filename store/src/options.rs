@@ -16,10 +16,21 @@ pub struct StoreOptions {
     /// Bytes of a row that columns share one lane for, 256 by default. Narrower lanes are for measurements: a column by
     /// itself (8), lines of a cache (64). It shows in no answer, digest or snapshot.
     pub lane_bytes_max: usize,
+    /// Free bytes of the rows of a group, or of slots of one size in the arena, for which it is not worth to move others so
+    /// that they can go back to the system; 256 KiB by default. Tests have fewer. It shows in no answer, digest or snapshot.
+    pub tidy_bytes_min: usize,
 }
+
+const TIDY_BYTES_MIN: usize = 256 << 10;
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { index_seed: 0, incarnation: 0, logical_bytes_max: None, lane_bytes_max: LANE_BYTES_MAX }
+        Self {
+            index_seed: 0,
+            incarnation: 0,
+            logical_bytes_max: None,
+            lane_bytes_max: LANE_BYTES_MAX,
+            tidy_bytes_min: TIDY_BYTES_MIN,
+        }
     }
 }

@@ -12,11 +12,12 @@ use stoa_protocol::{ErrorBody, ErrorCode, FeatureGroup, FeatureGroupId, LogIndex
 use crate::digest::{Digest, definition_digest, state_digest};
 use crate::group_writer::GroupWriter;
 use crate::lanes::{Dead, Epochs};
-use crate::memory::MemoryReport;
+use crate::memory::{MemoryReport, map_bytes};
 use crate::reader::PartitionReader;
 use crate::sessions::{Sessions, StepVerdict, content_hash};
-use crate::shared::Shared;
+use crate::shared::{GroupTable, PublishedGroup, Shared};
 use crate::space::Space;
+use crate::tidy::Tidy;
 use crate::{Command, Outcome, RestoreError, SnapshotBase, SnapshotSource, StoreOptions};
 
 /// The digest of sessions, definitions and time stands under this number among those of the groups: no group has it.
@@ -26,7 +27,11 @@ pub(crate) const STATE_DIGEST_ID: FeatureGroupId = FeatureGroupId(0);
 pub struct Partition {
     pub(crate) shared: Arc<Shared>,
     pub(crate) space: Space,
-    pub(crate) groups: BTreeMap<FeatureGroupId, GroupWriter>,
+    /// In boxes, since a map would keep room for eleven wherever it has one.
+    pub(crate) groups: BTreeMap<FeatureGroupId, Box<GroupWriter>>,
+    pub(crate) tidy: Tidy,
+    /// The sum of what the groups' memory is used for.
+    groups_memory: MemoryReport,
     pub(crate) sessions: Sessions,
     /// Partition time: the largest stamp of the commands so far.
     pub(crate) time_us: i64,
@@ -41,16 +46,18 @@ impl Partition {
         let space = Space::new(options.index_seed, trash);
         let shared = Arc::new(Shared::new(&options, epochs, space.arena.shared().clone()));
         let reader = PartitionReader::new(shared.clone());
-        let partition = Self {
+        let mut partition = Self {
             shared,
             space,
             groups: BTreeMap::new(),
+            tidy: Tidy::default(),
+            groups_memory: MemoryReport::default(),
             sessions: Sessions::default(),
             time_us: i64::MIN,
             applied: LogIndex(0),
             definitions: 0,
         };
-        partition.publish(None);
+        partition.publish();
         (partition, reader)
     }
 
@@ -65,26 +72,28 @@ impl Partition {
         {
             return Outcome::Damaged(error);
         }
-        let (outcome, touched) = match command {
-            Command::Noop => (Outcome::Noop, None),
-            Command::Define(group) => (self.define(index, group), Some(group.id)),
+        let outcome = match command {
+            Command::Noop => Outcome::Noop,
+            Command::Define(group) => self.define(index, group),
             Command::Write { stamp_us, step, batch } => {
                 self.raise_time(*stamp_us);
-                (self.write(index, *step, batch), Some(batch.group()))
+                self.write(index, *step, batch)
             }
             Command::Stamp { stamp_us } => {
                 self.raise_time(*stamp_us);
-                (Outcome::Noop, None)
+                Outcome::Noop
             }
             Command::Sweep(sweep) => {
                 self.raise_time(sweep.stamp_us);
                 let writer = self.groups.get_mut(&sweep.group);
                 let removed = writer.map_or(0, |writer| writer.sweep(&mut self.space, sweep, index));
-                (Outcome::Swept(removed), Some(sweep.group))
+                Outcome::Swept(removed)
             }
         };
         self.applied = index;
-        self.publish(touched);
+        let rows = if let Command::Write { batch, .. } = command { batch.rows() } else { 0 };
+        self.tidy_after(rows);
+        self.publish();
         outcome
     }
 
@@ -147,14 +156,16 @@ impl Partition {
             if writer.thaw.is_none() {
                 continue;
             }
+            let old_bytes = writer.group.replaced_bytes();
             left = left.saturating_sub(writer.thaw_some(&mut self.space, left)?);
             if writer.thaw.is_none() {
-                self.publish_groups();
+                self.publish_groups(old_bytes);
             }
             if left == 0 {
                 break;
             }
         }
+        self.publish();
         Ok(self.is_cold())
     }
 
@@ -166,8 +177,11 @@ impl Partition {
     /// Takes in the rows of a group up to this hash.
     fn thaw_to(&mut self, group: FeatureGroupId, last_hash: u64) -> Result<(), RestoreError> {
         let Some(writer) = self.groups.get_mut(&group).filter(|writer| writer.thaw.is_some()) else { return Ok(()) };
+        let old_bytes = writer.group.replaced_bytes();
         writer.thaw_to(&mut self.space, last_hash)?;
-        self.publish_groups();
+        if writer.thaw.is_none() {
+            self.publish_groups(old_bytes);
+        }
         Ok(())
     }
 
@@ -196,13 +210,25 @@ impl Partition {
 
     /// What memory is used for.
     pub fn memory(&self) -> MemoryReport {
-        let mut report = MemoryReport::default();
-        self.groups.values().for_each(|writer| report.add(&writer.memory()));
-        let (used, free) = self.space.arena.bytes();
-        report.arena = used - self.space.waiting_bytes;
-        report.dead += free + self.space.waiting_bytes;
-        report.total += used + free;
+        let mut report = self.groups_memory;
+        report.add(&self.common_memory());
         report
+    }
+
+    /// What is of no group.
+    fn common_memory(&self) -> MemoryReport {
+        let arena = self.space.arena.bytes();
+        let trash = &self.space.trash;
+        let maps = Shared::maps_bytes(self.groups.len())
+            + map_bytes(self.groups.len(), size_of::<(FeatureGroupId, Box<GroupWriter>)>());
+        let made_of = size_of::<Self>() + Shared::BYTES + Epochs::BYTES + maps;
+        MemoryReport {
+            // The groups have counted what they use of the arena, and what they do not use any more waits.
+            dead: arena.free + self.space.waiting_bytes + trash.memory_bytes() as u64,
+            overhead: arena.overhead + (made_of + trash.list_bytes() + self.sessions.bytes()) as u64,
+            ..MemoryReport::default()
+        }
+        .summed()
     }
 
     /// Asserts all invariants. Costs as much as reading everything.
@@ -224,6 +250,10 @@ impl Partition {
         assert_eq!(sum, self.definitions);
         let published = self.shared.published();
         assert_eq!((published.applied, published.memory.rows), (self.applied, self.memory().rows));
+        let mut groups = MemoryReport::default();
+        self.groups.values().for_each(|writer| groups.add(&writer.memory()));
+        assert_eq!(groups, self.groups_memory, "the sum is that of the groups");
+        assert_eq!(groups.arena + self.space.waiting_bytes, self.space.arena.bytes().used);
     }
 
     fn digest_with(&self, of: impl Fn(&GroupWriter) -> crate::GroupDigest) -> Digest {
@@ -260,15 +290,17 @@ impl Partition {
         }
         self.definitions =
             self.definitions.wrapping_sub(definition_digest(known)).wrapping_add(definition_digest(group));
-        self.groups.get_mut(&group.id).expect("it was there above").extend(group.clone(), index);
-        self.publish_groups();
+        let writer = self.groups.get_mut(&group.id).expect("it was there above");
+        let old_bytes = writer.group.replaced_bytes();
+        writer.extend(group.clone(), index);
+        self.publish_groups(old_bytes);
         Outcome::Defined
     }
 
     pub(crate) fn add_group(&mut self, group: FeatureGroup) {
         self.definitions = self.definitions.wrapping_add(definition_digest(&group));
-        self.groups.insert(group.id, GroupWriter::new(group, self.shared.lane_bytes_max));
-        self.publish_groups();
+        self.groups.insert(group.id, Box::new(GroupWriter::new(group, self.shared.lane_bytes_max)));
+        self.publish_groups(0);
     }
 
     fn write(&mut self, index: LogIndex, step: Option<SessionStep>, batch: &RowBatch) -> Outcome {
@@ -322,7 +354,7 @@ impl Partition {
     }
 
     /// Takes back what no reader can be looking at.
-    fn reclaim(&mut self) {
+    pub(crate) fn reclaim(&mut self) {
         let Space { arena, trash, waiting_bytes, .. } = &mut self.space;
         trash.collect(|dead| match dead {
             Dead::Row(group, row) => {
@@ -332,27 +364,34 @@ impl Partition {
                 *waiting_bytes -= reference.slot_bytes() as u64;
                 arena.free(reference);
             }
-            Dead::Memory(memory) => drop(memory),
+            Dead::Memory(retired) => drop(retired),
         });
         self.space.notice_snapshots();
     }
 
-    pub(crate) fn publish_groups(&mut self) {
-        let table = self.groups.iter().map(|(id, writer)| (*id, writer.group.clone())).collect();
-        self.shared.groups.replace(Arc::new(table), &mut self.space.trash);
+    /// Lets readers see the groups as they are; so many bytes go with those that they saw before, besides their table.
+    pub(crate) fn publish_groups(&mut self, old_bytes: usize) {
+        let table: GroupTable = self.groups.iter().map(|(id, writer)| (*id, writer.group.clone())).collect();
+        let old_bytes = old_bytes + Shared::table_bytes(table.len());
+        self.shared.groups.replace(Arc::new(table), old_bytes, &mut self.space.trash);
     }
 
-    /// Lets readers rely on everything applied so far; `touched` is the group that may have changed.
-    pub(crate) fn publish(&self, touched: Option<FeatureGroupId>) {
-        let memory = self.memory();
+    /// Lets readers rely on everything applied so far.
+    pub(crate) fn publish(&mut self) {
         let mut published = self.shared.published();
+        for (id, writer) in &mut self.groups {
+            if let Some((before, memory)) = writer.reaccount() {
+                self.groups_memory.subtract(&before);
+                self.groups_memory.add(&memory);
+                published.groups.insert(*id, PublishedGroup { digest: writer.digest.total(), memory });
+            }
+        }
+        let memory = self.memory();
         published.applied = self.applied;
         published.memory = memory;
         published.sessions = self.sessions.len();
         published.state_digest = state_digest(self.sessions.digest(), self.definitions, self.time_us);
-        if let Some((id, writer)) = touched.and_then(|id| self.groups.get_key_value(&id)) {
-            published.groups.insert(*id, writer.digest.total());
-        }
+        self.shared.untidy.store(self.is_untidy(), Ordering::Relaxed);
         self.shared.logical_bytes.store(memory.logical_bytes, Ordering::Relaxed);
         self.shared.time_us.store(self.time_us, Ordering::Relaxed);
         // Release, after all rows: a reader that sees the index sees the rows.

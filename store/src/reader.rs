@@ -84,7 +84,7 @@ impl PartitionReader {
     /// The digests of one instant between two commands; those of sessions, definitions and time stand under number 0.
     pub fn digest(&self) -> DigestAnswer {
         let published = self.shared.published();
-        let groups = published.groups.iter().map(|(id, digest)| (*id, *digest));
+        let groups = published.groups.iter().map(|(id, group)| (*id, group.digest));
         DigestAnswer {
             applied: published.applied,
             groups: std::iter::once((STATE_DIGEST_ID, published.state_digest)).chain(groups).collect(),
@@ -105,6 +105,23 @@ impl PartitionReader {
     /// What memory was used for after the last command.
     pub fn memory(&self) -> MemoryReport {
         self.shared.published().memory
+    }
+
+    /// What memory was used for after the last command: by all, which is what [`PartitionReader::memory`] says, and by each
+    /// group. What groups share is in the first alone.
+    pub fn memory_by_group(&self) -> (MemoryReport, Vec<(FeatureGroupId, MemoryReport)>) {
+        let published = self.shared.published();
+        (published.memory, published.groups.iter().map(|(id, group)| (*id, group.memory)).collect())
+    }
+
+    /// Whether memory waits to be given back: worth a call of [`Partition::tidy`](crate::Partition::tidy) if no commands come.
+    pub fn is_untidy(&self) -> bool {
+        self.shared.untidy.load(Ordering::Relaxed)
+    }
+
+    /// What the limit on logical bytes is; `None` if there is none.
+    pub fn logical_bytes_max(&self) -> Option<u64> {
+        self.shared.logical_bytes_max
     }
 
     /// Whether the limit on logical bytes leaves room for a batch: for the leader, before it proposes. Counts the rows

@@ -82,7 +82,12 @@ impl RowBuffer {
 
     /// The references of all values that lie in the arena.
     pub fn references<'a>(&'a self, plan: &'a LanePlan) -> impl Iterator<Item = ArenaRef> + 'a {
-        plan.variable.iter().filter_map(|place| self.reference(plan, place))
+        self.values_apart(plan).map(|(_, reference)| reference)
+    }
+
+    /// The same, each behind the place of its dictionary.
+    pub fn values_apart<'a>(&'a self, plan: &'a LanePlan) -> impl Iterator<Item = (usize, ArenaRef)> + 'a {
+        plan.variable.iter().filter_map(|place| Some((place.dictionary, self.reference(plan, place)?)))
     }
 
     /// Sets a feature to these bytes in its lane, or to null.

@@ -1,11 +1,13 @@
 //! Writer sessions: which batch of a writer was applied last, so that one sent again is not applied again.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use stoa_protocol::limits::WRITER_SESSIONS_MAX;
 use stoa_protocol::message::{SessionAnswer, SessionStep};
 use stoa_protocol::{DecodeError, LogIndex, Reader, RowBatch, Wire};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
+
+use crate::memory::vec_bytes;
 
 /// What a step of a session asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,9 +39,8 @@ pub(crate) fn content_hash(batch: &RowBatch) -> u64 {
 /// At most [`WRITER_SESSIONS_MAX`] sessions; the one whose last applied batch is oldest in the log is forgotten first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Sessions {
-    last: BTreeMap<u128, LastStep>,
-    /// By the index of the last batch. An entry of the log belongs to one session.
-    by_index: BTreeMap<LogIndex, u128>,
+    /// By session. So few that to insert one, or to look for the oldest, is to go through 48 KiB at the most.
+    last: Vec<(u128, LastStep)>,
     digest: u128,
 }
 
@@ -47,7 +48,7 @@ impl Sessions {
     /// How far a session has come.
     pub fn answer(&self, session: u128) -> SessionAnswer {
         let none = SessionAnswer { last: 0, index: LogIndex(0) };
-        self.last.get(&session).map_or(none, |step| SessionAnswer { last: step.sequence, index: step.index })
+        self.step(session).map_or(none, |step| SessionAnswer { last: step.sequence, index: step.index })
     }
 
     /// What a step with a batch of this content asks for. Of earlier batches than the last the content is not known, and
@@ -56,7 +57,7 @@ impl Sessions {
     pub fn verdict(&self, step: SessionStep, content: u64) -> StepVerdict {
         let SessionAnswer { last, index } = self.answer(step.session);
         if step.sequence != 0 && step.sequence <= last {
-            let known = self.last.get(&step.session).map(|last| last.content);
+            let known = self.step(step.session).map(|last| last.content);
             match step.sequence == last && known == Some(content) {
                 true => StepVerdict::Repeated(index),
                 false => StepVerdict::Other,
@@ -68,17 +69,23 @@ impl Sessions {
         }
     }
 
-    /// Records a step that was applied.
+    /// Records a step that was applied, at an index beyond those of all others.
     pub fn record(&mut self, step: SessionStep, index: LogIndex, content: u64) {
-        self.forget(step.session);
-        if self.last.len() == WRITER_SESSIONS_MAX {
-            let (_, &oldest) = self.by_index.first_key_value().expect("there are sessions");
-            self.forget(oldest);
-        }
         let entry = LastStep { sequence: step.sequence, index, content };
         self.digest = self.digest.wrapping_add(entry_digest(step.session, entry));
-        self.last.insert(step.session, entry);
-        assert!(self.by_index.insert(index, step.session).is_none(), "an entry of the log is applied once");
+        if let Ok(at) = self.place(step.session) {
+            let old = std::mem::replace(&mut self.last[at].1, entry);
+            self.digest = self.digest.wrapping_sub(entry_digest(step.session, old));
+            return;
+        }
+        if self.last.len() == WRITER_SESSIONS_MAX {
+            let indices = self.last.iter().enumerate().map(|(at, (_, entry))| (entry.index, at));
+            let (_, oldest) = indices.min().expect("there are sessions");
+            let (session, entry) = self.last.remove(oldest);
+            self.digest = self.digest.wrapping_sub(entry_digest(session, entry));
+        }
+        let at = self.place(step.session).expect_err("it is not there");
+        self.last.insert(at, (step.session, entry));
     }
 
     /// How many there are.
@@ -91,18 +98,26 @@ impl Sessions {
         self.digest
     }
 
-    fn forget(&mut self, session: u128) {
-        if let Some(entry) = self.last.remove(&session) {
-            self.by_index.remove(&entry.index);
-            self.digest = self.digest.wrapping_sub(entry_digest(session, entry));
-        }
+    fn place(&self, session: u128) -> Result<usize, usize> {
+        self.last.binary_search_by_key(&session, |(session, _)| *session)
     }
 
-    /// Asserts that both maps hold the same sessions.
+    fn step(&self, session: u128) -> Option<&LastStep> {
+        self.place(session).ok().map(|at| &self.last[at].1)
+    }
+
+    /// Bytes in the heap.
+    pub fn bytes(&self) -> usize {
+        vec_bytes(&self.last)
+    }
+
+    /// Asserts that sessions ascend, each with an entry of the log to itself.
     pub fn check(&self) {
         assert!(self.last.len() <= WRITER_SESSIONS_MAX);
-        assert_eq!(self.last.len(), self.by_index.len());
-        assert!(self.last.iter().all(|(session, entry)| self.by_index.get(&entry.index) == Some(session)));
+        assert!(self.last.is_sorted_by(|a, b| a.0 < b.0));
+        let mut indices: Vec<_> = self.last.iter().map(|(_, entry)| entry.index).collect();
+        indices.sort_unstable();
+        assert!(indices.is_sorted_by(|a, b| a < b), "an entry of the log is applied once");
         let sum = self.last.iter().fold(0, |sum: u128, (s, e)| sum.wrapping_add(entry_digest(*s, *e)));
         assert_eq!(sum, self.digest);
     }
@@ -121,11 +136,12 @@ impl Wire for Sessions {
             return Err(DecodeError::invalid("writer sessions", count, format!("up to {WRITER_SESSIONS_MAX}")));
         }
         let mut sessions = Self::default();
+        let mut indices = BTreeSet::new();
         for _ in 0..count {
             let step = SessionStep::get(input)?;
             let (index, content) = (LogIndex::get(input)?, u64::get(input)?);
-            let after_last = sessions.last.last_key_value().is_none_or(|(last, _)| *last < step.session);
-            if !after_last || sessions.by_index.contains_key(&index) {
+            let after_last = sessions.last.last().is_none_or(|(last, _)| *last < step.session);
+            if !after_last || !indices.insert(index) {
                 return Err(DecodeError::invalid("a writer session", step.session, "ascending, with its own index"));
             }
             sessions.record(step, index, content);

@@ -49,6 +49,11 @@ impl Space {
         }
     }
 
+    /// Whether a snapshot may be read, as it was noticed last.
+    pub fn has_snapshots(&self) -> bool {
+        self.shared_before > 0
+    }
+
     /// Counts a snapshot that begins now; it ends when the token is dropped.
     pub fn begin_snapshot(&self) -> Arc<()> {
         let token = Arc::new(());

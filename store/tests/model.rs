@@ -16,8 +16,8 @@ use stoa_protocol::{
     RowBatchBuilder, Ttl, Value,
 };
 use stoa_store::{
-    Command, Outcome, Partition, PartitionReader, SectionSource, SnapshotBase, SnapshotPart, SnapshotSource,
-    StoreOptions, Sweep, read_sections,
+    Command, Outcome, Partition, PartitionReader, RestoreError, SectionSource, SnapshotBase, SnapshotPart,
+    SnapshotSource, StoreOptions, Sweep, read_sections,
 };
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -95,20 +95,38 @@ struct Row {
 
 #[derive(Debug, Clone)]
 enum Op {
-    Write { group: u64, stamp_by: i64, step: Option<(u128, u64)>, features: Vec<u16>, rows: Vec<(Row, u64)> },
+    Write {
+        group: u64,
+        stamp_by: i64,
+        step: Option<(u128, u64)>,
+        features: Vec<u16>,
+        rows: Vec<(Row, u64)>,
+    },
     Append(u64, FeatureType),
     Contradict(u64),
     NewerSchema(u64),
     Expire(u64, Option<Ttl>),
     Stamp(i64),
-    Sweep { group: u64, stamp_by: i64, range: (u64, u64), rows_max: u32 },
+    Sweep {
+        group: u64,
+        stamp_by: i64,
+        range: (u64, u64),
+        rows_max: u32,
+    },
     Snapshot,
+    /// A snapshot of the second replica begins, if there is none, or goes on by a chunk, or ends.
+    Hold(bool),
+    Tidy(usize),
     Thaw(usize),
 }
 
 /// The chunks of a snapshot without a base.
 fn whole(source: SnapshotSource) -> Vec<Bytes> {
-    source.map(|part| part.unwrap().into_chunk().unwrap()).collect()
+    source.map(chunk).collect()
+}
+
+fn chunk(part: Result<SnapshotPart, RestoreError>) -> Bytes {
+    part.unwrap().into_chunk().unwrap()
 }
 
 fn types() -> Vec<FeatureType> {
@@ -179,6 +197,8 @@ fn any_op() -> impl Strategy<Value = Op> {
         }),
         2 => Just(Op::Snapshot),
         2 => (1..4usize).prop_map(Op::Thaw),
+        1 => any::<bool>().prop_map(Op::Hold),
+        3 => (1..200usize).prop_map(Op::Tidy),
     ]
 }
 
@@ -195,6 +215,8 @@ struct Bench {
     index: u64,
     /// The chunks of the last snapshot of the first replica.
     last: Vec<Bytes>,
+    /// A snapshot of the second replica that is being read, and what it will have been.
+    held: Option<(SnapshotSource, Vec<Bytes>, Vec<Bytes>)>,
 }
 
 impl Bench {
@@ -203,17 +225,18 @@ impl Bench {
     }
 
     fn with_seeds(one_seed: bool) -> Self {
-        // How columns are packed shows nowhere.
-        let make = |index_seed, lane_bytes_max| {
-            Partition::new(StoreOptions { index_seed, lane_bytes_max, ..StoreOptions::default() })
+        // How columns are packed shows nowhere, nor what moves so that memory can go back.
+        let make = |index_seed, lane_bytes_max, tidy_bytes_min| {
+            Partition::new(StoreOptions { index_seed, lane_bytes_max, tidy_bytes_min, ..StoreOptions::default() })
         };
         let mut bench = Self {
             one_seed,
-            replicas: vec![make(1, 256), make(if one_seed { 1 } else { 2 }, 64), make(1, 8)],
+            replicas: vec![make(1, 256, 1 << 18), make(if one_seed { 1 } else { 2 }, 64, 1), make(1, 8, 100)],
             definitions: BTreeMap::new(),
             model: Model { time_us: i64::MIN, ..Model::default() },
             index: 0,
             last: Vec::new(),
+            held: None,
         };
         for id in [1, 2] {
             bench.definitions.insert(id, group(id));
@@ -281,9 +304,27 @@ impl Bench {
                     SnapshotPart::Kept(place) => kept[place as usize].clone(),
                 });
                 assert_eq!(over.collect::<Vec<_>>(), chunks, "what is kept is what would be written");
-                self.replicas[2] = Partition::restore(StoreOptions::default(), chunks).unwrap();
+                self.replicas[2] =
+                    Partition::restore(StoreOptions { tidy_bytes_min: 100, ..StoreOptions::default() }, chunks)
+                        .unwrap();
             }
             Op::Thaw(rows) => drop(self.replicas[2].0.thaw(rows).unwrap()),
+            Op::Hold(on) => match &mut self.held {
+                None if on => {
+                    let partition = &self.replicas[1].0;
+                    self.held = Some((partition.snapshot(), Vec::new(), whole(partition.snapshot())));
+                }
+                Some((source, taken, _)) if on => taken.extend(source.next().map(chunk)),
+                held => {
+                    if let Some((source, mut taken, wanted)) = held.take() {
+                        taken.extend(source.map(chunk));
+                        assert_eq!(taken, wanted, "a snapshot holds its instant");
+                    }
+                }
+            },
+            Op::Tidy(rows_max) => self.replicas.iter_mut().for_each(|(partition, _)| {
+                partition.tidy(rows_max);
+            }),
         }
         self.check();
     }
@@ -302,6 +343,23 @@ impl Bench {
         hashed.truncate(rows_max as usize);
         assert_eq!(outcome, Outcome::Swept(hashed.len() as u32));
         hashed.iter().for_each(|(_, _, k)| drop(self.model.rows.remove(&(id, *k))));
+    }
+
+    /// Tidies up until nothing is to do.
+    fn rest(&mut self) {
+        for _ in 0..100 {
+            let mut untidy = false;
+            for (partition, reader) in &mut self.replicas {
+                untidy |= partition.tidy(50);
+                let more = partition.tidy(0);
+                assert_eq!(reader.is_untidy(), more);
+            }
+            self.check();
+            if !untidy {
+                return;
+            }
+        }
+        panic!("there is no end to it");
     }
 
     fn write(&mut self, id: u64, stamp_by: i64, step: Option<(u128, u64)>, features: Vec<u16>, rows: Vec<(Row, u64)>) {
@@ -472,7 +530,9 @@ proptest! {
     ) {
         let mut bench = Bench::with_seeds(one_seed);
         ops.into_iter().for_each(|op| bench.run(op));
+        bench.run(Op::Hold(false));
         bench.run(Op::Snapshot);
+        bench.rest();
     }
 }
 

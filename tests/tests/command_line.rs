@@ -153,6 +153,16 @@ async fn show_status(cluster: &LocalCluster, rows: u64) -> anyhow::Result<()> {
     .await?;
     let shown = run(cluster, &["status"]).await?.succeeded()?.out;
     ensure!(shown.contains(&format!(" {PARTITIONS} partitions")) && shown.matches(" serves ").count() == 3, "{shown}");
+    let status = run(cluster, &["status", "--memory", "--json"]).await?.succeeded()?.json()?;
+    for node in status["nodes"].as_array().context("nodes are a list")? {
+        let memory = &node["memory"];
+        let partitions = memory["partitions"].as_array().context("partitions are a list")?;
+        ensure!(memory["all"]["rows"] == rows && partitions.len() == PARTITIONS as usize, "{node}");
+        let sum: u64 = partitions.iter().filter_map(|partition| partition["total"].as_u64()).sum();
+        ensure!(sum > 0 && memory["all"]["total"] == sum, "{node}");
+    }
+    let shown = run(cluster, &["status", "--memory"]).await?.succeeded()?.out;
+    ensure!(shown.matches(HOUSEHOLDS).count() == 3 && shown.matches("shared by groups").count() == 3, "{shown}");
     Ok(())
 }
 

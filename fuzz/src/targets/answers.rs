@@ -37,6 +37,7 @@ pub fn run(data: &[u8]) {
         Kind::Apply => drop(canonical::<ApplyAnswer>(body)),
         Kind::Status => drop(stable::<NodeStatus>(body)),
         Kind::Digest => drop(canonical::<DigestAnswer>(body)),
+        Kind::Memory => drop(canonical::<NodeMemory>(body)),
         Kind::Placement => drop(canonical::<PlacementAnswer>(body)),
         Kind::Read => read_answers::run(body),
         Kind::Watch => drop(stable::<RootState>(body)),
@@ -114,6 +115,12 @@ pub fn seeds() -> Vec<Seed> {
     };
     let wrote = WriteAnswer { index: LogIndex(5), incarnation: 1, applied: 2, older: vec![0, 3], repeated: false };
     let digest = DigestAnswer { applied: LogIndex(5), groups: vec![(FeatureGroupId(7), 1 << 100)], rows: 6 };
+    let used = MemoryUse { rows: 3, keys: 24, total: 24, ..MemoryUse::default() };
+    let memory = NodeMemory {
+        groups: vec![GroupMemory { group: FeatureGroupId(7), name: "shop/units@1".into(), used }],
+        shared: MemoryUse { overhead: 9, total: 9, ..MemoryUse::default() },
+        partitions: vec![PartitionMemory { partition, total: 33, logical_bytes: 5, logical_bytes_max: Some(6) }],
+    };
     let hello = HelloAnswer { node: node(2), formed: vec![replica] };
     let error = ErrorBody { leader: Some(NodeId(2)), ..ErrorBody::new(ErrorCode::NotLeader, "ask node 2") };
     let longest = ErrorBody::new(ErrorCode::BadKey, "é".repeat(ERROR_MESSAGE_BYTES_MAX));
@@ -126,6 +133,7 @@ pub fn seeds() -> Vec<Seed> {
         ("apply", seed(Kind::Apply, ApplyAnswer { version, created: 1, unchanged: 2 }.to_bytes())),
         ("status", seed(Kind::Status, status.to_bytes())),
         ("digest", seed(Kind::Digest, digest.to_bytes())),
+        ("memory", seed(Kind::Memory, memory.to_bytes())),
         ("placement", seed(Kind::Placement, PlacementAnswer { version, moves: vec![moved] }.to_bytes())),
         ("barrier", seed(Kind::Barrier, BarrierAnswer { committed: vec![Some(LogIndex(3)), None] }.to_bytes())),
         ("hello", seed(Kind::Hello, hello.to_bytes())),

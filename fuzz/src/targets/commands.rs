@@ -85,7 +85,7 @@ impl Pair {
     fn new() -> Self {
         let options = StoreOptions { incarnation: 3, logical_bytes_max: Some(1 << 20), ..StoreOptions::default() };
         let (one, reader) = Partition::new(options.clone());
-        let (other, _) = Partition::new(StoreOptions { index_seed: u64::MAX, lane_bytes_max: 64, ..options });
+        let (other, _) = Partition::new(StoreOptions { index_seed: u64::MAX, lane_bytes_max: 64, tidy_bytes_min: 1, ..options });
         let mut pair = Self { one, other, reader, snapshot: None, index: 0 };
         [sample::product(), sample::visitor()].into_iter().for_each(|group| pair.apply(&Command::Define(group)));
         pair

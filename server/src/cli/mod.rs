@@ -6,6 +6,7 @@ mod describe;
 mod get;
 mod load;
 mod log;
+mod memory;
 mod node;
 mod replica;
 mod status;

@@ -1,4 +1,4 @@
-//! `stoa status`: nodes, zones, partitions, leaders, lag.
+//! `stoa status`: nodes, zones, partitions, leaders, lag; what memory is used for is in [`super::memory`].
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use stoa_protocol::ids::ROOT_PARTITION;
 use stoa_protocol::message::{MoveInfo, NodeStatus, ReplicaStatus};
 use stoa_protocol::{ClusterMap, NodeId, PartitionId};
 
-use super::{Connect, say};
+use super::{Connect, memory, say};
 
 const STATUS_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -20,6 +20,9 @@ pub struct StatusCommand {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+    /// Say what memory is used for, too: of each node and group, and how far partitions are from their limits.
+    #[arg(long)]
+    memory: bool,
     #[command(flatten)]
     connect: Connect,
 }
@@ -34,11 +37,18 @@ impl StatusCommand {
             let status = client.status(node.id, STATUS_DEADLINE).await.map_err(|error| error.to_string());
             nodes.insert(node.id, status);
         }
-        match self.json {
-            true => say(&json(&map, &nodes).to_string())?,
-            false => say(&text(&map, &nodes))?,
+        let mut memory = memory::Answers::new();
+        for node in map.nodes.iter().filter(|_| self.memory) {
+            let answer = client.memory(node.id, STATUS_DEADLINE).await.map_err(|error| error.to_string());
+            memory.insert(node.id, answer);
         }
-        let healthy = nodes.values().all(|s| s.as_ref().is_ok_and(|s| s.replicas.iter().all(|r| r.trouble.is_empty())));
+        match (self.json, self.memory) {
+            (true, _) => say(&json(&map, &nodes, &memory).to_string())?,
+            (false, false) => say(&text(&map, &nodes))?,
+            (false, true) => say(&format!("{}\n{}", text(&map, &nodes), memory::text(&memory)))?,
+        }
+        let healthy = nodes.values().all(|s| s.as_ref().is_ok_and(|s| s.replicas.iter().all(|r| r.trouble.is_empty())))
+            && memory.values().all(Result::is_ok);
         Ok(u8::from(!healthy))
     }
 }
@@ -129,7 +139,11 @@ fn by_partition(
     out
 }
 
-fn json(map: &ClusterMap, nodes: &BTreeMap<NodeId, Result<NodeStatus, String>>) -> serde_json::Value {
+fn json(
+    map: &ClusterMap,
+    nodes: &BTreeMap<NodeId, Result<NodeStatus, String>>,
+    memory: &memory::Answers,
+) -> serde_json::Value {
     let moves = moves(nodes);
     let nodes = map.nodes.iter().map(|info| {
         let mut value = serde_json::json!({
@@ -152,6 +166,9 @@ fn json(map: &ClusterMap, nodes: &BTreeMap<NodeId, Result<NodeStatus, String>>) 
                     .collect();
             }
             Err(error) => value["error"] = error.clone().into(),
+        }
+        if let Some(answer) = memory.get(&info.id) {
+            value["memory"] = memory::json(answer);
         }
         value
     });

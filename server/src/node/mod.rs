@@ -12,7 +12,8 @@
 //! - [`moves`]: replicas give their place to others.
 //! - [`witness`]: nodes remember how far each other's logs reached, so that none comes back as an old image of itself.
 //! - [`versions`]: the cluster comes to the version that all nodes speak.
-//! - [`upkeep`]: replicas are taught their schema, brought up to date, and their logs cut.
+//! - [`upkeep`]: replicas are taught their schema, brought up to date, their logs cut, their memory given back.
+//! - [`memory`]: what it is used for, by group.
 //! - [`requests`]: frames in, frames out; [`reads`] and [`writes`] do the work.
 //! - [`clocks`]: the stamps of leaders, bounded by other nodes' calendars; [`sweeps`]: what expires, and what is removed.
 //! - [`rounds`]: leaders are asked what is committed; [`freshness`]: how old what a replica serves may be.
@@ -25,6 +26,7 @@ mod follow;
 mod freshness;
 pub mod hosting;
 pub mod identity;
+mod memory;
 mod moves;
 mod preflight;
 pub mod reads;
@@ -334,7 +336,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
             context: NodeContext { clock, entropy, bounds: bounds.clone() },
             timing: options.timing,
             budget: NodeBudget::default(),
-            tidying: Arc::new(Semaphore::new(1)),
+            thawing: Arc::new(Semaphore::new(1)),
         };
         let info = NodeInfo {
             id: options.node,
@@ -379,6 +381,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
         node.spawn_vital("ask for clocks", clocks::ask(Arc::downgrade(&node)));
         node.spawn_vital("sweep", sweeps::sweep(Arc::downgrade(&node)));
         node.spawn_vital("cut logs", upkeep::cut_logs(Arc::downgrade(&node)));
+        node.spawn_vital("tidy up", upkeep::tidy_up(Arc::downgrade(&node)));
         node.spawn_vital("look around", strangers::look_around(Arc::downgrade(&node)));
         node.spawn_vital("drive moves", moves::drive_moves(Arc::downgrade(&node)));
         node.spawn_vital("raise the version", versions::raise(Arc::downgrade(&node)));

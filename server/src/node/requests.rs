@@ -345,6 +345,11 @@ impl<D: Disk, T: Transport> Node<D, T> {
                 check(&caller)?;
                 Ok(self.status().to_bytes())
             }
+            Kind::Memory => {
+                let (caller, Empty) = decode_request(&body)?;
+                check(&caller)?;
+                Ok(self.memory().to_bytes())
+            }
             Kind::Placement => {
                 let (caller, request) = decode_request::<PlacementRequest>(&body)?;
                 check(&caller)?;

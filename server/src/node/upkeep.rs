@@ -1,5 +1,5 @@
 //! What replicas need while they live: the schema of their groups, a barrier before they serve, snapshots that let the log
-//! be cut. Three tasks, since none of them may wait for what holds another one up; and within each, no partition waits for
+//! be cut, memory that goes back where no command comes. A task for each, since none of them may wait for what holds another one up; and within each, no partition waits for
 //! another: one whose quorum is gone must not keep the others from serving.
 
 use std::collections::BTreeMap;
@@ -240,5 +240,30 @@ impl<D: Disk, T: Transport> Node<D, T> {
         if let Some(root) = self.root_replica() {
             root.cut_log(bytes_max, pressed).await;
         }
+    }
+}
+
+/// How long one replica may take for a part of its tidying before the others go on without it.
+const TIDY_LIMIT: Duration = Duration::from_secs(1);
+
+/// Partitions to which no command comes give memory back that has come out of use; where commands come, they do that.
+pub(super) async fn tidy_up<D: Disk, T: Transport>(node: Weak<Node<D, T>>) {
+    let mut seen: BTreeMap<PartitionId, LogIndex> = BTreeMap::new();
+    loop {
+        let Some(strong) = node.upgrade() else { return };
+        let mut tidied = JoinSet::new();
+        let mut now = BTreeMap::new();
+        for hosted in strong.all_hosted() {
+            let reader = hosted.view.reader();
+            let (partition, applied) = (hosted.replica.partition(), reader.applied());
+            if reader.is_untidy() && seen.get(&partition) == Some(&applied) {
+                tidied.spawn(async move { stoa_env::timeout(TIDY_LIMIT, hosted.replica.tidy()).await.is_ok() });
+            }
+            now.insert(partition, applied);
+        }
+        seen = now;
+        drop(strong);
+        each(tidied, drop).await;
+        stoa_env::sleep(LOOP_PAUSE).await;
     }
 }

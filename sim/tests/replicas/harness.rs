@@ -267,7 +267,7 @@ impl Process {
             context: context(node),
             timing: RaftTiming::default(),
             budget: NodeBudget::default(),
-            tidying: std::sync::Arc::new(tokio::sync::Semaphore::new(1)),
+            thawing: std::sync::Arc::new(tokio::sync::Semaphore::new(1)),
         };
         Ok((Self { disk: disk.clone(), wal, env }, recovered))
     }

@@ -24,8 +24,9 @@ use bytes::Bytes;
 use stoa_protocol::{FeatureGroupId, Reader, Wire};
 
 pub(crate) use row::ColdRow;
-pub(crate) use thaw::{Thaw, settle};
+pub(crate) use thaw::Thaw;
 
+use crate::memory::ARC_BYTES;
 use crate::snapshot::{ChunkEntry, ChunkKind, RestoreError, chunk_of_rows};
 
 /// The chunks of one group.
@@ -85,6 +86,11 @@ impl Cold {
     /// How many chunks there are.
     pub fn len(&self) -> usize {
         self.chunks.len()
+    }
+
+    /// Bytes in the heap, without the chunks themselves.
+    pub fn bytes(&self) -> usize {
+        ARC_BYTES + size_of::<Self>() + self.chunks.capacity() * size_of::<Chunk>()
     }
 
     /// Which of them have been taken in.

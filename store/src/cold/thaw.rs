@@ -6,8 +6,7 @@ use stoa_protocol::key::check_key;
 use stoa_protocol::{DecodeError, RowBatch};
 
 use super::{Cold, ColdRow, Lookup};
-use crate::arena::ArenaRef;
-use crate::group::{Group, reference};
+use crate::group::Group;
 use crate::group_writer::GroupWriter;
 use crate::index::index_hash;
 use crate::row::RowBuffer;
@@ -43,12 +42,18 @@ impl Thaw {
     pub fn left(&self) -> u64 {
         self.left
     }
+
+    /// Bytes in the heap, without the chunks themselves.
+    pub fn bytes(&self) -> usize {
+        self.version.bytes.capacity() + self.scratch.capacity() + self.cold.bytes()
+    }
 }
 
 impl GroupWriter {
     /// Takes in the rows that a batch touches, so that it finds them in memory.
     pub fn thaw_batch(&mut self, space: &mut Space, batch: &RowBatch) -> Result<(), RestoreError> {
         let Some(mut thaw) = self.thaw.take() else { return Ok(()) };
+        self.stale = true;
         let cold = thaw.cold.clone();
         let taken = (0..batch.rows()).try_for_each(|row| {
             let key = batch.key(row);
@@ -69,6 +74,7 @@ impl GroupWriter {
     /// has none left, it forgets where they were; the caller publishes it then.
     pub fn thaw_some(&mut self, space: &mut Space, rows_max: usize) -> Result<usize, RestoreError> {
         let Some(mut thaw) = self.thaw.take() else { return Ok(0) };
+        self.stale = true;
         let mut seen = 0;
         let cold = thaw.cold.clone();
         while seen < rows_max && thaw.chunk < cold.len() {
@@ -177,17 +183,6 @@ impl Group {
             lanes: self.lanes.clone(),
             index: self.index.clone(),
             cold: None,
-        }
-    }
-}
-
-/// Puts the values of variable width of a row that was laid out from a chunk into the arena.
-pub(crate) fn settle(row: ColdRow<'_>, group: &Group, space: &mut Space, version: &mut RowBuffer) {
-    for place in &group.plan.variable {
-        if let Some(here) = version.reference(&group.plan, place) {
-            let there = space.arena.put(row.value(here)).0.to_le_bytes();
-            debug_assert_eq!(reference(&there).len(), ArenaRef::len(here));
-            version.set_value(&group.plan, place, Some(&there));
         }
     }
 }

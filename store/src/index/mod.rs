@@ -18,6 +18,7 @@ pub(crate) use writer::{Found, IndexWriter};
 
 use crate::lanes::prefetch::prefetch;
 use crate::lanes::{EpochCell, Guard};
+use crate::memory::ARC_BYTES;
 
 /// The hash of a key in the index of a partition. The partition hash has seed 0 and is public; this one is not.
 #[inline]
@@ -33,7 +34,7 @@ pub(crate) struct Directory {
 
 impl Directory {
     fn bytes(&self) -> usize {
-        size_of::<Self>() + self.entries.len() * size_of::<EpochCell<Segment>>()
+        ARC_BYTES + size_of::<Self>() + self.entries.len() * size_of::<EpochCell<Segment>>()
     }
 
     /// Asks for the entry of a hash to be brought near.

@@ -2,6 +2,7 @@
 
 use crate::lanes::prefetch::prefetch;
 use crate::lanes::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::memory::ARC_BYTES;
 
 /// Slots of a new segment. Filling one is a pause of some tens of microseconds, when it splits.
 /// Models fill one with seven entries.
@@ -67,9 +68,9 @@ impl Segment {
         self.used() >= self.slots() / 8 * 7
     }
 
-    /// Bytes in memory.
+    /// Bytes in memory, behind an `Arc`.
     pub fn bytes(&self) -> usize {
-        size_of::<Self>() + self.groups.len() * size_of::<Group>()
+        ARC_BYTES + size_of::<Self>() + self.groups.len() * size_of::<Group>()
     }
 
     /// The highest hash that begins with the segment's prefix, as `hash` does.
@@ -136,10 +137,15 @@ impl Segment {
 
     /// All rows, in no order.
     pub fn rows(&self) -> impl Iterator<Item = u32> {
-        self.groups.iter().flat_map(|group| {
+        self.entries().map(|(_, row)| row)
+    }
+
+    /// The same, each behind its slot.
+    pub fn entries(&self) -> impl Iterator<Item = (usize, u32)> {
+        self.groups.iter().enumerate().flat_map(|(at, group)| {
             let tags = group.tags.load(Ordering::Acquire);
             let used = (0..GROUP).filter(move |slot| tags >> (slot * 8) & 0x80 != 0);
-            used.map(|slot| group.rows[slot].load(Ordering::Acquire))
+            used.map(move |slot| (at * GROUP + slot, group.rows[slot].load(Ordering::Acquire)))
         })
     }
 

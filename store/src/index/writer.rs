@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::segment::{SEGMENT_SLOTS, Segment};
 use super::{Directory, Index, prefix};
 use crate::lanes::{EpochCell, Trash};
+use crate::memory::{ARC_BYTES, vec_bytes};
 
 /// Directory entries for each entry that segments need on average, at most: keys with one long common prefix of hash
 /// could otherwise double the directory once a key.
@@ -13,7 +14,8 @@ const DIRECTORY_SLACK: usize = 8;
 /// Where a key was found; good until the next insertion.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Found {
-    slot: usize,
+    /// The place in its segment.
+    pub slot: usize,
     /// The row that holds the key now.
     pub row: u32,
 }
@@ -46,7 +48,7 @@ impl IndexWriter {
 
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
-        self.segment_bytes + self.directory.bytes() + self.entries.len() * size_of::<Arc<Segment>>()
+        self.segment_bytes + self.directory.bytes() + vec_bytes(&self.entries) + ARC_BYTES + size_of::<Index>()
     }
 
     /// Where the key with this hash stands; `is` compares keys.
@@ -107,7 +109,7 @@ impl IndexWriter {
             old.rows().filter(|row| gone.binary_search(row).is_err()).for_each(|row| new.insert(rehash(row), row));
             assert_eq!(new.used(), kept, "every entry that is taken out was there");
             self.segment_bytes = self.segment_bytes + new.bytes() - old.bytes();
-            self.put(hash, &Arc::new(new), trash);
+            self.put(hash, &Arc::new(new), old.bytes(), trash);
             rest = &rest[here..];
         }
     }
@@ -133,6 +135,13 @@ impl IndexWriter {
         })
     }
 
+    /// The segment that a hash leads to, and the lowest hash that leads to the next one, if there is a next one.
+    pub fn segment_from(&self, hash: u64) -> (&Arc<Segment>, Option<u64>) {
+        let segment = self.segment(hash);
+        let next = (prefix(hash, segment.depth) as u128 + 1) << (64 - segment.depth);
+        (segment, u64::try_from(next).ok())
+    }
+
     fn segment(&self, hash: u64) -> &Arc<Segment> {
         &self.entries[prefix(hash, self.directory.depth)]
     }
@@ -141,7 +150,7 @@ impl IndexWriter {
     fn own(&mut self, hash: u64, generation: u64, shared_before: u64, trash: &mut Trash) -> &Segment {
         if self.segment(hash).generation < shared_before {
             let copy = Arc::new(self.segment(hash).copy(generation));
-            self.put(hash, &copy, trash);
+            self.put(hash, &copy, copy.bytes(), trash);
         }
         self.segment(hash)
     }
@@ -157,7 +166,7 @@ impl IndexWriter {
             let larger = Arc::new(Segment::new(old.depth, old.slots() * 2, generation));
             entries.iter().for_each(|&(h, row)| larger.insert(h, row));
             self.segment_bytes += larger.bytes() - old.bytes();
-            self.put(hash, &larger, trash);
+            self.put(hash, &larger, old.bytes(), trash);
             return;
         }
         if needs_doubling {
@@ -173,26 +182,29 @@ impl IndexWriter {
         for (at, half) in halves.into_iter().enumerate() {
             let first = hash & !(1 << shift) | (at as u64) << shift;
             self.segment_bytes += half.bytes();
-            self.put(first, &Arc::new(half), trash);
+            let old_bytes = if at == 0 { old.bytes() } else { 0 };
+            self.put(first, &Arc::new(half), old_bytes, trash);
         }
         self.segment_bytes -= old.bytes();
         self.segment_count += 1;
     }
 
-    /// Puts a segment in all entries that begin with its prefix of `hash`.
-    fn put(&mut self, hash: u64, segment: &Arc<Segment>, trash: &mut Trash) {
+    /// Puts a segment in all entries that begin with its prefix of `hash`. So many bytes go with what stood there, which is
+    /// in the trash once for each entry and counted once.
+    fn put(&mut self, hash: u64, segment: &Arc<Segment>, mut old_bytes: usize, trash: &mut Trash) {
         let width = 1 << (self.directory.depth - segment.depth);
         let first = prefix(hash, segment.depth) * width;
         for at in first..first + width {
             self.entries[at] = segment.clone();
-            self.directory.entries[at].replace(segment.clone(), trash);
+            self.directory.entries[at].replace(segment.clone(), std::mem::take(&mut old_bytes), trash);
         }
     }
 
     fn double(&mut self, trash: &mut Trash) {
         self.entries = self.entries.iter().flat_map(|segment| [segment.clone(), segment.clone()]).collect();
+        let old_bytes = self.directory.bytes();
         self.directory = directory(self.directory.depth + 1, &self.entries);
-        self.shared.directory.replace(self.directory.clone(), trash);
+        self.shared.directory.replace(self.directory.clone(), old_bytes, trash);
     }
 
     /// Asserts that every row is found where its hash leads; `hash_of` gives the hash of the key of a row.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::epochs::Guard;
 use super::sync::{AtomicPtr, Ordering, last_pointer};
-use super::trash::{Dead, Trash};
+use super::trash::{Dead, Retired, Trash};
 
 /// Holds one `Arc<T>`. A replaced value goes to the trash of the cell's epochs and lives until every guard of its time
 /// is gone.
@@ -31,12 +31,12 @@ impl<T: Send + Sync + 'static> EpochCell<T> {
         unsafe { &*pointer }
     }
 
-    /// Puts another value in place. For the one writer.
-    pub fn replace(&self, value: Arc<T>, trash: &mut Trash) {
+    /// Puts another value in place. For the one writer, who says how many bytes go with the old one.
+    pub fn replace(&self, value: Arc<T>, old_bytes: usize, trash: &mut Trash) {
         let old = self.pointer.swap(Arc::into_raw(value).cast_mut(), Ordering::AcqRel);
         // SAFETY: the pointer comes from `Arc::into_raw`, and the swap took it out of the cell, so its count is ours.
         let old = unsafe { Arc::from_raw(old.cast_const()) };
-        trash.push(Dead::Memory(old));
+        trash.push(Dead::Memory(Box::new(Retired { memory: old, bytes: old_bytes })));
     }
 }
 
@@ -62,7 +62,7 @@ mod tests {
         let cell = EpochCell::new(first);
         let guard = epochs.pin(0);
         let seen = cell.load(&guard);
-        cell.replace(Arc::new("second".into()), &mut trash);
+        cell.replace(Arc::new("second".into()), 30, &mut trash);
         trash.collect(drop);
         assert_eq!((seen.as_str(), weak.strong_count()), ("first", 1));
         assert_eq!(cell.load(&epochs.pin(1)), "second");
@@ -79,7 +79,7 @@ mod tests {
         let cell = EpochCell::new(Arc::new(7));
         let guard = epochs.pin(0);
         let seen = cell.load(&guard);
-        cell.replace(Arc::new(8), &mut trash);
+        cell.replace(Arc::new(8), 4, &mut trash);
         drop(trash);
         assert_eq!(*seen, 7);
     }

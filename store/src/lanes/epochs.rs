@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex};
 
 use super::sync::{AtomicU64, AtomicUsize, Ordering, fence, yield_now};
 use super::trash::Trash;
+use crate::memory::ARC_BYTES;
 
 /// Readers and snapshots of one partition at the same instant. A read holds its slot for microseconds and never waits
 /// while it does, so there are as many as threads run reads at once (one a core), and a snapshot holds one more. Were
@@ -45,6 +46,9 @@ pub(crate) struct Epochs {
 }
 
 impl Epochs {
+    /// Bytes in memory, behind an `Arc`.
+    pub const BYTES: usize = ARC_BYTES + size_of::<Self>();
+
     /// The epochs of one partition, and the writer's half. All cells that are read under a guard of these epochs must
     /// be changed with this trash.
     pub fn new() -> (Arc<Self>, Trash) {

@@ -35,6 +35,7 @@ use stoa_protocol::read::{Projection, RowStatus};
 use stoa_protocol::{FeatureGroup, FeatureGroupId, FeatureType, KeyType, LogIndex, RowBatchBuilder, Value};
 
 use super::sync::{Ordering, prepare_fences};
+use super::trash::Retired;
 use super::{Dead, EpochCell, Epochs, LongGuard, Slab, Trash};
 use crate::index::{Index, IndexWriter, Segment};
 use crate::{Command, Partition, StoreOptions};
@@ -97,13 +98,13 @@ impl CellWriter {
     }
 
     fn replace(&mut self, number: u32) {
-        self.cell.replace(held(number), &mut self.trash);
+        self.cell.replace(held(number), size_of::<Held>(), &mut self.trash);
     }
 
     fn collect(&mut self) {
         self.trash.collect(|dead| {
-            let Dead::Memory(memory) = dead else { unreachable!("the cell retires memory alone") };
-            let value = memory.downcast::<Held>().expect("the cell holds values");
+            let Dead::Memory(retired) = dead else { unreachable!("the cell retires memory alone") };
+            let value = retired.memory.downcast::<Held>().expect("the cell holds values");
             value.witness.fill();
             self.kept.push(value);
         });
@@ -183,7 +184,7 @@ fn what_waits_when_the_writer_goes_is_not_dropped_before_its_reader_has_left() {
             }
         });
         linked.store(false, Ordering::Release);
-        trash.push(Dead::Memory(Arc::new(Dropped(witness))));
+        trash.push(Dead::Memory(Box::new(Retired { memory: Arc::new(Dropped(witness)), bytes: 0 })));
         drop(trash);
         reader.join().unwrap();
         drop(epochs);
@@ -283,11 +284,11 @@ impl TableWriter {
         self.trash.collect(|dead| match dead {
             Dead::Row(_, row) => self.free_rows.push(row),
             Dead::Value(_) => unreachable!("there are no values of variable width"),
-            Dead::Memory(memory) => {
-                if let Some(segment) = memory.downcast_ref::<Segment>() {
+            Dead::Memory(retired) => {
+                if let Some(segment) = retired.memory.downcast_ref::<Segment>() {
                     (0..segment.used()).for_each(|slot| segment.replace(slot, NO_ROW));
                 }
-                self.kept.push(memory);
+                self.kept.push(retired.memory);
             }
         });
     }

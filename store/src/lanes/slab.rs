@@ -47,6 +47,33 @@ impl Slab {
         }
     }
 
+    /// Bytes of its segments' memory once the first so many slots have been written.
+    pub fn bytes(&self, slots: u32) -> usize {
+        let mut bytes = 0;
+        for (at, words) in self.segments.iter().enumerate() {
+            let Some(words) = words.get() else { break };
+            let before = (FIRST_SLOTS << at) - FIRST_SLOTS;
+            bytes += words.bytes(u64::from(slots).saturating_sub(before) as usize * self.words);
+        }
+        bytes
+    }
+
+    /// Gives the memory of the slots in `slots` back, the highest that were ever written: nobody reads them, and they are
+    /// reserved again before they are written. What shares a page with a lower slot stays.
+    pub fn release(&self, slots: std::ops::Range<u32>) {
+        if slots.is_empty() {
+            return;
+        }
+        let (first, last) = (locate(slots.start).0, locate(slots.end - 1).0);
+        for at in first..=last {
+            let Some(words) = self.segments[at].get() else {
+                break;
+            };
+            let before = (FIRST_SLOTS << at) - FIRST_SLOTS;
+            words.release(u64::from(slots.start).saturating_sub(before) as usize * self.words);
+        }
+    }
+
     /// Fills a slot from its first byte on. The rest of the last word becomes zero, further words stay.
     pub fn write(&self, slot: u32, bytes: &[u8]) {
         let words = self.words_of(slot);

@@ -16,22 +16,35 @@ pub(crate) enum Dead {
     /// A value or key in the arena.
     Value(ArenaRef),
     /// A segment, a directory, a table of groups.
-    Memory(Arc<dyn Any + Send + Sync>),
+    Memory(Box<Retired>),
+}
+
+/// Memory out of use.
+pub(crate) struct Retired {
+    pub memory: Arc<dyn Any + Send + Sync>,
+    /// What goes with it when it is dropped; 0 if that is counted elsewhere.
+    pub bytes: usize,
 }
 
 /// The writer's half of the [`Epochs`]: things out of use, oldest first.
 pub(crate) struct Trash {
     epochs: Arc<Epochs>,
     queue: VecDeque<(u64, Dead)>,
+    /// Bytes of retired memory that waits, with the boxes around it.
+    memory_bytes: usize,
 }
+
+/// Room that the queue keeps when it has become short again.
+const QUEUE_KEPT: usize = 4_096;
 
 impl Trash {
     pub(super) fn new(epochs: Arc<Epochs>) -> Self {
-        Self { epochs, queue: VecDeque::new() }
+        Self { epochs, queue: VecDeque::new(), memory_bytes: 0 }
     }
 
     /// Takes a thing that no reader can reach from now on.
     pub fn push(&mut self, dead: Dead) {
+        self.memory_bytes += dead.memory_bytes();
         self.queue.push_back((self.epochs.current(), dead));
     }
 
@@ -43,8 +56,23 @@ impl Trash {
         let held = self.epochs.advance();
         while self.queue.front().is_some_and(|(epoch, _)| *epoch < held) {
             let (_, dead) = self.queue.pop_front().expect("the front was there");
+            self.memory_bytes -= dead.memory_bytes();
             reuse(dead);
         }
+        // A long snapshot leaves a long queue behind, once.
+        if self.queue.capacity() > QUEUE_KEPT && self.queue.len() < self.queue.capacity() / 4 {
+            self.queue.shrink_to(self.queue.len() * 2);
+        }
+    }
+
+    /// Bytes of retired memory that waits.
+    pub fn memory_bytes(&self) -> usize {
+        self.memory_bytes
+    }
+
+    /// Bytes of the list itself.
+    pub fn list_bytes(&self) -> usize {
+        self.queue.capacity() * size_of::<(u64, Dead)>()
     }
 
     /// What waits, for the accounts.
@@ -53,11 +81,20 @@ impl Trash {
     }
 }
 
+impl Dead {
+    fn memory_bytes(&self) -> usize {
+        match self {
+            Self::Memory(retired) => retired.bytes + size_of::<Retired>(),
+            Self::Row(..) | Self::Value(_) => 0,
+        }
+    }
+}
+
 impl Drop for Trash {
     /// Readers may outlive the writer: what they could be looking at goes with the last of them.
     fn drop(&mut self) {
         let memory = self.queue.drain(..).filter_map(|(_, dead)| match dead {
-            Dead::Memory(memory) => Some(memory),
+            Dead::Memory(retired) => Some(retired.memory),
             Dead::Row(..) | Dead::Value(_) => None,
         });
         self.epochs.bury(memory);

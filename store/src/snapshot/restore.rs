@@ -10,7 +10,7 @@ use super::header::Header;
 use super::table::Table;
 use crate::changes::Changes;
 use crate::cold::Cold;
-use crate::group_writer::GroupWriter;
+use crate::group_writer::{GroupWriter, RestoredRow};
 use crate::index::index_hash;
 use crate::space::Space;
 use crate::{Partition, PartitionReader, StoreOptions};
@@ -82,9 +82,8 @@ impl Partition {
             1 => restore.read_whole(&chunks)?,
             _ => restore.read_table(&chunks)?,
         }
-        let Restore { partition, reader, .. } = restore;
-        partition.groups.keys().for_each(|id| partition.publish(Some(*id)));
-        partition.publish(None);
+        let Restore { mut partition, reader, .. } = restore;
+        partition.publish();
         Ok((partition, reader))
     }
 }
@@ -143,7 +142,7 @@ impl Restore {
         if at != last {
             return Err(RestoreError::Incomplete);
         }
-        self.partition.publish_groups();
+        self.partition.publish_groups(0);
         match self.partition.digest().state == table.state {
             true => Ok(()),
             false => Err(RestoreError::Digest { what: "sessions, definitions or time".into() }),
@@ -250,7 +249,7 @@ fn restore_row<'a>(
     let group = writer.group.clone();
     let plan = &group.plan;
     values.clear();
-    let stamp_us = match u8::get(input)? {
+    let tombstone = match u8::get(input)? {
         1 => Some(i64::get(input)?),
         0 => {
             let validity = input.take(plan.features.len().div_ceil(8), "validity")?;
@@ -272,20 +271,6 @@ fn restore_row<'a>(
         }
         other => return Err(DecodeError::invalid("a row's flags", other, "0 or 1")),
     };
-    writer.restore_row(space, key, hash, |row, space| {
-        row.set_event(event_time, sequence);
-        if let Some(stamp_us) = stamp_us {
-            row.set_tombstone(plan, stamp_us);
-        }
-        for (place, value) in plan.features.iter().zip(values.iter()) {
-            match *value {
-                Some(bytes) if place.variable => {
-                    let reference = space.arena.put(bytes).0.to_le_bytes();
-                    row.set_value(plan, place, Some(&reference));
-                }
-                fixed_or_null => row.set_value(plan, place, fixed_or_null),
-            }
-        }
-    });
+    writer.restore_row(space, key, hash, &RestoredRow { event_time, sequence, tombstone, values });
     Ok(())
 }

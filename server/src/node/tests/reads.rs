@@ -155,3 +155,16 @@ async fn a_leader_that_no_quorum_answers_says_so_and_gives_no_strong_read() {
         assert_eq!(read(&node, &request, level, 200).await.unwrap_err().code, ErrorCode::NoQuorum);
     }
 }
+
+#[tokio::test]
+async fn a_node_says_what_its_memory_is_used_for_by_group_and_by_partition() {
+    let (cluster, request) = cluster_with_group().await;
+    let memory = cluster.node(2).memory();
+    let [group] = &memory.groups[..] else { panic!("{memory:?}") };
+    assert_eq!((group.group, group.name.as_str()), (request.projections[0].group, "shop/row@1"));
+    let [partition] = memory.partitions[..] else { panic!("{memory:?}") };
+    assert_eq!(partition.partition, request.sections[0].partition);
+    assert_eq!(partition.logical_bytes_max, Some(cluster.options(2).partition_bytes_max));
+    assert_eq!(partition.total, group.used.total + memory.shared.total, "nothing is left out, nothing is there twice");
+    assert!(group.used.index > 0 && memory.shared.overhead > 0 && memory.shared.index == 0, "{memory:?}");
+}
