@@ -4,12 +4,15 @@
 //! with the replica's own boot clock, from the moment at which it applied the newer one. So no replica asks a calendar, a
 //! partition that nobody writes to still grows older, and a replica that lags is behind by as much as its rows are.
 //!
-//! It never goes back: a stamp that says less than what the clock has come to holds it until stamps have caught up. So a
-//! clock that runs fast here is put right by each stamp, and what has been told stays true.
+//! It never goes back. A stamp that says less than what the clock has come to may have been on its way for long, or the clock
+//! may run fast: the clock is believed, less what it may have gained since the stamp before ([`DRIFT_PPM_MAX`]).
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use stoa_env::BootTime;
+
+/// How much faster a clock may run than true time, in millionths: the drift that nodes count with unless told otherwise.
+const DRIFT_PPM_MAX: i64 = 10_000;
 
 /// No stamp has been applied.
 const UNKNOWN: i64 = i64::MIN;
@@ -19,22 +22,31 @@ const UNKNOWN: i64 = i64::MIN;
 pub(crate) struct PartitionTime {
     /// Whether anything of the partition expires.
     expires: AtomicBool,
-    /// The newest stamp less the boot time at which it was applied.
+    /// The time less the boot time, when the newest stamp was applied.
     ahead: AtomicI64,
+    /// When that was, in boot time. Who applies alone writes and reads it.
+    noted: AtomicI64,
     /// The latest time that was told.
     told: AtomicI64,
 }
 
 impl Default for PartitionTime {
     fn default() -> Self {
-        Self { expires: AtomicBool::new(false), ahead: AtomicI64::new(UNKNOWN), told: AtomicI64::new(UNKNOWN) }
+        let [ahead, told] = [UNKNOWN; 2].map(AtomicI64::new);
+        Self { expires: AtomicBool::new(false), ahead, noted: AtomicI64::new(0), told }
     }
 }
 
 impl PartitionTime {
     /// Notes that the log's time has risen to `stamp_us`.
     pub fn note(&self, stamp_us: i64, now: BootTime) {
-        self.ahead.store(stamp_us.saturating_sub(micros(now)), Ordering::Relaxed);
+        let (now_us, ahead) = (micros(now), self.ahead.load(Ordering::Relaxed));
+        let passed = now_us.saturating_sub(self.noted.load(Ordering::Relaxed));
+        // Rounded up: stamps may come in quick succession.
+        let gained = passed.saturating_mul(DRIFT_PPM_MAX).saturating_add(999_999) / 1_000_000;
+        let held = if ahead == UNKNOWN { UNKNOWN } else { ahead.saturating_sub(gained) };
+        self.ahead.store(stamp_us.saturating_sub(now_us).max(held), Ordering::Relaxed);
+        self.noted.store(now_us, Ordering::Relaxed);
     }
 
     /// Notes whether any group has a time to live.
@@ -84,14 +96,22 @@ mod tests {
     }
 
     #[test]
-    fn what_has_been_told_stays_true_and_a_clock_that_ran_fast_is_put_right() {
+    fn a_stamp_that_was_long_on_its_way_does_not_set_it_back() {
+        let time = PartitionTime::default();
+        time.note(0, at(0));
+        time.note(10 * MINUTE, at(15));
+        assert_eq!(time.tell(at(15)), 15 * MINUTE - 9 * MINUTE / 60, "less what the clock may have gained");
+    }
+
+    #[test]
+    fn what_has_been_told_stays_true_and_a_clock_that_runs_fast_is_put_right() {
         let time = PartitionTime::default();
         time.note(0, at(0));
         assert_eq!(time.tell(at(100)), 100 * MINUTE);
-        time.note(90 * MINUTE, at(100));
-        assert_eq!(time.tell(at(101)), 100 * MINUTE, "it stands");
-        assert_eq!(time.tell(at(110)), 100 * MINUTE);
-        assert_eq!(time.tell(at(115)), 105 * MINUTE, "and goes on when stamps have caught up");
-        assert_eq!(time.tell(at(102)), 105 * MINUTE, "also for a reader that looked at the clock earlier");
+        time.note(99 * MINUTE, at(100));
+        assert_eq!(time.tell(at(100)), 100 * MINUTE, "it stands");
+        assert_eq!(time.tell(at(101)), 100 * MINUTE, "and goes on when stamps have caught up");
+        assert_eq!(time.tell(at(103)), 102 * MINUTE);
+        assert_eq!(time.tell(at(102)), 102 * MINUTE, "also for a reader that looked at the clock earlier");
     }
 }

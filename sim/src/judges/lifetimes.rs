@@ -66,7 +66,7 @@ pub struct Shown {
 }
 
 /// What stands of a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 struct Standing {
     put: Put,
     /// What the second feature may be: it depends on whether the row before had expired.

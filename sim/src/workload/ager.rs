@@ -249,9 +249,9 @@ impl Ager {
         };
         self.shared.trace.note(format_args!("shown {} {shown:?} {level:?}", key.number));
         {
-            let extra = &mut self.shared.lock().extra;
-            extra.aging_reads += 1;
-            extra.expired_reads += u64::from(status == ValueStatus::Expired);
+            let mut inner = self.shared.lock();
+            inner.extra.aging_reads += 1;
+            inner.extra.expired_reads += u64::from(status == ValueStatus::Expired);
         }
         if let Some(what) = key.lifetime.shown(&self.terms, &shown) {
             self.broken(format!("key {} at {level:?}: {what}", key.number));
