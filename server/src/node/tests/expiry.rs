@@ -120,7 +120,10 @@ async fn a_leader_whose_calendar_is_a_year_ahead_expires_nothing_and_takes_no_ev
     if wrong.hosted(partition).unwrap().replica.leads() {
         let refused = wrong.write(request, LIMIT).await.unwrap_err();
         // It may have lost its lead since it was asked.
-        assert!([ErrorCode::EventInFuture, ErrorCode::NotLeader, ErrorCode::NoQuorum].contains(&refused.code), "{refused}");
+        assert!(
+            [ErrorCode::EventInFuture, ErrorCode::NotLeader, ErrorCode::NoQuorum].contains(&refused.code),
+            "{refused}"
+        );
     }
 }
 
