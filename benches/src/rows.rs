@@ -60,7 +60,8 @@ pub struct Ask {
 impl Ask {
     /// As a node does it for a request of one section: the bytes of the answer.
     pub fn answer(&self, reader: &PartitionReader) -> FramedBody {
-        let source = SectionSource { reader, at_least: LogIndex(0), keys: self.keys.range(0, self.keys.len()) };
+        let keys = self.keys.range(0, self.keys.len());
+        let source = SectionSource { reader, at_least: LogIndex(0), time_us: reader.time_us(), keys };
         let mut answer = AnswerWriter::new(1);
         let result = read_sections(&self.projection, &[source], &mut answer).remove(0);
         answer.finish(&[result.map_or_else(SectionResult::Failed, SectionResult::Rows)])

@@ -115,6 +115,7 @@ impl Shape {
             version: 1,
             entity: NAME.into(),
             event_time: None,
+            ttl: None,
             late_horizon_us: stoa_protocol::limits::LATE_HORIZON_US_DEFAULT,
             features,
             description: String::new(),

@@ -1,12 +1,12 @@
 //! What users define: projects, entities, feature groups, grants, feature views. The root group keeps them; a group's
 //! definition also reaches each of its partitions through that partition's own log.
 
-use crate::codec::{DecodeError, check_name};
+use crate::codec::{DecodeError, Reader, Wire, check_name, get_list, put_list};
 use crate::ids::{FeatureGroupId, PartitionSetId, ViewId};
 use crate::key::KeyType;
 use crate::limits::{
     DESCRIPTION_BYTES_MAX, GROUP_FEATURES_MAX, KEY_COLUMNS_MAX, LATE_HORIZON_US_DEFAULT, ROW_FIXED_BYTES_MAX,
-    VIEW_FEATURES_MAX,
+    TTL_US_MAX, TTL_US_MIN, VIEW_FEATURES_MAX,
 };
 use crate::types::{FeatureType, Width};
 
@@ -74,6 +74,59 @@ pub struct Feature {
 }
 crate::wire_struct!(Feature { name, ty, description });
 
+/// What a read is given of a row that has outlived its group's time to live. It is marked as expired either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum OnExpired {
+    /// No value.
+    #[default]
+    Expire,
+    /// The last values.
+    ServeLast,
+}
+crate::wire_enum!(OnExpired { 0 => Expire, 1 => ServeLast });
+
+/// How long the rows of a group live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Ttl {
+    /// From a row's event time on, in microseconds: [`TTL_US_MIN`] to [`TTL_US_MAX`].
+    pub after_us: i64,
+    /// What reads are given after that.
+    pub on_expired: OnExpired,
+}
+crate::wire_struct!(Ttl { after_us, on_expired });
+
+impl Ttl {
+    /// Checks the bounds.
+    pub fn check(&self) -> Result<(), DecodeError> {
+        if (TTL_US_MIN..=TTL_US_MAX).contains(&self.after_us) {
+            return Ok(());
+        }
+        let allowed = format!("{TTL_US_MIN} to {TTL_US_MAX}, in microseconds (a second to 3,650 days)");
+        Err(DecodeError::invalid("the time to live", self.after_us, allowed))
+    }
+}
+
+const HAS_EVENT_TIME: u8 = 1;
+const HAS_TTL: u8 = 2;
+
+/// The column of the event time and the time to live: a byte that says which of them there are, then those. Without a time
+/// to live these are the bytes of an optional string, as definitions had them before there was one.
+fn put_times(event_time: &Option<String>, ttl: Option<Ttl>, out: &mut Vec<u8>) {
+    out.push(if event_time.is_some() { HAS_EVENT_TIME } else { 0 } | if ttl.is_some() { HAS_TTL } else { 0 });
+    event_time.iter().for_each(|column| column.put(out));
+    ttl.iter().for_each(|ttl| ttl.put(out));
+}
+
+fn get_times(input: &mut Reader<'_>) -> Result<(Option<String>, Option<Ttl>), DecodeError> {
+    let has = u8::get(input)?;
+    if has > HAS_EVENT_TIME | HAS_TTL {
+        return Err(DecodeError::invalid("the times that a definition has", has, "0 to 3"));
+    }
+    let event_time = if has & HAS_EVENT_TIME != 0 { Some(Wire::get(input)?) } else { None };
+    let ttl = if has & HAS_TTL != 0 { Some(Wire::get(input)?) } else { None };
+    Ok((event_time, ttl))
+}
+
 /// One version of a feature group: the definition that a partition's log carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FeatureGroup {
@@ -93,26 +146,52 @@ pub struct FeatureGroup {
     pub set: PartitionSetId,
     /// The file column that holds the event time; `None` if rows have none, then they carry the time of their load.
     pub event_time: Option<String>,
-    /// How long a delete keeps older events out, in microseconds.
+    /// How long its rows live after their event time; `None`: for ever.
+    pub ttl: Option<Ttl>,
+    /// How long a delete keeps older events out, and how long an expired row stays, in microseconds.
     pub late_horizon_us: i64,
     /// Its features. A feature's place is its number in batches and reads and never changes.
     pub features: Vec<Feature>,
     /// What it is, for people.
     pub description: String,
 }
-crate::wire_struct!(FeatureGroup {
-    id,
-    project,
-    name,
-    version,
-    schema_version,
-    entity,
-    set,
-    event_time,
-    late_horizon_us,
-    features: list,
-    description,
-});
+
+impl Wire for FeatureGroup {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.id.put(out);
+        self.project.put(out);
+        self.name.put(out);
+        self.version.put(out);
+        self.schema_version.put(out);
+        self.entity.put(out);
+        self.set.put(out);
+        put_times(&self.event_time, self.ttl, out);
+        self.late_horizon_us.put(out);
+        put_list(&self.features, out);
+        self.description.put(out);
+    }
+
+    fn get(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let (id, project, name) = (Wire::get(input)?, Wire::get(input)?, Wire::get(input)?);
+        let (version, schema_version) = (Wire::get(input)?, Wire::get(input)?);
+        let (entity, set) = (Wire::get(input)?, Wire::get(input)?);
+        let (event_time, ttl) = get_times(input)?;
+        Ok(Self {
+            id,
+            project,
+            name,
+            version,
+            schema_version,
+            entity,
+            set,
+            event_time,
+            ttl,
+            late_horizon_us: Wire::get(input)?,
+            features: get_list(input, "features")?,
+            description: Wire::get(input)?,
+        })
+    }
+}
 
 impl FeatureGroup {
     /// `project/name@version`.
@@ -123,6 +202,23 @@ impl FeatureGroup {
     /// The place of a feature by its name.
     pub fn feature(&self, name: &str) -> Option<u16> {
         self.features.iter().position(|f| f.name == name).map(|at| at as u16)
+    }
+
+    /// Rows whose event time is before this have expired at a partition time: event time + time to live <= time.
+    pub fn expired_before(&self, time_us: i64) -> i64 {
+        let limit = self.ttl.and_then(|ttl| time_us.checked_sub(ttl.after_us));
+        limit.map_or(i64::MIN, |limit| limit.saturating_add(1))
+    }
+
+    /// Rows whose event time is before this may be removed at a partition time: those that have been expired for the late
+    /// horizon, so that for as long no older event comes in the place of one, and the last values can be handed over.
+    pub fn removable_before(&self, time_us: i64) -> i64 {
+        self.expired_before(time_us.saturating_sub(self.late_horizon_us))
+    }
+
+    /// Whether a tombstone of a deletion at `deleted_us` counts as no row at a partition time: it is past the late horizon.
+    pub fn forgets_delete(&self, deleted_us: i64, time_us: i64) -> bool {
+        time_us.saturating_sub(deleted_us) > self.late_horizon_us
     }
 
     /// Checks names, counts and widths.
@@ -156,6 +252,7 @@ impl FeatureGroup {
         if fixed > ROW_FIXED_BYTES_MAX {
             return Err(DecodeError::invalid("the bytes of one row", fixed, format!("up to {ROW_FIXED_BYTES_MAX}")));
         }
+        self.ttl.map_or(Ok(()), |ttl| ttl.check())?;
         if self.late_horizon_us < 0 {
             return Err(DecodeError::invalid("the late horizon", self.late_horizon_us, "0 and up, in microseconds"));
         }
@@ -178,6 +275,7 @@ impl FeatureGroup {
             },
             set: PartitionSetId(1),
             event_time: None,
+            ttl: None,
             late_horizon_us: LATE_HORIZON_US_DEFAULT,
             features: features
                 .iter()
@@ -304,6 +402,8 @@ pub struct GroupDefinition {
     pub entity: String,
     /// See [`FeatureGroup::event_time`].
     pub event_time: Option<String>,
+    /// See [`FeatureGroup::ttl`].
+    pub ttl: Option<Ttl>,
     /// See [`FeatureGroup::late_horizon_us`].
     pub late_horizon_us: i64,
     /// Its features.
@@ -311,16 +411,36 @@ pub struct GroupDefinition {
     /// What it is, for people.
     pub description: String,
 }
-crate::wire_struct!(GroupDefinition {
-    project,
-    name,
-    version,
-    entity,
-    event_time,
-    late_horizon_us,
-    features: list,
-    description,
-});
+
+impl Wire for GroupDefinition {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.project.put(out);
+        self.name.put(out);
+        self.version.put(out);
+        self.entity.put(out);
+        put_times(&self.event_time, self.ttl, out);
+        self.late_horizon_us.put(out);
+        put_list(&self.features, out);
+        self.description.put(out);
+    }
+
+    fn get(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let (project, name, version) = (Wire::get(input)?, Wire::get(input)?, Wire::get(input)?);
+        let entity = Wire::get(input)?;
+        let (event_time, ttl) = get_times(input)?;
+        Ok(Self {
+            project,
+            name,
+            version,
+            entity,
+            event_time,
+            ttl,
+            late_horizon_us: Wire::get(input)?,
+            features: get_list(input, "features")?,
+            description: Wire::get(input)?,
+        })
+    }
+}
 
 /// A right of project `to` to use some features of another project's group in its views.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -371,3 +491,78 @@ pub struct ViewFeatureDefinition {
     pub alias: Option<String>,
 }
 crate::wire_struct!(ViewFeatureDefinition { project, group, version, feature, alias });
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group(ttl: Option<Ttl>) -> FeatureGroup {
+        let group = FeatureGroup::simple(3, "g", &[("id", KeyType::Bool)], &[("x", FeatureType::Int64)]);
+        FeatureGroup { ttl, late_horizon_us: 100, ..group }
+    }
+
+    #[test]
+    fn a_definition_without_a_time_to_live_has_the_bytes_it_had_before_there_was_one() {
+        for event_time in [None, Some("at".to_owned())] {
+            let group = FeatureGroup { event_time: event_time.clone(), ..group(None) };
+            let bytes = group.to_bytes();
+            let before = |tail: usize| bytes[..bytes.len() - tail].to_vec();
+            // Behind the event time: the horizon, one feature ("x", its type, no description) and no description.
+            let tail = 8 + 4 + (5 + 3 + 4) + 4;
+            let optional = event_time.to_bytes();
+            assert!(before(tail).ends_with(&optional), "{bytes:?}");
+            assert_eq!(FeatureGroup::from_bytes(&bytes), Ok(group));
+        }
+    }
+
+    #[test]
+    fn a_time_to_live_comes_back_in_both_definitions_and_damage_is_an_error() {
+        let times = [
+            Ttl { after_us: TTL_US_MIN, on_expired: OnExpired::Expire },
+            Ttl { after_us: TTL_US_MAX, on_expired: OnExpired::ServeLast },
+        ];
+        for (ttl, event_time) in times.into_iter().zip([None, Some("at".to_owned())]) {
+            let group = FeatureGroup { event_time: event_time.clone(), ..group(Some(ttl)) };
+            assert_eq!(group.check(), Ok(()));
+            let definition = GroupDefinition {
+                project: group.project.clone(),
+                name: group.name.clone(),
+                version: 1,
+                entity: "e".into(),
+                event_time,
+                ttl: group.ttl,
+                late_horizon_us: 7,
+                features: group.features.clone(),
+                description: String::new(),
+            };
+            let (bytes, other) = (group.to_bytes(), definition.to_bytes());
+            assert_eq!(FeatureGroup::from_bytes(&bytes), Ok(group));
+            assert_eq!(GroupDefinition::from_bytes(&other), Ok(definition));
+            (0..bytes.len()).for_each(|cut| assert!(FeatureGroup::from_bytes(&bytes[..cut]).is_err()));
+            (0..other.len()).for_each(|cut| assert!(GroupDefinition::from_bytes(&other[..cut]).is_err()));
+        }
+        for after_us in [i64::MIN, -1, 0, TTL_US_MIN - 1, TTL_US_MAX + 1, i64::MAX] {
+            let bad = group(Some(Ttl { after_us, on_expired: OnExpired::Expire }));
+            assert!(bad.check().unwrap_err().to_string().contains("the time to live"), "{after_us}");
+        }
+    }
+
+    #[test]
+    fn a_row_expires_when_its_time_to_live_is_over_and_goes_a_late_horizon_later() {
+        let ttl = TTL_US_MIN;
+        let group = group(Some(Ttl { after_us: ttl, on_expired: OnExpired::Expire }));
+        for event in [-5, 0, 1_000] {
+            assert!(event >= group.expired_before(event + ttl - 1));
+            assert!(event < group.expired_before(event + ttl));
+            assert!(event >= group.removable_before(event + ttl + 99));
+            assert!(event < group.removable_before(event + ttl + 100));
+        }
+        assert!(!group.forgets_delete(7, 107) && group.forgets_delete(7, 108));
+        for time in [i64::MIN, i64::MIN + ttl - 1] {
+            assert_eq!((group.expired_before(time), group.removable_before(time)), (i64::MIN, i64::MIN));
+        }
+        assert!(i64::MAX - ttl < group.expired_before(i64::MAX));
+        let for_ever = FeatureGroup { ttl: None, ..group };
+        assert_eq!((for_ever.expired_before(i64::MAX), for_ever.removable_before(i64::MAX)), (i64::MIN, i64::MIN));
+    }
+}

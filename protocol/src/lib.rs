@@ -25,7 +25,7 @@ pub mod types;
 pub mod value;
 
 pub use batch::{RowBatch, RowBatchBuilder, RowOp};
-pub use catalog::{Entity, Feature, FeatureGroup, FeatureView, KeyColumn};
+pub use catalog::{Entity, Feature, FeatureGroup, FeatureView, KeyColumn, OnExpired, Ttl};
 pub use codec::{DecodeError, Reader, Wire};
 pub use error::{ErrorBody, ErrorClass, ErrorCode};
 pub use fixed_map::{FixedMap, FixedSet};

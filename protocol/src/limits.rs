@@ -65,6 +65,18 @@ pub const EVENT_FUTURE_US_MAX: i64 = 5 * 60 * 1_000_000;
 /// How long a delete keeps older events out unless the group says otherwise, in microseconds: 7 days.
 pub const LATE_HORIZON_US_DEFAULT: i64 = 7 * 24 * 3_600 * 1_000_000;
 
+/// The shortest time to live of a group's rows, in microseconds: 1 second. Replicas come to know the time of their partition
+/// with its log, so that a shorter one would say little.
+pub const TTL_US_MIN: i64 = 1_000_000;
+
+/// The longest time to live of a group's rows, in microseconds: 3,650 days. Whoever wants them for longer wants them for
+/// ever, which is what a group without a time to live says.
+pub const TTL_US_MAX: i64 = 3_650 * 24 * 3_600 * 1_000_000;
+
+/// Rows and tombstones that one command of a partition's log removes: bounds the time that its apply takes, as
+/// [`BATCH_ROWS_MAX`] does that of a batch.
+pub const SWEEP_ROWS_MAX: u32 = 16_384;
+
 /// Time a read may take unless the caller says otherwise, in microseconds.
 pub const READ_DEADLINE_US_DEFAULT: u64 = 50_000;
 
@@ -78,5 +90,6 @@ const _: () = {
     assert!(ROW_FIXED_BYTES_MAX >= FIXED_ARRAY_ITEMS_MAX * 4, "one embedding must fit a row");
     assert!(GROUP_FEATURES_MAX <= u16::MAX as usize, "a feature is named by a u16");
     assert!(VALUE_BYTES_MAX < 1 << 24, "the arena's references carry 24 bits of length");
+    assert!(TTL_US_MIN > 0 && TTL_US_MIN <= TTL_US_MAX);
     assert!(READ_DEADLINE_US_DEFAULT <= DEADLINE_US_MAX);
 };

@@ -56,6 +56,8 @@ pub enum Kind {
     Witness = 38,
     /// Node to node: whether a group can do without the data of one of its voters: [`SpareRequest`], empty body back.
     Spare = 39,
+    /// Node to node: what the calendar says. Empty body, [`ClockAnswer`] back.
+    Clock = 40,
 }
 
 impl Kind {
@@ -64,7 +66,7 @@ impl Kind {
         use Kind::*;
         [
             Ping, Map, View, Group, Write, Session, Apply, Status, Digest, Placement, Read, Raft, Join, Watch, Barrier,
-            Hello, Move, Witness, Spare,
+            Hello, Move, Witness, Spare, Clock,
         ]
         .into_iter()
         .find(|kind| *kind as u16 == number)
@@ -407,6 +409,14 @@ pub struct SpareRequest {
     pub replica: ReplicaId,
 }
 crate::wire_struct!(SpareRequest { partition, replica });
+
+/// What the answering node's calendar says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClockAnswer {
+    /// Microseconds since 1970-01-01T00:00:00Z.
+    pub wall_us: i64,
+}
+crate::wire_struct!(ClockAnswer { wall_us });
 
 /// A node tells another who it is, before the cluster is formed.
 #[derive(Debug, Clone, PartialEq, Eq)]

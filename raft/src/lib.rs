@@ -15,6 +15,7 @@ mod machine;
 mod network;
 mod options;
 mod partition;
+mod partition_time;
 mod peers;
 mod promise;
 mod reconfigure;

@@ -70,7 +70,8 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_told_from_what_every_replica_refuses() {
         let newer = Bytes::from_static(&[0xff; 24]);
-        let (mut partition, view) = PartitionMachine::new(StoreOptions::default());
+        let (mut partition, view) =
+            PartitionMachine::new(StoreOptions::default(), 1, std::sync::Arc::new(stoa_env::RealClock));
         let (mut root, state) = RootMachine::new(ClusterId(1), 1);
         let before = (view.digest(), state.borrow().clone());
         for error in [partition.apply(LogIndex(1), &newer), root.apply(LogIndex(1), &newer)].map(Result::unwrap_err) {

@@ -3,18 +3,34 @@
 use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
-use stoa_protocol::codec::Wire;
+use stoa_env::{BootTime, Clock};
+use stoa_protocol::codec::{DecodeError, Wire};
 use stoa_protocol::message::{DigestAnswer, SessionAnswer, WriteAnswer};
 use stoa_protocol::{FeatureGroup, FeatureGroupId, LogIndex};
 use stoa_store::{Command, Outcome, Partition, PartitionReader, StoreOptions};
 
 use crate::machine::{ApplyError, Machine};
+use crate::partition_time::PartitionTime;
+use crate::root::state::{EXPIRY_VERSION, FIRST_VERSION};
 
 /// A partition under replication.
 pub struct PartitionMachine {
     partition: Partition,
     options: StoreOptions,
+    /// The highest cluster version that this node speaks.
+    speaks: u32,
+    /// Tells when a stamp was applied. Nothing of the partition's state follows from that.
+    clock: Arc<dyn Clock>,
     view: PartitionView,
+}
+
+/// The cluster version from which on a command may be proposed: an earlier program cannot read it.
+fn version_of(command: &Command) -> u32 {
+    match command {
+        Command::Stamp { .. } | Command::Sweep(_) => EXPIRY_VERSION,
+        Command::Define(group) if group.ttl.is_some() => EXPIRY_VERSION,
+        Command::Noop | Command::Define(_) | Command::Write { .. } => FIRST_VERSION,
+    }
 }
 
 /// What the rest of the node sees of a partition; clones share it. A snapshot that is installed replaces the partition
@@ -22,6 +38,7 @@ pub struct PartitionMachine {
 #[derive(Clone)]
 pub struct PartitionView {
     shared: Arc<RwLock<Shared>>,
+    time: Arc<PartitionTime>,
 }
 
 struct Shared {
@@ -45,6 +62,17 @@ impl PartitionView {
         self.definitions().iter().find(|group| group.id == id).cloned()
     }
 
+    /// Whether any group of the partition has a time to live.
+    pub fn expires(&self) -> bool {
+        self.time.expires()
+    }
+
+    /// The partition's time as this replica knows it: the newest stamp in its log, and what has passed since by its own
+    /// clock; microseconds since 1970-01-01T00:00:00Z, `i64::MIN` before the first. It never goes back.
+    pub fn time_us(&self, now: BootTime) -> i64 {
+        self.time.tell(now)
+    }
+
     /// The logical digests at one place of the log.
     pub fn digest(&self) -> DigestAnswer {
         self.reader().digest()
@@ -52,11 +80,12 @@ impl PartitionView {
 }
 
 impl PartitionMachine {
-    /// An empty partition and the view of it.
-    pub fn new(options: StoreOptions) -> (Self, PartitionView) {
+    /// An empty partition and the view of it. What belongs to a cluster version above `speaks` it does not understand.
+    pub fn new(options: StoreOptions, speaks: u32, clock: Arc<dyn Clock>) -> (Self, PartitionView) {
         let (partition, reader) = Partition::new(options.clone());
-        let view = PartitionView { shared: Arc::new(RwLock::new(Shared { reader, definitions: Arc::default() })) };
-        (Self { partition, options, view: view.clone() }, view)
+        let shared = Shared { reader, definitions: Arc::default() };
+        let view = PartitionView { shared: Arc::new(RwLock::new(shared)), time: Arc::default() };
+        (Self { partition, options, speaks, clock, view: view.clone() }, view)
     }
 
     /// How far a writer session has come.
@@ -66,6 +95,7 @@ impl PartitionMachine {
 
     fn publish_definitions(&self) {
         let definitions = Arc::new(self.partition.groups().cloned().collect::<Vec<_>>());
+        self.view.time.set_expires(definitions.iter().any(|group| group.ttl.is_some()));
         self.view.shared.write().unwrap_or_else(|e| e.into_inner()).definitions = definitions;
     }
 }
@@ -73,12 +103,27 @@ impl PartitionMachine {
 impl Machine for PartitionMachine {
     fn apply(&mut self, index: LogIndex, command: &Bytes) -> Result<Bytes, ApplyError> {
         let command = Command::decode(command).map_err(ApplyError::Unreadable)?;
-        match self.partition.apply(index, &command) {
+        let version = version_of(&command);
+        if version > self.speaks {
+            let error = DecodeError::invalid("a command's cluster version", version, format!("up to {}", self.speaks));
+            return Err(ApplyError::Unreadable(error));
+        }
+        if matches!(&command, Command::Define(group) if group.ttl.is_some()) {
+            // Before readers find the definition: from then on they need the time.
+            self.view.time.set_expires(true);
+        }
+        let before = self.partition.time_us();
+        let outcome = self.partition.apply(index, &command);
+        if self.partition.time_us() != before {
+            self.view.time.note(self.partition.time_us(), self.clock.boot());
+        }
+        match outcome {
             Outcome::Noop => Ok(Bytes::new()),
             Outcome::Defined => {
                 self.publish_definitions();
                 Ok(Bytes::new())
             }
+            Outcome::Swept(removed) => Ok(removed.to_bytes().into()),
             Outcome::Wrote(answer) => Ok(WriteAnswer::to_bytes(&answer).into()),
             Outcome::Refused(error) => Err(error.into()),
         }
@@ -100,8 +145,69 @@ impl Machine for PartitionMachine {
         let (partition, reader) = Partition::restore(self.options.clone(), chunks)
             .map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error.to_string()))?;
         self.partition = partition;
+        if self.partition.time_us() != i64::MIN {
+            self.view.time.note(self.partition.time_us(), self.clock.boot());
+        }
+        if self.partition.groups().any(|group| group.ttl.is_some()) {
+            self.view.time.set_expires(true);
+        }
         self.view.shared.write().unwrap_or_else(|e| e.into_inner()).reader = reader;
         self.publish_definitions();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stoa_env::RealClock;
+    use stoa_protocol::{FeatureType, KeyType, OnExpired, Ttl};
+    use stoa_store::Sweep;
+
+    use super::*;
+
+    #[test]
+    fn what_belongs_to_a_later_cluster_version_is_not_understood() {
+        let clock = Arc::new(RealClock);
+        let plain = FeatureGroup::simple(1, "g", &[("id", KeyType::Int64)], &[("x", FeatureType::Int64)]);
+        let ttl = Some(Ttl { after_us: 1_000_000, on_expired: OnExpired::Expire });
+        let (group, sweep) = (plain.id, |group| Sweep { stamp_us: 1, group, first_hash: 0, last_hash: 1, rows_max: 1 });
+        let later = [
+            Command::Stamp { stamp_us: 1 },
+            Command::Sweep(sweep(group)),
+            Command::Define(FeatureGroup { ttl, ..plain.clone() }),
+        ];
+        for command in later {
+            let bytes = command.encode();
+            let (mut old, view) = PartitionMachine::new(StoreOptions::default(), EXPIRY_VERSION - 1, clock.clone());
+            assert!(!old.apply(LogIndex(1), &bytes).unwrap_err().is_deterministic(), "{command:?}");
+            assert_eq!(view.reader().applied(), LogIndex(0), "it halts there");
+            assert!(old.apply(LogIndex(1), &Command::Define(plain.clone()).encode()).is_ok());
+            let (mut new, _) = PartitionMachine::new(StoreOptions::default(), EXPIRY_VERSION, clock.clone());
+            assert!(new.apply(LogIndex(1), &bytes).is_ok(), "{command:?}");
+        }
+    }
+
+    #[test]
+    fn readers_know_the_time_from_the_moment_at_which_something_expires() {
+        let (mut machine, view) = PartitionMachine::new(StoreOptions::default(), EXPIRY_VERSION, Arc::new(RealClock));
+        let plain = FeatureGroup::simple(1, "g", &[("id", KeyType::Int64)], &[("x", FeatureType::Int64)]);
+        let ttl = Some(Ttl { after_us: 1_000_000, on_expired: OnExpired::Expire });
+        machine.apply(LogIndex(1), &Command::Define(plain.clone()).encode()).unwrap();
+        assert_eq!((view.expires(), view.time_us(BootTime(0))), (false, i64::MIN));
+        machine.apply(LogIndex(2), &Command::Stamp { stamp_us: 1 << 50 }.encode()).unwrap();
+        machine
+            .apply(LogIndex(3), &Command::Define(FeatureGroup { ttl, schema_version: 2, ..plain.clone() }).encode())
+            .unwrap();
+        let told = view.time_us(RealClock.boot());
+        assert!(view.expires() && told >= 1 << 50);
+        machine.apply(LogIndex(4), &Command::Stamp { stamp_us: 5 }.encode()).unwrap();
+        assert!(view.time_us(RealClock.boot()) >= told);
+
+        let chunks: Vec<_> = machine.snapshot().collect();
+        let (mut other, view) = PartitionMachine::new(StoreOptions::default(), EXPIRY_VERSION, Arc::new(RealClock));
+        other.restore(&mut chunks.into_iter().map(Ok)).unwrap();
+        assert!(view.expires() && view.time_us(RealClock.boot()) >= 1 << 50, "a snapshot brings both");
+        other.apply(LogIndex(5), &Command::Define(FeatureGroup { schema_version: 3, ..plain }).encode()).unwrap();
+        assert!(!view.expires(), "nothing expires any more");
     }
 }

@@ -7,7 +7,7 @@ use stoa_protocol::key::KeyRange;
 use stoa_protocol::limits::FRAME_BYTES_MAX;
 use stoa_protocol::read::RowStatus;
 use stoa_protocol::row_block::{BlockWriter, STATUS_AT, VALIDITY_AT};
-use stoa_protocol::{ErrorBody, ErrorCode};
+use stoa_protocol::{ErrorBody, ErrorCode, OnExpired};
 
 use crate::arena::Arena;
 use crate::group::{Group, reference};
@@ -31,6 +31,16 @@ pub(crate) struct Target<'g> {
     pub keys: KeyRange<'g>,
     /// The place of its first row in the answer's block.
     pub first_row: usize,
+    /// How its rows expire; `None` if they do not.
+    pub expiry: Option<Expiry>,
+}
+
+/// How the rows of a group expire.
+#[derive(Clone, Copy)]
+pub(crate) struct Expiry {
+    /// Rows whose event time is before this have expired.
+    pub before: i64,
+    pub on_expired: OnExpired,
 }
 
 /// One key on its way.
@@ -54,6 +64,17 @@ pub(crate) fn gather<'g>(
 ) -> Vec<(usize, ErrorBody)> {
     let mut chunk: Vec<Probe<'g>> = Vec::with_capacity(CHUNK_KEYS);
     let mut heap = Heap { target: usize::MAX, began_at: 0, failed: Vec::new() };
+    let expires = targets.iter().any(|target| target.expiry.is_some());
+    let mut run = |chunk: &mut Vec<Probe<'g>>| {
+        fetch(targets, chunk, projector, block);
+        if expires {
+            expire(targets, chunk, block);
+        }
+        if !projector.references.is_empty() {
+            heap.fill(targets, chunk, projector, block);
+        }
+        chunk.clear();
+    };
     let all = targets
         .iter()
         .enumerate()
@@ -63,21 +84,15 @@ pub(crate) fn gather<'g>(
         targets[target].directory.prefetch(hash);
         chunk.push(Probe { target, key, hash, segment: None, row: NO_ROW, to });
         if chunk.len() == CHUNK_KEYS {
-            run(targets, &mut chunk, projector, block, &mut heap);
+            run(&mut chunk);
         }
     }
-    run(targets, &mut chunk, projector, block, &mut heap);
+    run(&mut chunk);
     heap.failed
 }
 
-/// Takes a chunk, whose keys have been hashed, to its end.
-fn run<'g>(
-    targets: &'g [Target<'g>],
-    chunk: &mut Vec<Probe<'g>>,
-    projector: &Projector,
-    block: &mut BlockWriter<'_>,
-    heap: &mut Heap,
-) {
+/// Finds the rows of a chunk, whose keys have been hashed, and copies what is wanted of them.
+fn fetch<'g>(targets: &'g [Target<'g>], chunk: &mut [Probe<'g>], projector: &Projector, block: &mut BlockWriter<'_>) {
     for probe in chunk.iter_mut() {
         let target = &targets[probe.target];
         let segment = target.directory.segment(probe.hash, target.guard);
@@ -117,10 +132,24 @@ fn run<'g>(
         }
         copy(group, probe.row, head, projector, block.row_mut(probe.to));
     }
-    if !projector.references.is_empty() {
-        heap.fill(targets, chunk, projector, block);
+}
+
+/// Marks the rows of a chunk that have expired, and takes their values back where the group does not hand them over. A pass
+/// of its own over rows that have just been written: groups whose rows live for ever do without it.
+fn expire(targets: &[Target<'_>], chunk: &mut [Probe<'_>], block: &mut BlockWriter<'_>) {
+    for probe in chunk.iter_mut().filter(|probe| probe.row != NO_ROW) {
+        let Some(Expiry { before, on_expired }) = targets[probe.target].expiry else { continue };
+        let row = block.row_mut(probe.to);
+        let event_time = i64::from_le_bytes(*row.first_chunk().expect("a row begins with it"));
+        if event_time >= before {
+            continue;
+        }
+        row[STATUS_AT] = RowStatus::Expired as u8;
+        if on_expired == OnExpired::Expire {
+            row[VALIDITY_AT..].fill(0);
+            probe.row = NO_ROW; // nothing of it goes into the heap
+        }
     }
-    chunk.clear();
 }
 
 /// Copies what is wanted of a row, whose part in lane 0 is `head`; places of variable values get the references that stand in

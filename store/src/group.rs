@@ -6,9 +6,12 @@ use stoa_protocol::{FeatureGroup, KeyType};
 
 use crate::arena::{Arena, ArenaRef};
 use crate::index::Index;
-use crate::lane_plan::LanePlan;
+use crate::lane_plan::{EVENT_TIME_AT, FLAGS_AT, LanePlan};
 use crate::lanes::{Slab, Slot};
 use crate::row::RowBuffer;
+
+/// How many rows ahead a look through rows asks for their heads.
+const SWEEP_AHEAD: usize = 16;
 
 /// One definition of a group and where its rows lie. Another definition is another one of these over the same lanes.
 pub(crate) struct Group {
@@ -69,6 +72,28 @@ impl Group {
             true => place.width == key.len() && head.equals(place.offset, key),
             false => arena.equals(self.key_reference(head), key),
         }
+    }
+
+    /// Those of these rows that a sweep at a time may remove: rows that have been expired for the late horizon, and
+    /// tombstones past it.
+    pub fn removable<'a>(&'a self, rows: &'a [u32], time_us: i64) -> impl Iterator<Item = u32> + 'a {
+        let heads = &self.lanes[0];
+        let before = self.definition.removable_before(time_us);
+        let is_removable = move |row: u32| {
+            let head = heads.slot(row);
+            if head.word(FLAGS_AT / 8) as u8 == 0 {
+                return (head.word(EVENT_TIME_AT / 8) as i64) < before;
+            }
+            let mut stamp = [0; 8];
+            head.copy(self.plan.stamp_at, &mut stamp);
+            self.definition.forgets_delete(i64::from_le_bytes(stamp), time_us)
+        };
+        rows.iter().enumerate().filter_map(move |(at, &row)| {
+            if let Some(&far) = rows.get(at + SWEEP_AHEAD) {
+                heads.slot(far).prefetch(FLAGS_AT / 8);
+            }
+            is_removable(row).then_some(row)
+        })
     }
 
     /// Appends the key of a row.

@@ -7,7 +7,7 @@ use stoa_protocol::message::RowOutcome;
 use stoa_protocol::types::Width;
 use stoa_protocol::{FeatureGroup, FeatureGroupId, RowBatch, RowOp};
 
-use crate::arena::ArenaRef;
+use crate::arena::{Arena, ArenaRef};
 use crate::digest::{GroupDigest, range_of, row_digest};
 use crate::group::Group;
 use crate::index::{Found, IndexWriter, index_hash};
@@ -15,6 +15,7 @@ use crate::lanes::{Dead, Trash};
 use crate::memory::MemoryReport;
 use crate::row::RowBuffer;
 use crate::space::Space;
+use crate::sweep::Sweep;
 
 /// Logical bytes of a row besides key and values: event time, sequence, flags, its share of the index.
 const ROW_LOGICAL_BYTES: u64 = 32;
@@ -93,7 +94,8 @@ impl GroupWriter {
     }
 
     /// 1. Finds the version that stands and decides whether the event is newer.
-    /// 2. Builds the new version beside it: the old values, or nulls, and over them the values of the batch.
+    /// 2. Builds the new version beside it: the old values unless they have expired, or nulls, and over them the values of
+    ///    the batch.
     /// 3. Accounts for the change.
     /// 4. Writes it to a free row number and publishes that.
     /// 5. Takes the old row number, and the values that the new version does not have, out of use.
@@ -101,23 +103,25 @@ impl GroupWriter {
         let key = batch.key(row);
         let event = (batch.event_time(row), batch.sequence(row));
         let group = self.group.clone();
-        let plan = &group.plan;
+        let (definition, plan) = (&group.definition, &group.plan);
         let arena = space.arena.shared().clone();
         let found = self.index.find(hash, |row| group.is_key(row, key, &arena));
         let mut standing = false;
         if let Some(found) = found {
             group.load(found.row, &mut self.old);
             let tombstone = self.old.tombstone(plan);
-            let horizon_us = group.definition.late_horizon_us;
-            // A tombstone past the late horizon counts as no row at all.
-            let in_force = tombstone.is_none_or(|stamp_us| time_us.saturating_sub(stamp_us) <= horizon_us);
+            // A tombstone past the late horizon counts as no row at all, whether it has been swept or not.
+            let in_force = tombstone.is_none_or(|stamp_us| !definition.forgets_delete(stamp_us, time_us));
             if in_force && event < (self.old.event_time(), self.old.sequence()) && !planted!(OlderEventWins) {
                 return RowOutcome::Older;
             }
             standing = tombstone.is_none();
         }
         let delete = batch.op(row) == RowOp::Delete;
-        if standing && !delete && !planted!(ForgetAbsent) {
+        // What has expired does not come back as part of a newer row, whether it has been swept or not.
+        let has_expired = standing && self.old.event_time() < definition.expired_before(time_us);
+        let inherits = standing && !delete && !has_expired && !planted!(ForgetAbsent);
+        if inherits {
             self.new.copy_from(&self.old);
         } else {
             self.new.clear(plan);
@@ -125,11 +129,11 @@ impl GroupWriter {
         }
         self.new.set_event(event.0, event.1);
         let mut retired: Vec<ArenaRef> = Vec::new();
+        if standing && !inherits {
+            retired.extend(self.old.references(plan));
+        }
         if delete {
             self.new.set_tombstone(plan, time_us);
-            if standing {
-                retired.extend(self.old.references(plan));
-            }
         } else {
             for (at, column) in batch.columns().iter().enumerate() {
                 if planted!(TornRow) && standing && at > 0 {
@@ -154,6 +158,46 @@ impl GroupWriter {
         self.publish(space, hash, found);
         retired.into_iter().for_each(|reference| space.retire_value(reference));
         RowOutcome::Applied
+    }
+
+    /// Removes what a sweep removes, and says how much that was.
+    ///
+    /// 1. Finds the rows, and puts those first that every replica puts first.
+    /// 2. Replaces the segments that have them: readers that come now do not find them.
+    /// 3. Accounts for the change, and takes row numbers, values and keys out of use.
+    pub fn sweep(&mut self, space: &mut Space, sweep: &Sweep) -> u32 {
+        let rows = self.removable(space, sweep);
+        let (group, arena, seed) = (self.group.clone(), space.arena.shared().clone(), space.seed);
+        let entries: Vec<(u64, u32)> = rows.iter().map(|(hash, _, row)| (*hash, *row)).collect();
+        self.index.remove(&entries, rehash(&group, &arena, seed), space.generation, &mut space.trash);
+        for (_, key, row) in &rows {
+            group.load(*row, &mut self.old);
+            self.account(space, key, Side::Old);
+            space.trash.push(Dead::Row(self.id(), *row));
+            let references = self.old.references(&group.plan).chain(self.old.key_reference(&group.plan));
+            references.for_each(|reference| space.retire_value(reference));
+        }
+        rows.len() as u32
+    }
+
+    /// What a sweep removes: hash, key and row, by hash and key.
+    fn removable(&self, space: &Space, sweep: &Sweep) -> Vec<(u64, Vec<u8>, u32)> {
+        let (group, arena) = (&self.group, space.arena.shared());
+        let mut found = Vec::new();
+        for segment in self.index.segments_between(sweep.first_hash, sweep.last_hash) {
+            let rows: Vec<u32> = segment.rows().collect();
+            for row in group.removable(&rows, sweep.stamp_us) {
+                let mut key = Vec::new();
+                group.key_of(row, arena, &mut key);
+                let hash = index_hash(space.seed, &key);
+                if (sweep.first_hash..=sweep.last_hash).contains(&hash) {
+                    found.push((hash, key, row));
+                }
+            }
+        }
+        found.sort_unstable();
+        found.truncate(sweep.rows_max as usize);
+        found
     }
 
     /// Adds a row of a snapshot, whose key is not there: `new` has been filled by `fill`.
@@ -217,12 +261,8 @@ impl GroupWriter {
         self.group.store(row, &self.new);
         let (generation, shared_before) = (space.generation, space.shared_before);
         let Some(found) = found else {
-            let (group, arena, seed) = (self.group.clone(), space.arena.shared().clone(), space.seed);
-            let rehash = |row| {
-                let mut key = Vec::new();
-                group.key_of(row, &arena, &mut key);
-                index_hash(seed, &key)
-            };
+            let (group, arena) = (self.group.clone(), space.arena.shared().clone());
+            let rehash = rehash(&group, &arena, space.seed);
             return self.index.insert(hash, row, rehash, generation, shared_before, &mut space.trash);
         };
         self.index.replace(hash, found, row, generation, shared_before, &mut space.trash);
@@ -313,6 +353,15 @@ impl GroupWriter {
         numbers.sort_unstable();
         let all: Vec<u32> = (0..self.next_row).collect();
         assert_eq!(numbers, all, "every row number is in use once, free once or waiting once");
+    }
+}
+
+/// The hash of the key of a row.
+fn rehash(group: &Group, arena: &Arena, seed: u64) -> impl Fn(u32) -> u64 {
+    move |row| {
+        let mut key = Vec::new();
+        group.key_of(row, arena, &mut key);
+        index_hash(seed, &key)
     }
 }
 

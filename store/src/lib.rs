@@ -8,7 +8,7 @@
 //! `group_writer`, memory that never moves in `lanes::slab`, its reuse in `lanes::epochs`. Unsafe code is allowed in
 //! `lanes` alone.
 //!
-//! Not done yet: expiry by age, physical removal of tombstones, dictionary coding of repeated strings, lanes chosen by
+//! Not done yet: index and lanes that give memory back when rows have gone, dictionary coding of repeated strings, lanes chosen by
 //! the views that read them, snapshots that keep unchanged chunks.
 
 mod arena;
@@ -31,6 +31,7 @@ mod sessions;
 mod shared;
 mod snapshot;
 mod space;
+mod sweep;
 
 pub use command::Command;
 pub use digest::{DIGEST_RANGES, Digest, GroupDigest};
@@ -40,3 +41,4 @@ pub use outcome::Outcome;
 pub use partition::Partition;
 pub use reader::{PartitionReader, SectionSource, read_sections};
 pub use snapshot::{RestoreError, SnapshotSource};
+pub use sweep::{Sweep, SweepLook};

@@ -12,6 +12,8 @@ pub enum Outcome {
     Defined,
     /// The batch was applied, now or before.
     Wrote(WriteAnswer),
+    /// So many rows and tombstones were removed.
+    Swept(u32),
     /// The command changed nothing but the partition's time. The reason follows from the log alone, so it may be
     /// answered.
     Refused(ErrorBody),

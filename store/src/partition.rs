@@ -28,7 +28,7 @@ pub struct Partition {
     pub(crate) space: Space,
     pub(crate) groups: BTreeMap<FeatureGroupId, GroupWriter>,
     pub(crate) sessions: Sessions,
-    /// Partition time: the largest stamp of the write commands so far.
+    /// Partition time: the largest stamp of the commands so far.
     pub(crate) time_us: i64,
     pub(crate) applied: LogIndex,
     pub(crate) definitions: u128,
@@ -63,8 +63,18 @@ impl Partition {
             Command::Noop => (Outcome::Noop, None),
             Command::Define(group) => (self.define(group), Some(group.id)),
             Command::Write { stamp_us, step, batch } => {
-                self.time_us = self.time_us.max(*stamp_us);
+                self.raise_time(*stamp_us);
                 (self.write(index, *step, batch), Some(batch.group()))
+            }
+            Command::Stamp { stamp_us } => {
+                self.raise_time(*stamp_us);
+                (Outcome::Noop, None)
+            }
+            Command::Sweep(sweep) => {
+                self.raise_time(sweep.stamp_us);
+                let writer = self.groups.get_mut(&sweep.group);
+                let removed = writer.map_or(0, |writer| writer.sweep(&mut self.space, sweep));
+                (Outcome::Swept(removed), Some(sweep.group))
             }
         };
         self.applied = index;
@@ -92,7 +102,7 @@ impl Partition {
         self.sessions.answer(session)
     }
 
-    /// The partition's time: the largest stamp of the write commands so far, microseconds since
+    /// The partition's time: the largest stamp of the commands so far, microseconds since
     /// 1970-01-01T00:00:00Z; `i64::MIN` before the first.
     pub fn time_us(&self) -> i64 {
         self.time_us
@@ -159,6 +169,11 @@ impl Partition {
             state: state_digest(self.sessions.digest(), self.definitions, self.time_us),
             groups: self.groups.iter().map(|(id, writer)| (*id, of(writer))).collect(),
         }
+    }
+
+    /// Time never goes back, whatever the clock of the next leader says.
+    fn raise_time(&mut self, stamp_us: i64) {
+        self.time_us = self.time_us.max(stamp_us);
     }
 
     fn define(&mut self, group: &FeatureGroup) -> Outcome {
@@ -277,6 +292,7 @@ impl Partition {
             published.groups.insert(*id, writer.digest.total());
         }
         self.shared.logical_bytes.store(memory.logical_bytes, Ordering::Relaxed);
+        self.shared.time_us.store(self.time_us, Ordering::Relaxed);
         // Release, after all rows: a reader that sees the index sees the rows.
         self.shared.applied.store(self.applied.0, Ordering::Release);
     }
@@ -318,7 +334,7 @@ fn fits(batch: &RowBatch, group: &FeatureGroup, keys: &[stoa_protocol::KeyType])
 }
 
 /// Whether `new` may take the place of `old`: a higher schema version that keeps every feature and appends others.
-/// Descriptions and the late horizon may change with it.
+/// Descriptions, time to live and late horizon may change with it.
 fn extends(old: &FeatureGroup, new: &FeatureGroup) -> Result<(), String> {
     let identity = |group: &FeatureGroup| (group.project.clone(), group.name.clone(), group.version, group.set);
     let keys = |group: &FeatureGroup| (group.entity.name.clone(), group.entity.keys.clone(), group.entity.partition_by);

@@ -10,9 +10,9 @@ use stoa_protocol::message::DigestAnswer;
 use stoa_protocol::read::{Projection, SectionHead, SectionResult};
 use stoa_protocol::row_block::{AnswerWriter, SectionRows, parse_answer};
 use stoa_protocol::types::Width;
-use stoa_protocol::{ErrorBody, ErrorCode, LogIndex, RowBatch, RowOp};
+use stoa_protocol::{ErrorBody, ErrorCode, FeatureGroupId, LogIndex, RowBatch, RowOp};
 
-use crate::gather::{self, Target};
+use crate::gather::{self, Expiry, Target};
 use crate::group::Group;
 use crate::group_writer::row_logical_bytes;
 use crate::index::index_hash;
@@ -21,6 +21,7 @@ use crate::memory::MemoryReport;
 use crate::partition::STATE_DIGEST_ID;
 use crate::projector::Projector;
 use crate::shared::Shared;
+use crate::sweep::{self, SweepLook};
 
 /// Reads of one partition. Takes no lock and never waits for the writer; clone it for each thread.
 pub struct PartitionReader {
@@ -40,13 +41,14 @@ impl PartitionReader {
         Self { home: shared.epochs.home(), shared }
     }
 
-    /// Reads these keys by themselves. Every row is whole and at least as new as the index in the answer; a deleted row is
-    /// not found. Reads of several partitions are better done together, by [`read_sections`].
+    /// Reads these keys by themselves, at the time that the partition's log says. Every row is whole and at least as new as
+    /// the index in the answer; a deleted row is not found. Reads of several partitions, or at a time that is known better,
+    /// are done by [`read_sections`].
     ///
     /// # Errors
     /// As [`read_sections`].
     pub fn read(&self, projection: &Projection, keys: &KeyBlock, at_least: LogIndex) -> Result<SectionRows, ErrorBody> {
-        let source = SectionSource { reader: self, at_least, keys: keys.range(0, keys.len()) };
+        let source = SectionSource { reader: self, at_least, time_us: self.time_us(), keys: keys.range(0, keys.len()) };
         let mut answer = AnswerWriter::new(1);
         let result = read_sections(projection, &[source], &mut answer).remove(0);
         let result = result.map_or_else(SectionResult::Failed, SectionResult::Rows);
@@ -56,6 +58,26 @@ impl PartitionReader {
     /// The index of the last command that reads are sure to see.
     pub fn applied(&self) -> LogIndex {
         LogIndex(self.shared.applied.load(Ordering::Acquire))
+    }
+
+    /// The partition's time as its log says it: the largest stamp so far, microseconds since 1970-01-01T00:00:00Z;
+    /// `i64::MIN` before the first. As old as the last command is; what a node knows besides is the node's to add.
+    pub fn time_us(&self) -> i64 {
+        self.shared.time_us.load(Ordering::Relaxed)
+    }
+
+    /// Looks at the rows of a group from a hash on, until `rows_max` or more have been seen, for what a sweep would remove
+    /// at this time; `None` if there is no such group. Takes as long as reading the heads of so many rows.
+    pub fn look_for_sweep(
+        &self,
+        group: FeatureGroupId,
+        first_hash: u64,
+        rows_max: usize,
+        time_us: i64,
+    ) -> Option<SweepLook> {
+        let guard = self.shared.epochs.pin(self.home);
+        let group = self.shared.groups.load(&guard).get(&group)?;
+        Some(sweep::look(group, &guard, first_hash, rows_max, time_us))
     }
 
     /// The digests of one instant between two commands; those of sessions, definitions and time stand under number 0.
@@ -99,13 +121,16 @@ pub struct SectionSource<'a> {
     pub reader: &'a PartitionReader,
     /// The answer must cover this index.
     pub at_least: LogIndex,
+    /// The partition's time, by which rows expire; microseconds since 1970-01-01T00:00:00Z.
+    pub time_us: i64,
     /// Canonical keys.
     pub keys: KeyRange<'a>,
 }
 
 /// Answers sections of one projection, each of whatever partition, into blocks of the answer: one for all, or one for each
 /// lane plan, where partitions have come to different ones. Every row is whole and at least as new as the index in its
-/// section's head; a deleted row is not found.
+/// section's head; a deleted row is not found. A row that has outlived its group's time to live is marked as expired, with
+/// its last values or none, as the group says.
 ///
 /// A section of an older schema version than the group's is answered, as feature places never change.
 ///
@@ -146,6 +171,10 @@ pub fn read_sections(
                 seed: shared.seed,
                 keys: source.keys,
                 first_row,
+                expiry: group.definition.ttl.map(|ttl| Expiry {
+                    before: group.definition.expired_before(source.time_us),
+                    on_expired: ttl.on_expired,
+                }),
             });
             Ok(SectionHead {
                 schema_version: group.definition.schema_version,

@@ -1,7 +1,7 @@
 //! What the writer and the readers of a partition have in common.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use stoa_protocol::{FeatureGroupId, LogIndex};
@@ -26,6 +26,8 @@ pub(crate) struct Shared {
     /// The index of the last command that readers can rely on: stored with release after all its rows.
     pub applied: AtomicU64,
     pub logical_bytes: AtomicU64,
+    /// The partition's time as its log says it.
+    pub time_us: AtomicI64,
     published: Mutex<Published>,
 }
 
@@ -41,6 +43,7 @@ impl Shared {
             groups: EpochCell::new(Arc::new(GroupTable::new())),
             applied: AtomicU64::new(0),
             logical_bytes: AtomicU64::new(0),
+            time_us: AtomicI64::new(i64::MIN),
             published: Mutex::new(Published::default()),
         }
     }

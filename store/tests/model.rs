@@ -6,16 +6,20 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use stoa_protocol::key::{KeyBlock, encode_key};
+use stoa_protocol::limits::{SWEEP_ROWS_MAX, TTL_US_MIN};
 use stoa_protocol::message::{RowOutcome, SessionStep};
-use stoa_protocol::read::{Projection, RowStatus};
-use stoa_protocol::row_block::SectionRows;
+use stoa_protocol::read::{Projection, RowStatus, SectionResult};
+use stoa_protocol::row_block::{AnswerWriter, SectionRows, parse_answer};
 use stoa_protocol::{
-    ErrorCode, Feature, FeatureGroup, FeatureGroupId, FeatureType, KeyType, KeyValue, LogIndex, RowBatch,
-    RowBatchBuilder, Value,
+    ErrorCode, Feature, FeatureGroup, FeatureGroupId, FeatureType, KeyType, KeyValue, LogIndex, OnExpired, RowBatch,
+    RowBatchBuilder, Ttl, Value,
 };
-use stoa_store::{Command, Outcome, Partition, PartitionReader, StoreOptions};
+use stoa_store::{Command, Outcome, Partition, PartitionReader, SectionSource, StoreOptions, Sweep, read_sections};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-const HORIZON_US: i64 = 10;
+/// What times are multiples of: the shortest time to live is four of them.
+const UNIT: i64 = TTL_US_MIN / 4;
+const HORIZON_US: i64 = 10 * UNIT;
 const KEYS: i64 = 6;
 
 // ---- the model -------------------------------------------------------------------------------------------------------
@@ -36,14 +40,15 @@ struct Model {
 }
 
 impl Model {
-    fn write(&mut self, group: u64, row: &Row) -> RowOutcome {
-        let old = self.rows.get(&(group, row.key));
-        let expired = |old: &ModelRow| old.deleted_at.is_some_and(|at| self.time_us - at > HORIZON_US);
-        let old = old.filter(|old| !expired(old));
+    fn write(&mut self, group: &FeatureGroup, row: &Row) -> RowOutcome {
+        let place = (group.id.0, row.key);
+        let forgotten = |old: &ModelRow| old.deleted_at.is_some_and(|at| self.time_us - at > HORIZON_US);
+        let old = self.rows.get(&place).filter(|old| !forgotten(old));
         if old.is_some_and(|old| (row.time, row.sequence) < old.event) {
             return RowOutcome::Older;
         }
-        let mut values = old.filter(|old| old.deleted_at.is_none()).map(|old| old.values.clone()).unwrap_or_default();
+        let inherited = old.filter(|old| old.deleted_at.is_none() && !has_expired(group, old, self.time_us));
+        let mut values = inherited.map(|old| old.values.clone()).unwrap_or_default();
         let deleted_at = row.delete.then_some(self.time_us);
         for (feature, value) in &row.values {
             values.insert(*feature, value.clone());
@@ -52,9 +57,24 @@ impl Model {
             values.clear();
         }
         values.retain(|_, value| *value != Value::Null);
-        self.rows.insert((group, row.key), ModelRow { event: (row.time, row.sequence), deleted_at, values });
+        self.rows.insert(place, ModelRow { event: (row.time, row.sequence), deleted_at, values });
         RowOutcome::Applied
     }
+
+    /// The keys of what may be removed at a time.
+    fn removable(&self, group: &FeatureGroup, stamp_us: i64) -> Vec<i64> {
+        let ended = |row: &ModelRow| match (row.deleted_at, group.ttl) {
+            (Some(at), _) => stamp_us - at > HORIZON_US,
+            (None, Some(ttl)) => row.event.0 + ttl.after_us + HORIZON_US <= stamp_us,
+            (None, None) => false,
+        };
+        let rows = self.rows.iter().filter(|((id, _), row)| *id == group.id.0 && ended(row));
+        rows.map(|((_, key), _)| *key).collect()
+    }
+}
+
+fn has_expired(group: &FeatureGroup, row: &ModelRow, time_us: i64) -> bool {
+    group.ttl.is_some_and(|ttl| row.event.0 + ttl.after_us <= time_us)
 }
 
 // ---- what is generated -----------------------------------------------------------------------------------------------
@@ -62,6 +82,7 @@ impl Model {
 #[derive(Debug, Clone)]
 struct Row {
     key: i64,
+    /// Microseconds; in an [`Op`], units: since 0, or, if the seed is odd, before the stamp.
     time: i64,
     sequence: u64,
     delete: bool,
@@ -74,6 +95,9 @@ enum Op {
     Append(u64, FeatureType),
     Contradict(u64),
     NewerSchema(u64),
+    Expire(u64, Option<Ttl>),
+    Stamp(i64),
+    Sweep { group: u64, stamp_by: i64, range: (u64, u64), rows_max: u32 },
     Snapshot,
 }
 
@@ -122,6 +146,13 @@ fn any_op() -> impl Strategy<Value = Op> {
     );
     let step = prop::option::weighted(0.4, (0..3u128, 0..4u64));
     let write = (1..3u64, 0..6i64, step, prop::collection::vec(0..8u16, 0..5), prop::collection::vec(row, 1..8));
+    let ttl = prop::option::weighted(
+        0.8,
+        (4..12i64, prop::bool::ANY).prop_map(|(units, serve)| Ttl {
+            after_us: units * UNIT,
+            on_expired: if serve { OnExpired::ServeLast } else { OnExpired::Expire },
+        }),
+    );
     prop_oneof![
         12 => write.prop_map(|(group, stamp_by, step, features, rows)| Op::Write {
             group, stamp_by, step, features, rows
@@ -129,15 +160,24 @@ fn any_op() -> impl Strategy<Value = Op> {
         1 => (1..3u64, 0..7usize).prop_map(|(group, ty)| Op::Append(group, types()[ty])),
         1 => (1..3u64).prop_map(Op::Contradict),
         1 => (1..3u64).prop_map(Op::NewerSchema),
+        1 => (1..3u64, ttl).prop_map(|(group, ttl)| Op::Expire(group, ttl)),
+        1 => (-5..15i64).prop_map(Op::Stamp),
+        3 => (1..3u64, -3..20i64, prop::option::of((0..4u64, 0..5u64)), 1..5u32).prop_map(|(group, stamp_by, part, most)| {
+            let at = |quarter: u64| quarter.saturating_mul(1 << 62).saturating_sub(u64::from(quarter == 4));
+            let range = part.map_or((0, u64::MAX), |(from, to)| (at(from), at(to)));
+            Op::Sweep { group, stamp_by, range, rows_max: if part.is_some() { most } else { SWEEP_ROWS_MAX } }
+        }),
         1 => Just(Op::Snapshot),
     ]
 }
 
 // ---- both together ---------------------------------------------------------------------------------------------------
 
-/// Partitions that apply the same log: the first from the start, the second with another seed, the third made anew from
-/// every snapshot.
+/// Partitions that apply the same log: the first from the start, the second perhaps with another seed, the third made anew
+/// from every snapshot.
 struct Bench {
+    /// Whether all have one index seed, as replicas have: ranges of hashes mean the same rows to all.
+    one_seed: bool,
     replicas: Vec<(Partition, PartitionReader)>,
     definitions: BTreeMap<u64, FeatureGroup>,
     model: Model,
@@ -146,12 +186,17 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::with_seeds(false)
+    }
+
+    fn with_seeds(one_seed: bool) -> Self {
         // How columns are packed shows nowhere.
         let make = |index_seed, lane_bytes_max| {
             Partition::new(StoreOptions { index_seed, lane_bytes_max, ..StoreOptions::default() })
         };
         let mut bench = Self {
-            replicas: vec![make(1, 256), make(2, 64), make(1, 8)],
+            one_seed,
+            replicas: vec![make(1, 256), make(if one_seed { 1 } else { 2 }, 64), make(1, 8)],
             definitions: BTreeMap::new(),
             model: Model { time_us: i64::MIN, ..Model::default() },
             index: 0,
@@ -198,6 +243,19 @@ impl Bench {
                 let outcome = self.apply(&Command::Write { stamp_us: i64::MIN, step: None, batch });
                 assert!(matches!(outcome, Outcome::Refused(e) if e.code == ErrorCode::SchemaMismatch));
             }
+            Op::Expire(id, ttl) => {
+                let definition = self.definitions.get_mut(&id).unwrap();
+                definition.ttl = ttl;
+                definition.schema_version += 1;
+                let command = Command::Define(definition.clone());
+                assert_eq!(self.apply(&command), Outcome::Defined);
+            }
+            Op::Stamp(by) => {
+                let stamp_us = self.model.time_us.max(0) + by * UNIT;
+                assert_eq!(self.apply(&Command::Stamp { stamp_us }), Outcome::Noop);
+                self.model.time_us = self.model.time_us.max(stamp_us);
+            }
+            Op::Sweep { group, stamp_by, range, rows_max } => self.sweep(group, stamp_by, range, rows_max),
             Op::Snapshot => {
                 let chunks: Vec<_> = self.replicas[0].0.snapshot().collect();
                 let again: Vec<_> = self.replicas[2].0.snapshot().collect();
@@ -208,16 +266,33 @@ impl Bench {
         self.check();
     }
 
+    fn sweep(&mut self, id: u64, stamp_by: i64, range: (u64, u64), rows_max: u32) {
+        let ((first_hash, last_hash), rows_max) =
+            if self.one_seed { (range, rows_max) } else { ((0, u64::MAX), SWEEP_ROWS_MAX) };
+        let stamp_us = self.model.time_us.max(0) + stamp_by * UNIT;
+        let group = FeatureGroupId(id);
+        let outcome = self.apply(&Command::Sweep(Sweep { stamp_us, group, first_hash, last_hash, rows_max }));
+        self.model.time_us = self.model.time_us.max(stamp_us);
+        let ended = self.model.removable(&self.definitions[&id], stamp_us);
+        let hashed = ended.into_iter().map(|k| (xxh3_64_with_seed(&key(id, k), 1), key(id, k), k));
+        let mut hashed: Vec<_> = hashed.filter(|(hash, ..)| (first_hash..=last_hash).contains(hash)).collect();
+        hashed.sort_unstable();
+        hashed.truncate(rows_max as usize);
+        assert_eq!(outcome, Outcome::Swept(hashed.len() as u32));
+        hashed.iter().for_each(|(_, _, k)| drop(self.model.rows.remove(&(id, *k))));
+    }
+
     fn write(&mut self, id: u64, stamp_by: i64, step: Option<(u128, u64)>, features: Vec<u16>, rows: Vec<(Row, u64)>) {
         let definition = self.definitions[&id].clone();
+        let stamp_us = self.model.time_us.max(0) + stamp_by * UNIT;
         let features: Vec<u16> = features.into_iter().filter(|f| usize::from(*f) < definition.features.len()).collect();
         let mut filled = Vec::new();
         for (mut row, seed) in rows {
             let feature = |f: &u16| (*f, value(definition.features[usize::from(*f)].ty, seed + u64::from(*f)));
             row.values = features.iter().map(feature).collect();
+            row.time = if seed % 2 == 1 { stamp_us - row.time * UNIT } else { row.time * UNIT };
             filled.push(row);
         }
-        let stamp_us = self.model.time_us.max(0) + stamp_by;
         let step = step.map(|(session, sequence)| SessionStep { session, sequence });
         // A writer that was opened before features were appended lays batches out by the schema it knows.
         let first = group(id);
@@ -242,7 +317,7 @@ impl Bench {
             }
             (*last, *content) = (*last + 1, bytes);
         }
-        let outcomes: Vec<_> = filled.iter().map(|row| self.model.write(id, row)).collect();
+        let outcomes: Vec<_> = filled.iter().map(|row| self.model.write(&definition, row)).collect();
         let older: Vec<u32> =
             (0..).zip(&outcomes).filter(|(_, outcome)| **outcome == RowOutcome::Older).map(|(at, _)| at).collect();
         let Outcome::Wrote(answer) = outcome else { panic!("{outcome:?}") };
@@ -268,7 +343,14 @@ impl Bench {
                 let features: Vec<u16> = (0..definition.features.len() as u16).rev().collect();
                 let answer = read(reader, *id, definition.schema_version, &features, &keys);
                 assert_eq!(answer.head.applied, LogIndex(self.index));
-                self.compare(*id, definition, &features, &answer);
+                assert_eq!(reader.time_us(), self.model.time_us);
+                self.compare(definition, &features, &answer, self.model.time_us);
+                for time_us in [-5, 3, 40].map(|by| self.model.time_us.saturating_add(by * UNIT)) {
+                    let answer =
+                        read_at(reader, &projection(*id, definition.schema_version, &features), &keys, time_us);
+                    self.compare(definition, &features, &answer, time_us);
+                    self.look(reader, definition, time_us);
+                }
             }
             for (session, (last, _)) in &self.model.sessions {
                 assert_eq!(partition.session(*session).last, *last);
@@ -276,20 +358,39 @@ impl Bench {
         }
     }
 
-    fn compare(&self, id: u64, definition: &FeatureGroup, features: &[u16], answer: &SectionRows) {
+    fn compare(&self, group: &FeatureGroup, features: &[u16], answer: &SectionRows, time_us: i64) {
         for key in 0..KEYS {
-            let row = self.model.rows.get(&(id, key)).filter(|row| row.deleted_at.is_none());
+            let row = self.model.rows.get(&(group.id.0, key)).filter(|row| row.deleted_at.is_none());
             let at = key as usize;
-            let wanted = if row.is_some() { RowStatus::Found } else { RowStatus::NotFound };
+            let wanted = match row {
+                None => RowStatus::NotFound,
+                Some(row) if has_expired(group, row, time_us) => RowStatus::Expired,
+                Some(_) => RowStatus::Found,
+            };
+            let id = group.id;
             assert_eq!(answer.status(at), wanted, "group {id} key {key}");
             assert_eq!(answer.event_time(at), row.map_or(0, |row| row.event.0));
+            let shown =
+                wanted == RowStatus::Found || group.ttl.is_some_and(|ttl| ttl.on_expired == OnExpired::ServeLast);
             for (column, feature) in features.iter().enumerate() {
-                let ty = definition.features[usize::from(*feature)].ty;
+                let ty = group.features[usize::from(*feature)].ty;
                 let found = answer.value(column, at).map(|bytes| Value::decode(ty, bytes).unwrap());
-                let wanted = row.and_then(|row| row.values.get(feature)).cloned();
+                let wanted = row.filter(|_| shown).and_then(|row| row.values.get(feature)).cloned();
                 assert_eq!(found, wanted, "group {id} key {key} feature {feature}");
             }
         }
+    }
+
+    /// Looks through a group for what a sweep would remove: all of it, and nothing else.
+    fn look(&self, reader: &PartitionReader, group: &FeatureGroup, time_us: i64) {
+        let (mut from, mut examined, mut removable) = (Some(0), 0, 0);
+        while let Some(first_hash) = from {
+            let look = reader.look_for_sweep(group.id, first_hash, 1, time_us).unwrap();
+            (examined, removable) = (examined + look.examined, removable + look.removable);
+            from = look.last_hash.checked_add(1);
+        }
+        let rows = self.model.rows.keys().filter(|(id, _)| *id == group.id.0).count();
+        assert_eq!((examined, removable), (rows, self.model.removable(group, time_us).len()));
     }
 }
 
@@ -326,11 +427,22 @@ fn read(reader: &PartitionReader, group: u64, schema_version: u32, features: &[u
     answer.unwrap_or_else(|error| panic!("{error}"))
 }
 
+fn read_at(reader: &PartitionReader, projection: &Projection, keys: &[Vec<u8>], time_us: i64) -> SectionRows {
+    let keys = block(keys);
+    let source = SectionSource { reader, at_least: LogIndex(0), time_us, keys: keys.range(0, keys.len()) };
+    let mut answer = AnswerWriter::new(1);
+    let head = read_sections(projection, &[source], &mut answer).remove(0).unwrap();
+    parse_answer(answer.finish(&[SectionResult::Rows(head)]).into_body().into()).unwrap().remove(0).unwrap()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 4_000, ..ProptestConfig::default() })]
     #[test]
-    fn the_store_does_what_the_model_does(ops in prop::collection::vec(any_op(), 1..40)) {
-        let mut bench = Bench::new();
+    fn the_store_does_what_the_model_does(
+        one_seed in prop::bool::ANY,
+        ops in prop::collection::vec(any_op(), 1..40),
+    ) {
+        let mut bench = Bench::with_seeds(one_seed);
         ops.into_iter().for_each(|op| bench.run(op));
         bench.run(Op::Snapshot);
     }

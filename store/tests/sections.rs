@@ -115,10 +115,15 @@ fn partitions_of_every_history_and_failures_between_them_answer_as_if_each_were_
     for round in 0..3 {
         for (at, (_, reader)) in partitions.iter().enumerate() {
             let block = &blocks[(at + round) % 5];
-            sources.push(SectionSource { reader, at_least: LogIndex(0), keys: block.range(0, block.len()) });
+            sources.push(SectionSource {
+                reader,
+                at_least: LogIndex(0),
+                time_us: i64::MAX,
+                keys: block.range(0, block.len()),
+            });
         }
         let reader = &partitions[0].1;
-        sources.push(SectionSource { reader, at_least: LogIndex(1_000), keys: wrong.range(0, 1) });
+        sources.push(SectionSource { reader, at_least: LogIndex(1_000), time_us: i64::MAX, keys: wrong.range(0, 1) });
     }
     let answers = read(&projection(2, &features), &sources);
     for (at, answer) in answers.iter().enumerate() {
@@ -144,7 +149,12 @@ fn a_request_may_have_more_sections_of_a_partition_than_it_has_places_for_reader
     let (_partition, reader) = partition(7, &[3]);
     let block = keys(0..KEYS);
     let sources: Vec<_> = (0..1_000)
-        .map(|at| SectionSource { reader: &reader, at_least: LogIndex(0), keys: block.range(at % 80, at % 11) })
+        .map(|at| SectionSource {
+            reader: &reader,
+            at_least: LogIndex(0),
+            time_us: i64::MAX,
+            keys: block.range(at % 80, at % 11),
+        })
         .collect();
     let features = [5, 4, 1];
     for (at, answer) in read(&projection(3, &features), &sources).into_iter().enumerate() {
@@ -164,11 +174,15 @@ fn a_section_that_makes_the_answer_too_large_fails_and_leaves_the_others_as_they
         partition.apply(LogIndex(index), &Command::Write { stamp_us: 0, step: None, batch });
     }
     let block = keys(0..200);
-    let section =
-        |first, count| SectionSource { reader: &reader, at_least: LogIndex(0), keys: block.range(first, count) };
+    let section = |first, count| SectionSource {
+        reader: &reader,
+        at_least: LogIndex(0),
+        time_us: i64::MAX,
+        keys: block.range(first, count),
+    };
     // 4 MB, then one that would not fit, whose keys are in several chunks, then 2 MB, and one of rows that are not there.
     let none = keys(1_000..1_090);
-    let empty = SectionSource { reader: &reader, at_least: LogIndex(0), keys: none.range(0, 90) };
+    let empty = SectionSource { reader: &reader, at_least: LogIndex(0), time_us: i64::MAX, keys: none.range(0, 90) };
     let sources = [section(100, 70), section(0, 200), section(110, 30), empty];
     let answers = read(&projection(1, &[0]), &sources);
     let [Ok(first), Err(error), Ok(last), Ok(none)] = &answers[..] else { panic!("{answers:?}") };

@@ -5,9 +5,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use stoa_protocol::key::KeyBlock;
+use stoa_protocol::limits::{SWEEP_ROWS_MAX, TTL_US_MIN};
 use stoa_protocol::read::{Projection, RowStatus};
-use stoa_protocol::{FeatureGroup, FeatureGroupId, FeatureType, KeyType, LogIndex, RowBatchBuilder, Value};
-use stoa_store::{Command, Partition, PartitionReader, StoreOptions};
+use stoa_protocol::{
+    FeatureGroup, FeatureGroupId, FeatureType, KeyType, KeyValue, LogIndex, OnExpired, RowBatchBuilder, Ttl, Value,
+};
+use stoa_store::{Command, Outcome, Partition, PartitionReader, StoreOptions, Sweep};
 
 const KEYS: i64 = 1_500;
 const ROUNDS: i64 = 40;
@@ -125,4 +128,90 @@ fn readers_see_whole_rows_of_their_key_that_never_go_back() {
     let memory = partition.memory();
     let lanes = memory.lanes + memory.keys;
     assert!(memory.dead < 8 * lanes, "row numbers are used again: {memory:?}");
+}
+
+/// Reads rows that are written, swept and written anew: each is whole and its own, or not there.
+fn read_swept_until(done: &AtomicBool, reader: &PartitionReader) {
+    let keys: Vec<Vec<u8>> = (0..KEYS).map(text_key).collect();
+    let projection = Projection { group: FeatureGroupId(2), schema_version: 1, features: vec![0, 1] };
+    let mut reads = 0;
+    while !done.load(Ordering::Relaxed) || reads < 20 {
+        reads += 1;
+        for (chunk, ids) in keys.chunks(100).zip((0..KEYS).step_by(100)) {
+            let mut block = KeyBlock::new();
+            chunk.iter().for_each(|key| block.push(key));
+            let answer = reader.read(&projection, &block, LogIndex(0)).unwrap();
+            for at in (0..chunk.len()).filter(|at| answer.status(*at) != RowStatus::NotFound) {
+                let mark = mark(ids + at as i64, answer.event_time(at) / EVENT_STEP);
+                let value = |feature, ty| Value::decode(ty, answer.value(feature, at).unwrap()).unwrap();
+                assert_eq!(value(0, FeatureType::Int64), Value::Int(mark));
+                assert_eq!(value(1, FeatureType::String), Value::String(text(mark)));
+            }
+        }
+    }
+}
+
+/// Event times of two rounds are so far apart that the rows of one have had their time when the next comes.
+const EVENT_STEP: i64 = 10 * TTL_US_MIN;
+
+fn text_key(id: i64) -> Vec<u8> {
+    let mut out = Vec::new();
+    stoa_protocol::key::encode_key(&[KeyType::String], &[KeyValue::String(format!("key {id}"))], &mut out).unwrap();
+    out
+}
+
+#[test]
+fn readers_see_whole_rows_or_none_while_rows_are_swept_and_their_places_used_again() {
+    let features = [("round", FeatureType::Int64), ("text", FeatureType::String)];
+    let group = FeatureGroup {
+        ttl: Some(Ttl { after_us: TTL_US_MIN, on_expired: OnExpired::ServeLast }),
+        late_horizon_us: 0,
+        ..FeatureGroup::simple(2, "swept", &[("id", KeyType::String)], &features)
+    };
+    let (mut partition, reader) = Partition::new(StoreOptions::default());
+    partition.apply(LogIndex(1), &Command::Define(group.clone()));
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            let (reader, done) = (reader.clone(), &done);
+            scope.spawn(move || read_swept_until(done, &reader));
+        }
+        let mut index = 1;
+        for round in 0..ROUNDS {
+            let mut snapshot = (round % 16 == 3).then(|| partition.snapshot());
+            let mut builder = RowBatchBuilder::new(&group, &[0, 1]);
+            for id in 0..KEYS {
+                let mark = mark(id, round);
+                let values = [Value::Int(mark), Value::String(text(mark))];
+                builder.upsert(&text_key(id), round * EVENT_STEP, 0, &values).unwrap();
+            }
+            let write = Command::Write { stamp_us: round * EVENT_STEP, step: None, batch: builder.finish().unwrap() };
+            partition.apply(LogIndex(index + 1), &write);
+            let stamp_us = round * EVENT_STEP + TTL_US_MIN;
+            let (mut removed, mut steps) = (0, 0);
+            for first_hash in [0, 1 << 63] {
+                let last_hash = first_hash + (u64::MAX >> 1);
+                let sweep = Sweep { stamp_us, group: group.id, first_hash, last_hash, rows_max: SWEEP_ROWS_MAX };
+                steps += 1;
+                let outcome = partition.apply(LogIndex(index + 1 + steps), &Command::Sweep(sweep));
+                let Outcome::Swept(rows) = outcome else { panic!("{outcome:?}") };
+                removed += rows;
+            }
+            index += 1 + steps;
+            assert_eq!((removed, partition.memory().rows), (KEYS as u32, 0), "all of the round have had their time");
+            if let Some(source) = &mut snapshot {
+                source.next();
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    partition.check();
+    // Nobody reads any more, so one command more takes back what waited for readers.
+    partition.apply(LogIndex(1_000), &Command::Noop);
+    partition.check();
+    let memory = partition.memory();
+    assert_eq!(
+        (memory.rows, memory.tombstones, memory.logical_bytes, memory.keys, memory.lanes, memory.arena),
+        (0, 0, 0, 0, 0, 0)
+    );
 }

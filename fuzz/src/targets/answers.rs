@@ -42,6 +42,7 @@ pub fn run(data: &[u8]) {
         Kind::Watch => drop(stable::<RootState>(body)),
         Kind::Barrier => drop(canonical::<BarrierAnswer>(body)),
         Kind::Hello => drop(stable::<HelloAnswer>(body)),
+        Kind::Clock => drop(canonical::<ClockAnswer>(body)),
         Kind::Witness => drop(canonical::<WitnessAnswer>(body)),
         Kind::Raft => {}
     }

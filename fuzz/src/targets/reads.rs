@@ -32,6 +32,7 @@ pub fn run(data: &[u8]) {
                 .map(|section| SectionSource {
                     reader,
                     at_least: section.at_least,
+                    time_us: reader.time_us(),
                     keys: request.keys.range(section.first_key as usize, section.keys as usize),
                 })
                 .collect();

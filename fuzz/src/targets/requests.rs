@@ -20,7 +20,7 @@ pub fn run(data: &[u8]) {
     let Some(kind) = Kind::from_number(u16::from(input.byte())) else { return };
     let body = input.rest();
     match kind {
-        Kind::Ping | Kind::Map | Kind::Status => drop(canonical::<Empty>(body)),
+        Kind::Ping | Kind::Map | Kind::Status | Kind::Clock => drop(canonical::<Empty>(body)),
         Kind::View => drop(canonical::<ViewRequest>(body)),
         Kind::Group => drop(canonical::<GroupRequest>(body)),
         Kind::Write => write(body),

@@ -75,6 +75,7 @@ pub(super) fn definitions() -> Vec<Definition> {
         version: 1,
         entity: "product".into(),
         event_time: Some("day".into()),
+        ttl: None,
         late_horizon_us: 5,
         features: product.features,
         description: String::new(),

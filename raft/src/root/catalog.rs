@@ -1,5 +1,5 @@
 //! Definitions by names become definitions by numbers. A definition that stands already is left as it is; one that
-//! contradicts what stands is refused; a group's version may grow by features at its end.
+//! contradicts what stands is refused; a group's version may grow by features at its end, and live for another time.
 
 use stoa_env::planted;
 use stoa_protocol::catalog::{
@@ -110,6 +110,7 @@ fn define_group(state: &mut RootState, definition: &GroupDefinition) -> Result<b
         entity,
         set,
         event_time: definition.event_time.clone(),
+        ttl: definition.ttl,
         late_horizon_us: definition.late_horizon_us,
         features: definition.features.clone(),
         description: definition.description.clone(),
@@ -119,7 +120,7 @@ fn define_group(state: &mut RootState, definition: &GroupDefinition) -> Result<b
     Ok(true)
 }
 
-/// A version of a group may grow: new features at the end, other descriptions.
+/// A version of a group may grow: new features at the end, another time to live, other descriptions.
 fn grow_group(state: &mut RootState, place: usize, definition: &GroupDefinition) -> Result<bool, ErrorBody> {
     let (known, group) = &state.groups[place];
     let same_features = definition.features.len() >= known.features.len()
@@ -132,13 +133,14 @@ fn grow_group(state: &mut RootState, place: usize, definition: &GroupDefinition)
         return refuse(
             ErrorCode::Conflict,
             format!(
-                "group {name} stands already; this version may get new features at its end and nothing else; give \
-                     the change a new version"
+                "group {name} stands already; this version may get new features at its end and another ttl and \
+                     on_expired, and nothing else; give the change a new version"
             ),
         );
     }
     let mut grown = group.clone();
     grown.features = definition.features.clone();
+    grown.ttl = definition.ttl;
     grown.description = definition.description.clone();
     grown.schema_version += u32::from(!planted!(GrowUnderOneVersion));
     grown.check().or_else(bad)?;
@@ -292,7 +294,9 @@ mod tests {
     use stoa_protocol::{ClusterId, FeatureType, KeyType, NodeId};
 
     use super::*;
-    use crate::root::command::{CreateSet, Join, RootCommand};
+    use crate::root::command::{CreateSet, Definitions, Join, RootCommand};
+    use crate::root::state::EXPIRY_VERSION;
+    use stoa_protocol::codec::Wire;
 
     fn state() -> RootState {
         let mut state = RootState::new(ClusterId(1));
@@ -326,6 +330,7 @@ mod tests {
             version: 1,
             entity: "customer".into(),
             event_time: None,
+            ttl: None,
             late_horizon_us: 0,
             features: features
                 .iter()
@@ -383,6 +388,32 @@ mod tests {
         assert_eq!(find_group(&state, "crm", "profile", 1).unwrap().schema_version, 2);
         assert_eq!(define_group(&mut state, &group(&["income", "age"])).unwrap_err().code, ErrorCode::Conflict);
         assert_eq!(define_group(&mut state, &group(&["age"])).unwrap_err().code, ErrorCode::Conflict);
+    }
+
+    #[test]
+    fn a_time_to_live_is_given_changed_and_taken_away_once_every_node_speaks_of_it() {
+        use stoa_protocol::catalog::{OnExpired, Ttl};
+        let mut state = state();
+        let with = |ttl| {
+            RootCommand::Define(Definitions {
+                definitions: vec![Definition::Group(GroupDefinition { ttl, ..group(&["age"]) })],
+            })
+        };
+        let ttl = |after_us, on_expired| Some(Ttl { after_us, on_expired });
+        state.apply(&with(None)).unwrap();
+        let day = 86_400_000_000;
+        let refused = state.apply(&with(ttl(day, OnExpired::Expire))).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::WrongVersion);
+        state.cluster_version = EXPIRY_VERSION;
+        for (at, wanted) in [ttl(day, OnExpired::Expire), ttl(day, OnExpired::ServeLast), None].into_iter().enumerate()
+        {
+            state.apply(&with(wanted)).unwrap();
+            let group = find_group(&state, "crm", "profile", 1).unwrap();
+            assert_eq!((group.ttl, group.schema_version), (wanted, at as u32 + 2));
+            assert_eq!(RootState::from_bytes(&state.to_bytes()).unwrap(), state);
+        }
+        let refused = state.apply(&with(ttl(0, OnExpired::Expire))).unwrap_err();
+        assert!(refused.message.contains("the time to live is 0, and may be 1000000 to"), "{}", refused.message);
     }
 
     #[test]

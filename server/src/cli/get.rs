@@ -150,6 +150,7 @@ fn table(rows: &Rows, answer: &ViewAnswer) -> Table {
         line.extend((0..rows.len()).map(|row| match column.status(row) {
             ValueStatus::Present => column.to_value(row).to_string(),
             ValueStatus::Stale => format!("{} (Stale)", column.to_value(row)),
+            ValueStatus::Expired if column.value(row).is_some() => format!("{} (Expired)", column.to_value(row)),
             status => format!("({status:?})"),
         }));
         table.add_row(line);

@@ -2,6 +2,7 @@
 
 mod apply;
 mod connect;
+mod describe;
 mod get;
 mod load;
 mod log;
@@ -74,6 +75,8 @@ enum Command {
     Load(load::LoadCommand),
     /// Read a feature view.
     Get(get::GetCommand),
+    /// Show a feature group: its entity, how long its rows live, its features.
+    Describe(describe::DescribeCommand),
     /// Show nodes, zones, partitions, leaders and lag.
     Status(status::StatusCommand),
     /// Replace replicas that are damaged or lost, one by one or all of a node.
@@ -91,6 +94,7 @@ impl Cli {
             Command::Apply(command) => runtime()?.block_on(command.run()),
             Command::Load(command) => runtime()?.block_on(command.run()),
             Command::Get(command) => runtime()?.block_on(command.run()),
+            Command::Describe(command) => runtime()?.block_on(command.run()),
             Command::Status(command) => runtime()?.block_on(command.run()),
             Command::Replica(command) => runtime()?.block_on(command.run()),
             Command::Demo(command) => runtime()?.block_on(command.run()),

@@ -1,8 +1,8 @@
 //! The fields of each kind of definition.
 
 use stoa_protocol::catalog::{
-    Definition, Entity, Feature, FeatureGroup, GrantDefinition, GroupDefinition, KeyColumn, ProjectDefinition,
-    ViewDefinition, ViewFeatureDefinition, parse_full_name,
+    Definition, Entity, Feature, FeatureGroup, GrantDefinition, GroupDefinition, KeyColumn, OnExpired,
+    ProjectDefinition, Ttl, ViewDefinition, ViewFeatureDefinition, parse_full_name,
 };
 use stoa_protocol::key::KeyType;
 use stoa_protocol::limits::{
@@ -90,8 +90,19 @@ fn key_column(notes: &mut Notes<'_>, at: usize, node: &Node) -> Option<KeyColumn
 }
 
 fn group(notes: &mut Notes<'_>, node: &Node) -> Option<GroupDefinition> {
-    let known =
-        ["kind", "project", "name", "version", "description", "entity", "event_time", "late_horizon", "features"];
+    let known = [
+        "kind",
+        "project",
+        "name",
+        "version",
+        "description",
+        "entity",
+        "event_time",
+        "ttl",
+        "on_expired",
+        "late_horizon",
+        "features",
+    ];
     let mut fields = Fields::of(notes, node, String::new(), &known)?;
     let project = fields.name("project", "the name of a project");
     let name = fields.name("name", "the name of a feature group");
@@ -99,6 +110,7 @@ fn group(notes: &mut Notes<'_>, node: &Node) -> Option<GroupDefinition> {
     let description = fields.description();
     let entity = fields.name("entity", "the name of an entity");
     let event_time = event_time(&mut fields);
+    let ttl = ttl(&mut fields);
     let late_horizon_us = late_horizon(&mut fields);
     let items = fields.list("features", GROUP_FEATURES_MAX);
     let features = items.and_then(|items| {
@@ -120,6 +132,7 @@ fn group(notes: &mut Notes<'_>, node: &Node) -> Option<GroupDefinition> {
         version: version?,
         entity: entity?,
         event_time: event_time?,
+        ttl: ttl?,
         late_horizon_us: late_horizon_us?,
         features: features?,
         description: description?,
@@ -137,6 +150,43 @@ fn event_time(fields: &mut Fields<'_, '_, '_>) -> Option<Option<String>> {
             None
         }
         Some(text) => Some(Some(text.to_owned())),
+    }
+}
+
+fn ttl(fields: &mut Fields<'_, '_, '_>) -> Option<Option<Ttl>> {
+    let right = "a whole number and s, m, h or d from 1s to 3650d, such as 30d";
+    let text = fields.optional_text("ttl", right);
+    let on_expired = on_expired(fields);
+    let (text, on_expired) = (text?, on_expired?);
+    let Some(text) = text else {
+        if on_expired.is_some() {
+            fields.wrong(
+                "on_expired",
+                "the group has no ttl, so that no row expires",
+                "give a ttl as well, or neither",
+            );
+            return None;
+        }
+        return Some(None);
+    };
+    let ttl = parse_duration_us(text).map(|after_us| Ttl { after_us, on_expired: on_expired.unwrap_or_default() });
+    let ttl = ttl.filter(|ttl| ttl.check().is_ok());
+    if ttl.is_none() {
+        fields.wrong("ttl", format!("the text {text:?} was given"), right);
+    }
+    ttl.map(Some)
+}
+
+fn on_expired(fields: &mut Fields<'_, '_, '_>) -> Option<Option<OnExpired>> {
+    let right = "expire (an expired row has no values) or serve_last (it has its last ones, marked as expired)";
+    match fields.optional_text("on_expired", right)? {
+        None => Some(None),
+        Some("expire") => Some(Some(OnExpired::Expire)),
+        Some("serve_last") => Some(Some(OnExpired::ServeLast)),
+        Some(text) => {
+            fields.wrong("on_expired", format!("the text {text:?} was given"), right);
+            None
+        }
     }
 }
 
@@ -185,6 +235,7 @@ fn check_group(group: &GroupDefinition) -> Result<(), stoa_protocol::DecodeError
     let mut whole = FeatureGroup::simple(1, &group.name, &[(&key, KeyType::Int64)], &[]);
     whole.project.clone_from(&group.project);
     whole.version = group.version;
+    whole.ttl = group.ttl;
     whole.late_horizon_us = group.late_horizon_us;
     whole.features.clone_from(&group.features);
     whole.check()

@@ -131,6 +131,7 @@ fn whole_file(file: &str, problem: String, right: &str) -> DefinitionErrors {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use stoa_protocol::catalog::{OnExpired, Ttl};
     use stoa_protocol::key::KeyType;
     use stoa_protocol::limits::LATE_HORIZON_US_DEFAULT;
     use stoa_protocol::types::FeatureType;
@@ -154,6 +155,8 @@ version: 1
 description: what sells
 entity: product_store
 event_time: event_time
+ttl: 30d
+on_expired: serve_last
 late_horizon: 1d
 features:
   - {name: units_7d, type: Int32, description: units}
@@ -191,6 +194,7 @@ features:
         assert_eq!((project.name.as_str(), project.description.as_str()), ("shop", "optional"));
         assert_eq!((entity.partition_by, entity.key_types()), (1, vec![KeyType::Int64, KeyType::Int64]));
         assert_eq!((group.event_time.as_deref(), group.late_horizon_us), (Some("event_time"), 86_400_000_000));
+        assert_eq!(group.ttl, Some(Ttl { after_us: 30 * 86_400_000_000, on_expired: OnExpired::ServeLast }));
         assert_eq!(group.features[1].ty, FeatureType::FixedArray { items: 16 });
         assert_eq!((grant.group.as_str(), grant.version, grant.features.len()), ("household_profile", 1, 2));
         assert_eq!(view.features[1].alias.as_deref(), Some("household_age"));
@@ -205,6 +209,10 @@ features:
         let [Definition::Entity(entity), Definition::Group(group)] = &found[..] else { panic!("{found:?}") };
         assert_eq!(entity.partition_by, 2);
         assert_eq!((&group.event_time, group.late_horizon_us), (&None, LATE_HORIZON_US_DEFAULT));
+        assert_eq!(group.ttl, None);
+        let found = parse_definitions("x", &text.replace("event_time: none", "ttl: 1h")).unwrap();
+        let Definition::Group(group) = &found[1] else { panic!("{found:?}") };
+        assert_eq!(group.ttl, Some(Ttl { after_us: 3_600_000_000, on_expired: OnExpired::Expire }));
     }
 
     #[test]
@@ -249,7 +257,11 @@ features:
             (two_keys.replace("name: b", "name: a"), "a key column is a; it may be given once"),
             (group("late_horizon: 7\n"), "the number 7 was given; a whole number and s, m, h or d"),
             (group("late_horizon: 7w\n"), "\"7w\" was given"),
-            (group("ttl: 7d\n"), "ttl: there is no such field"),
+            (group("ttl: 0s\n"), "ttl: the text \"0s\" was given; a whole number and s, m, h or d from 1s to 3650d"),
+            (group("ttl: 3651d\n"), "ttl: the text \"3651d\" was given"),
+            (group("ttl: 7\n"), "ttl: the number 7 was given"),
+            (group("ttl: 7d\non_expired: keep\n"), "on_expired: the text \"keep\" was given; expire"),
+            (group("on_expired: expire\n"), "on_expired: the group has no ttl, so that no row expires; give a ttl"),
             (group("").replace("version: 1", "version: 0"), "the number 0 was given; a whole number, 1 and up"),
             (group("").replace("Bool", "Boolean"), "a feature type is \"Boolean\""),
             (group("").replace("Bool", "\"FixedArray<Float32, 0>\""), "the length of a FixedArray is 0"),

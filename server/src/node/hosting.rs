@@ -344,7 +344,8 @@ async fn start_one<D: Disk, T: Transport>(
         logical_bytes_max: Some(node.options.partition_bytes_max),
         ..StoreOptions::default()
     };
-    let (machine, view) = PartitionMachine::new(options);
+    let clock = node.env.context.clock.clone();
+    let (machine, view) = PartitionMachine::new(options, node.options.versions.1, clock);
     let mut recovered = node.recovered_of(partition);
     let started = Replica::start(&node.env, partition, replica, machine, &mut recovered).await;
     let replica = started.inspect_err(|_| node.keep_recovered(partition, recovered))?;

@@ -14,9 +14,11 @@
 //! - [`versions`]: the cluster comes to the version that all nodes speak.
 //! - [`upkeep`]: replicas are taught their schema, brought up to date, and their logs cut.
 //! - [`requests`]: frames in, frames out; [`reads`] and [`writes`] do the work.
+//! - [`clocks`]: the stamps of leaders, bounded by other nodes' calendars; [`sweeps`]: what expires, and what is removed.
 //! - [`rounds`]: leaders are asked what is committed; [`freshness`]: how old what a replica serves may be.
 
 pub mod bootstrap;
+mod clocks;
 mod damage;
 mod failures;
 mod follow;
@@ -29,6 +31,7 @@ pub mod reads;
 pub mod requests;
 mod rounds;
 mod strangers;
+mod sweeps;
 mod upkeep;
 mod versions;
 mod witness;
@@ -57,6 +60,7 @@ use stoa_raft::{
 };
 use tokio::sync::watch;
 
+use clocks::Clocks;
 use damage::Damage;
 use failures::Failure;
 use freshness::Freshness;
@@ -283,6 +287,7 @@ pub struct Node<D: Disk, T: Transport> {
     lost: Option<String>,
     pub(crate) neighbours: Neighbours,
     pub(crate) witness: Witness,
+    pub(crate) clocks: Clocks,
     pub(crate) fatal: watch::Sender<Option<String>>,
     tasks: TaskGroup,
 }
@@ -352,6 +357,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
             gauges: NodeGauges::new(&bounds),
             neighbours: Neighbours::default(),
             witness,
+            clocks: Clocks::new(&bounds),
             fatal: watch::Sender::new(None),
             tasks: TaskGroup::new(),
         });
@@ -369,6 +375,8 @@ impl<D: Disk, T: Transport> Node<D, T> {
         node.spawn_vital("catch up", upkeep::catch_up(Arc::downgrade(&node)));
         node.spawn_vital("keep fresh", freshness::keep_fresh(Arc::downgrade(&node)));
         node.spawn_vital("hand over", upkeep::hand_over(Arc::downgrade(&node)));
+        node.spawn_vital("ask for clocks", clocks::ask(Arc::downgrade(&node)));
+        node.spawn_vital("sweep", sweeps::sweep(Arc::downgrade(&node)));
         node.spawn_vital("cut logs", upkeep::cut_logs(Arc::downgrade(&node)));
         node.spawn_vital("look around", strangers::look_around(Arc::downgrade(&node)));
         node.spawn_vital("drive moves", moves::drive_moves(Arc::downgrade(&node)));

@@ -47,6 +47,8 @@ struct Ready {
     age: Option<Duration>,
     /// Whether that is older than the read allows.
     is_broken: bool,
+    /// The partition's time, by which its rows expire.
+    time_us: i64,
     /// The index that a leader has confirmed, for a strong read.
     confirmed: Option<LogIndex>,
 }
@@ -75,6 +77,7 @@ impl Answering<'_> {
                 SectionSource {
                     reader: &ready.reader,
                     at_least: at_least.max(ready.confirmed.unwrap_or_default()),
+                    time_us: ready.time_us,
                     keys,
                 }
             });
@@ -243,7 +246,16 @@ impl<D: Disk, T: Transport> Node<D, T> {
             reader,
             age: reached.map(|reached| now.since(reached)),
             is_broken: bound.is_some_and(|bound| bound.is_broken(reached)),
+            time_us: self.time_of(hosted, now),
             confirmed: None,
+        }
+    }
+
+    /// The time of a partition, where that matters to anything.
+    fn time_of(&self, hosted: &Hosted<D>, now: BootTime) -> i64 {
+        match hosted.view.expires() {
+            false => i64::MIN,
+            true => hosted.view.time_us(now),
         }
     }
 

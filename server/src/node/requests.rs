@@ -174,7 +174,8 @@ impl<D: Disk, T: Transport> Node<D, T> {
             | Kind::Hello
             | Kind::Move
             | Kind::Witness
-            | Kind::Spare => {
+            | Kind::Spare
+            | Kind::Clock => {
                 let PeerIdentity::Node(id) = from else {
                     return Err(ErrorBody::new(
                         ErrorCode::Forbidden,
@@ -231,6 +232,10 @@ impl<D: Disk, T: Transport> Node<D, T> {
             Kind::Witness => {
                 let (_, request) = decode_request::<WitnessRequest>(&body)?;
                 Ok(self.bear_witness(NodeId(from), &request).to_bytes())
+            }
+            Kind::Clock => {
+                let (_, Empty) = decode_request(&body)?;
+                Ok(self.tell_clock().to_bytes())
             }
             Kind::Spare => {
                 let (_, request) = decode_request::<SpareRequest>(&body)?;
@@ -364,7 +369,8 @@ impl<D: Disk, T: Transport> Node<D, T> {
             | Kind::Hello
             | Kind::Move
             | Kind::Witness
-            | Kind::Spare => {
+            | Kind::Spare
+            | Kind::Clock => {
                 unreachable!("answered before, with the proof that a node asks")
             }
         };

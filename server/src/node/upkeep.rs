@@ -150,9 +150,11 @@ impl<D: Disk, T: Transport> Node<D, T> {
         let wanted: BTreeMap<PartitionId, Arc<Hosted<D>>> =
             request.partitions.iter().filter_map(|partition| Some((*partition, self.hosted(*partition)?))).collect();
         let by = request.by;
-        let asked = wanted
-            .into_iter()
-            .map(|(partition, hosted)| async move { Some((partition, hosted.replica.confirm(by, limit).await.ok()?)) });
+        let asked = wanted.into_iter().map(|(partition, hosted)| async move {
+            // First, so that whoever has applied the index knows the time.
+            self.stamp_if_due(&hosted, limit / 2).await;
+            Some((partition, hosted.replica.confirm(by, limit).await.ok()?))
+        });
         let asked: FuturesUnordered<_> = asked.collect();
         let confirmed: BTreeMap<PartitionId, LogIndex> = asked.filter_map(std::future::ready).collect().await;
         let index = |partition| confirmed.get(partition).copied();

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use stoa_env::{Disk, Transport};
 use stoa_protocol::codec::Wire;
 use stoa_protocol::key::{key_prefix, partition_hash};
-use stoa_protocol::limits::EVENT_FUTURE_US_MAX;
 use stoa_protocol::message::{SessionAnswer, SessionRequest, WriteAnswer, WriteRequest};
 use stoa_protocol::{ErrorBody, ErrorCode, FeatureGroup, FeatureType, PartitionId, RowBatch};
 use stoa_store::Command;
@@ -33,12 +32,12 @@ impl<D: Disk, T: Transport> Node<D, T> {
             return Err(ErrorBody { retry_after_ms: 20, ..ErrorBody::new(ErrorCode::SchemaNotReady, message) });
         }
         // The leader's stamp: everything that depends on time is decided here, once, for all replicas.
-        let stamp_us = self.env.context.clock.wall().0;
-        batch.check(&group, stamp_us.saturating_add(EVENT_FUTURE_US_MAX))?;
+        let stamp = self.first_stamp(&hosted, limit).await;
+        batch.check(&group, stamp.events_until_us)?;
         check_json(&batch, &group)?;
         self.check_range(request.partition, &batch, &group)?;
         hosted.view.reader().admits(&batch)?;
-        let command = Command::Write { stamp_us, step: request.step, batch }.encode();
+        let command = Command::Write { stamp_us: stamp.us, step: request.step, batch }.encode();
         let reply = hosted.replica.propose(command, limit).await?;
         match reply.outcome {
             Some(Ok(bytes)) => Ok(WriteAnswer::from_bytes(&bytes)?),

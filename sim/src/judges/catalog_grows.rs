@@ -82,6 +82,7 @@ mod tests {
             version: group.version,
             entity: group.entity.name.clone(),
             event_time: None,
+            ttl: None,
             late_horizon_us: 0,
             features: group.features.clone(),
             description: String::new(),

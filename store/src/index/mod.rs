@@ -47,6 +47,12 @@ impl Directory {
     pub fn segment<'g>(&'g self, hash: u64, guard: &'g Guard<'_>) -> &'g Segment {
         self.entries[prefix(hash, self.depth)].load(guard)
     }
+
+    /// The segment of a hash, and the highest hash that belongs to it.
+    pub fn segment_with_end<'g>(&'g self, hash: u64, guard: &'g Guard<'_>) -> (&'g Segment, u64) {
+        let segment = self.segment(hash, guard);
+        (segment, segment.last_hash(hash))
+    }
 }
 
 /// The readers' half of an index.

@@ -18,7 +18,8 @@ struct Group {
     rows: [AtomicU32; GROUP],
 }
 
-/// A part of the index. A slot is filled once and never emptied; its row number changes.
+/// A part of the index. A slot is filled once and never emptied; its row number changes. Entries go with their segment, which
+/// another one without them replaces.
 pub(crate) struct Segment {
     /// Bits of hash prefix that all its keys share.
     pub depth: u32,
@@ -69,6 +70,11 @@ impl Segment {
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
         size_of::<Self>() + self.groups.len() * size_of::<Group>()
+    }
+
+    /// The highest hash that begins with the segment's prefix, as `hash` does.
+    pub fn last_hash(&self, hash: u64) -> u64 {
+        hash | u64::MAX.checked_shr(self.depth).unwrap_or(0)
     }
 
     /// Asks for the first group of a hash to be brought near.

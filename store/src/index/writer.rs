@@ -90,6 +90,39 @@ impl IndexWriter {
         self.own(hash, generation, shared_before, trash).replace(found.slot, row);
     }
 
+    /// Takes entries out, which are given by ascending hash: each segment that has some is replaced by one without them.
+    /// Nothing is taken out of a segment in place, since a probe ends at the first empty slot; and a snapshot or a reader
+    /// that holds the old one goes on with it.
+    pub fn remove(&mut self, entries: &[(u64, u32)], rehash: impl Fn(u32) -> u64, generation: u64, trash: &mut Trash) {
+        debug_assert!(entries.is_sorted_by_key(|(hash, _)| *hash));
+        let mut rest = entries;
+        while let Some(&(hash, _)) = rest.first() {
+            let old = self.segment(hash).clone();
+            let here = rest.partition_point(|(other, _)| *other <= old.last_hash(hash));
+            let mut gone: Vec<u32> = rest[..here].iter().map(|(_, row)| *row).collect();
+            gone.sort_unstable();
+            let kept = old.used() - gone.len();
+            let slots = SEGMENT_SLOTS.max((kept + 1).next_power_of_two() * 2).min(old.slots());
+            let new = Segment::new(old.depth, slots, generation);
+            old.rows().filter(|row| gone.binary_search(row).is_err()).for_each(|row| new.insert(rehash(row), row));
+            assert_eq!(new.used(), kept, "every entry that is taken out was there");
+            self.segment_bytes = self.segment_bytes + new.bytes() - old.bytes();
+            self.put(hash, &Arc::new(new), trash);
+            rest = &rest[here..];
+        }
+    }
+
+    /// The segments that have hashes of a range, in their order, each once.
+    pub fn segments_between(&self, first: u64, last: u64) -> impl Iterator<Item = &Arc<Segment>> {
+        let mut next = Some(first).filter(|first| *first <= last);
+        std::iter::from_fn(move || {
+            let from = next?;
+            let segment = self.segment(from);
+            next = segment.last_hash(from).checked_add(1).filter(|next| *next <= last);
+            Some(segment)
+        })
+    }
+
     /// All segments, in the order of their hashes, each once.
     pub fn segments(&self) -> impl Iterator<Item = &Arc<Segment>> {
         let mut at = 0;
@@ -188,14 +221,14 @@ mod tests {
     use crate::index::index_hash;
     use crate::lanes::Epochs;
 
-    fn fill(rows: u32, hash_of: impl Fn(u32) -> u64 + Copy) -> IndexWriter {
+    fn fill(rows: u32, hash_of: impl Fn(u32) -> u64) -> IndexWriter {
         let (epochs, mut trash) = Epochs::new();
         let mut index = IndexWriter::new();
         for row in 0..rows {
-            index.insert(hash_of(row), row, hash_of, 0, 0, &mut trash);
+            index.insert(hash_of(row), row, &hash_of, 0, 0, &mut trash);
             trash.collect(drop);
         }
-        index.check(hash_of);
+        index.check(&hash_of);
         let guard = epochs.pin(0);
         for row in 0..rows {
             let hash = hash_of(row);
@@ -220,6 +253,45 @@ mod tests {
         assert_eq!((index.entries.len(), index.segment_count), (1, 1));
         let index = fill(3_000, |row| (0xabcd << 48) | u64::from(row) << 7);
         assert!(index.entries.len() <= 128, "{}", index.entries.len());
+    }
+
+    #[test]
+    fn what_is_taken_out_is_gone_and_everything_else_is_found_by_those_who_come_and_those_who_hold_the_old() {
+        let hash_of = |row: u32| index_hash(7, &row.to_le_bytes());
+        let same = |_| 0xdead_beef_dead_beef_u64;
+        let hashes: [&dyn Fn(u32) -> u64; 2] = [&hash_of, &same];
+        for (hash_of, rows) in hashes.into_iter().zip([20_000, 3_000]) {
+            let (_epochs, mut trash) = Epochs::new();
+            let mut index = fill(rows, hash_of);
+            let before = index.bytes();
+            let old: Vec<_> = index.segments().cloned().collect();
+            let mut gone: Vec<(u64, u32)> =
+                (0..rows).filter(|row| row % 3 > 0).map(|row| (hash_of(row), row)).collect();
+            gone.sort_unstable();
+            index.remove(&gone, hash_of, 4, &mut trash);
+            index.check(hash_of);
+            for row in 0..rows {
+                let found = index.find(hash_of(row), |found| found == row);
+                assert_eq!(found.map(|found| found.row), (row % 3 == 0).then_some(row));
+            }
+            assert_eq!(old.iter().map(|segment| segment.rows().count()).sum::<usize>(), rows as usize);
+            assert!(index.segments().all(|segment| segment.generation == 4));
+            assert!(index.bytes() <= before);
+            gone.iter().for_each(|&(hash, row)| index.insert(hash, row, hash_of, 4, 0, &mut trash));
+            index.check(hash_of);
+        }
+    }
+
+    #[test]
+    fn a_range_of_hashes_has_the_segments_that_it_touches_each_once() {
+        let index = fill(20_000, |row| index_hash(7, &row.to_le_bytes()));
+        let all: Vec<_> = index.segments().map(Arc::as_ptr).collect();
+        assert!(index.segments_between(0, u64::MAX).map(Arc::as_ptr).eq(all.iter().copied()));
+        let (low, high) = (u64::MAX / 3, u64::MAX / 3 * 2);
+        let some: Vec<_> = index.segments_between(low, high).map(Arc::as_ptr).collect();
+        assert_eq!((some[0], some[some.len() - 1]), [low, high].map(|hash| Arc::as_ptr(index.segment(hash))).into());
+        assert!(some.len() > 3 && some.len() < all.len());
+        assert_eq!(index.segments_between(high, low).count(), 0);
     }
 
     #[test]

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use stoa_env::{
-    Bounds, Channel, Handler, OsEntropy, Peer, PeerIdentity, RealClock, RealDisk, Transport, TransportError,
+    BootTime, Bounds, Channel, Clock, Handler, OsEntropy, Peer, PeerIdentity, RealClock, RealDisk, Transport,
+    TransportError, WallTime,
 };
 use stoa_protocol::frame::decode_frame;
 use stoa_protocol::message::Kind;
@@ -150,11 +151,25 @@ impl Transport for MemoryTransport {
     }
 }
 
+/// The kernel's clocks, with a calendar that is by so many microseconds ahead.
+struct AheadClock(i64);
+
+impl Clock for AheadClock {
+    fn boot(&self) -> BootTime {
+        RealClock.boot()
+    }
+    fn wall(&self) -> WallTime {
+        WallTime(RealClock.wall().0 + self.0)
+    }
+}
+
 /// Nodes 1, 2 and 3 in zones a, b and c, the first members; a node 4 in zone a, 5 in b, and so on.
 pub(super) struct Cluster {
     pub net: Arc<Net>,
     pub partitions: u32,
     pub nodes_expected: u32,
+    /// By how many microseconds calendars of nodes are ahead.
+    pub calendars: BTreeMap<u64, i64>,
     dirs: BTreeMap<u64, tempfile::TempDir>,
     nodes: BTreeMap<u64, Arc<TestNode>>,
 }
@@ -162,7 +177,8 @@ pub(super) struct Cluster {
 impl Cluster {
     /// No node runs yet.
     pub(super) fn new(partitions: u32, nodes_expected: u32) -> Self {
-        Self { net: Arc::default(), partitions, nodes_expected, dirs: BTreeMap::new(), nodes: BTreeMap::new() }
+        let (calendars, dirs, nodes) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { net: Arc::default(), partitions, nodes_expected, calendars, dirs, nodes }
     }
 
     /// Nodes 1 to `nodes`, formed, and every partition served by all its replicas.
@@ -229,7 +245,7 @@ impl Cluster {
         let world = World {
             disk: RealDisk::new(&self.dir(node)).unwrap(),
             transport: MemoryTransport { net: self.net.clone(), me: node },
-            clock: Arc::new(RealClock),
+            clock: Arc::new(AheadClock(self.calendars.get(&node).copied().unwrap_or(0))),
             entropy: Arc::new(OsEntropy),
             bounds: Bounds::default(),
         };

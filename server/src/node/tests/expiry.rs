@@ -1,0 +1,173 @@
+//! Rows that expire, and the time that they expire by, on whole nodes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use stoa_env::{Clock, RealClock};
+use stoa_protocol::key::{KeyBlock, encode_key};
+use stoa_protocol::message::WriteRequest;
+use stoa_protocol::read::{ConfirmBy, Projection, ReadLevel, ReadRequest, ReadSection, RowStatus};
+use stoa_protocol::row_block::parse_answer;
+use stoa_protocol::{ErrorCode, FeatureGroup, KeyType, LogIndex, PartitionId, RowBatchBuilder, Value};
+use stoa_raft::root::RootCommand;
+use stoa_raft::root::command::Definitions;
+
+use super::cluster::{Cluster, TestNode, until};
+
+const LIMIT: Duration = Duration::from_secs(10);
+const SECOND: i64 = 1_000_000;
+const YEAR: i64 = 365 * 86_400 * SECOND;
+
+fn now_us() -> i64 {
+    RealClock.wall().0
+}
+
+/// A group with these lines in its definition, which all replicas of the one partition have learnt.
+async fn define(cluster: &Cluster, lines: &str) -> (FeatureGroup, PartitionId) {
+    let text = format!(
+        "kind: project\nname: shop\n---\nkind: entity\nname: item\nkeys: [{{name: id, type: Int64}}]\n---\nkind: \
+         feature_group\nproject: shop\nname: row\nversion: 1\nentity: item\nevent_time: event_time\nfeatures: [{{name: \
+         number, type: Int64}}]\n{lines}"
+    );
+    let definitions = crate::definitions::parse_definitions("catalog", &text).unwrap();
+    let command = RootCommand::Define(Definitions { definitions });
+    cluster.root_leader().await.propose_to_root(command, LIMIT).await.unwrap();
+    let known = |node| cluster.node(node).all_hosted().iter().all(|hosted| !hosted.view.definitions().is_empty());
+    until("all replicas know the group", || (1..=3).all(known)).await;
+    let hosted = cluster.node(1).all_hosted().remove(0);
+    (hosted.view.definitions()[0].clone(), hosted.replica.partition())
+}
+
+fn key(id: i64) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode_key(&[KeyType::Int64], &[id.into()], &mut out).unwrap();
+    out
+}
+
+async fn leader(cluster: &Cluster) -> Arc<TestNode> {
+    let led = |node: &u64| cluster.node(*node).all_hosted().first().is_some_and(|hosted| hosted.replica.leads());
+    until("the partition has a leader", || (1..=3).any(|node| led(&node))).await;
+    cluster.node((1..=3).find(led).unwrap())
+}
+
+/// Writes a row at whoever leads.
+async fn write(cluster: &Cluster, group: &FeatureGroup, partition: PartitionId, id: i64, event_time: i64) {
+    let mut batch = RowBatchBuilder::new(group, &[0]);
+    batch.upsert(&key(id), event_time, 0, &[Value::Int(id)]).unwrap();
+    let batch = batch.finish().unwrap().bytes().to_vec();
+    loop {
+        let request = WriteRequest { partition, step: None, batch: batch.clone() };
+        if leader(cluster).await.write(request, LIMIT).await.is_ok() {
+            return;
+        }
+    }
+}
+
+/// The status of a key at a replica, and whether a value came with it; `None` if it does not serve.
+async fn read(
+    node: &Arc<TestNode>,
+    group: &FeatureGroup,
+    partition: PartitionId,
+    id: i64,
+    level: ReadLevel,
+) -> Option<(RowStatus, bool)> {
+    let mut keys = KeyBlock::new();
+    keys.push(&key(id));
+    let request = ReadRequest {
+        level,
+        projections: vec![Projection { group: group.id, schema_version: 1, features: vec![0] }],
+        keys,
+        sections: vec![ReadSection { partition, at_least: LogIndex(0), projection: 0, first_key: 0, keys: 1 }],
+    };
+    let answer = node.read(&request, LIMIT).await;
+    let rows = parse_answer(answer.into_body().into()).unwrap().remove(0).ok()?;
+    Some((rows.status(0), rows.value(0, 0).is_some()))
+}
+
+const STRONG: ReadLevel = ReadLevel::Linearizable { by: ConfirmBy::ReadIndex };
+
+#[tokio::test]
+async fn a_leader_whose_calendar_is_a_year_ahead_expires_nothing_and_takes_no_event_of_next_year() {
+    let mut cluster = Cluster::new(1, 3);
+    cluster.calendars.insert(1, YEAR);
+    for node in 1..=3 {
+        cluster.start(node).await;
+    }
+    cluster.settle().await;
+    let (group, partition) = define(&cluster, "ttl: 1h\n").await;
+    // It leads whenever somebody else does.
+    let wrong = cluster.node(1);
+    let hand_over = async || {
+        let leader = leader(&cluster).await;
+        let hosted = leader.hosted(partition).unwrap();
+        if leader.info().id != wrong.info().id {
+            hosted.replica.transfer_leader(wrong.hosted(partition).unwrap().replica.id()).await;
+        }
+    };
+    while leader(&cluster).await.info().id != wrong.info().id {
+        hand_over().await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    write(&cluster, &group, partition, 1, now_us()).await;
+    for node in (1..=3).map(|node| cluster.node(node)) {
+        assert_eq!(read(&node, &group, partition, 1, STRONG).await, Some((RowStatus::Found, true)));
+        let time = node.hosted(partition).unwrap().view.time_us(node.now());
+        assert!(time < now_us() + 3 * SECOND, "{time}");
+    }
+    let mut batch = RowBatchBuilder::new(&group, &[0]);
+    batch.upsert(&key(2), now_us() + YEAR, 0, &[Value::Int(2)]).unwrap();
+    let request = WriteRequest { partition, step: None, batch: batch.finish().unwrap().bytes().to_vec() };
+    if wrong.hosted(partition).unwrap().replica.leads() {
+        let refused = wrong.write(request, LIMIT).await.unwrap_err();
+        // It may have lost its lead since it was asked.
+        assert!(
+            [ErrorCode::EventInFuture, ErrorCode::NotLeader, ErrorCode::NoQuorum].contains(&refused.code),
+            "{refused}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn replicas_that_start_again_after_a_long_silence_know_the_time_before_they_serve() {
+    let mut cluster = Cluster::formed(1, 3).await;
+    let (group, partition) = define(&cluster, "ttl: 1s\non_expired: serve_last\nlate_horizon: 1d\n").await;
+    let written = now_us();
+    write(&cluster, &group, partition, 1, written).await;
+    let local = ReadLevel::default();
+    for node in (1..=3).map(|node| cluster.node(node)) {
+        while read(&node, &group, partition, 1, local).await != Some((RowStatus::Expired, true)) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(now_us() >= written + SECOND - SECOND / 10, "a row lives for its time");
+    }
+    for node in 1..=3 {
+        cluster.stop(node).await;
+    }
+    for node in 1..=3 {
+        cluster.start(node).await;
+    }
+    // The log's last stamp is that of the write: nothing in it says that a second has passed.
+    until("a replica serves", || cluster.node(1).hosted(partition).is_some_and(|h| h.replica.is_caught_up())).await;
+    let seen = loop {
+        if let Some(seen) = read(&cluster.node(1), &group, partition, 1, local).await {
+            break seen;
+        }
+    };
+    assert_eq!(seen, (RowStatus::Expired, true));
+}
+
+#[tokio::test]
+async fn rows_that_have_had_their_time_are_removed_by_themselves() {
+    let cluster = Cluster::formed(1, 3).await;
+    let (group, partition) = define(&cluster, "ttl: 1h\nlate_horizon: 1h\n").await;
+    for id in 0..20 {
+        let age = if id % 2 == 0 { 2 * 3_600 * SECOND } else { 0 };
+        write(&cluster, &group, partition, id, now_us() - age).await;
+    }
+    let rows = |node| cluster.node(node).hosted(partition).unwrap().view.reader().rows();
+    assert_eq!(leader(&cluster).await.hosted(partition).unwrap().view.reader().rows(), 20);
+    until("half of the rows are gone on every replica", || (1..=3).all(|node| rows(node) == 10)).await;
+    for (id, wanted) in [(0, RowStatus::NotFound), (1, RowStatus::Found)] {
+        assert_eq!(read(&cluster.node(2), &group, partition, id, STRONG).await.unwrap().0, wanted);
+    }
+}
