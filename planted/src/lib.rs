@@ -81,6 +81,12 @@ pub enum Bug {
     UnknownIsFailed,
     /// What became of the first batch of a call is not told.
     DropFirstOutcome,
+    /// Of events of one time the last in the log wins, whatever their sequences.
+    TieIgnoresSequence,
+    /// A replica tells the time of its partitions by its own calendar.
+    TimeByOwnCalendar,
+    /// A sweep removes tombstones within the late horizon.
+    SweepEarly,
     /// A batch of an earlier schema version is refused.
     RefuseEarlierSchema,
 }

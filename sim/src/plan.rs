@@ -30,6 +30,8 @@ pub struct Work {
     pub definitions: bool,
     /// Whether there are bulk loads.
     pub loads: bool,
+    /// Whether there are rows that expire.
+    pub aging: bool,
 }
 
 impl Work {
@@ -40,6 +42,7 @@ impl Work {
             mortal: Chance::new(seed, "mortal clients").hits(400_000),
             definitions: Chance::new(seed, "catalog changes").hits(400_000),
             loads: Chance::new(seed, "bulk loads").hits(400_000),
+            aging: Chance::new(seed, "rows that expire").hits(400_000),
         }
     }
 
@@ -56,30 +59,36 @@ impl Work {
                 "mortal" => work.mortal = true,
                 "catalog" => work.definitions = true,
                 "loads" => work.loads = true,
-                _ => return Err(format!("there is no work named {name:?}: partial, mortal, catalog, loads or none")),
+                "aging" => work.aging = true,
+                _ => {
+                    let known = "partial, mortal, catalog, loads, aging or none";
+                    return Err(format!("there is no work named {name:?}: {known}"));
+                }
             }
         }
         Ok(work)
     }
 
     /// Each kind by name, and whether it is in the plan.
-    pub fn kinds(&self) -> [(&'static str, bool); 4] {
+    pub fn kinds(&self) -> [(&'static str, bool); 5] {
         [
             ("partial rows", self.partial_per_million > 0),
             ("mortal clients", self.mortal),
             ("catalog changes", self.definitions),
             ("bulk loads", self.loads),
+            ("rows that expire", self.aging),
         ]
     }
 }
 
 impl fmt::Display for Work {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { partial_per_million, mortal, definitions, loads } = self;
+        let Self { partial_per_million, mortal, definitions, loads, aging } = self;
         let percent = partial_per_million / 10_000;
         write!(
             f,
-            "partial rows {percent} %, mortal clients {mortal}, catalog changes {definitions}, bulk loads {loads}"
+            "partial rows {percent} %, mortal clients {mortal}, catalog changes {definitions}, bulk loads {loads}, \
+             rows that expire {aging}"
         )
     }
 }

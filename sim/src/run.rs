@@ -34,7 +34,7 @@ use crate::workload::definer::Definer;
 use crate::workload::lives::work_in_lives;
 use crate::workload::loader::Loader;
 use crate::workload::moves::{MoveCounts, Operator};
-use crate::workload::{CATALOG, Counts, Shared, Worker};
+use crate::workload::{Ager, CATALOG, Counts, Shared, Worker};
 use crate::world::{SimClient, World, now};
 
 /// Within this time a cluster without faults is formed and knows its catalog.
@@ -235,6 +235,7 @@ async fn phases(world: &mut World, shared: &Shared, outcome: &mut Outcome) -> Re
 struct Others {
     definer: Option<JoinHandle<Definer>>,
     loader: Option<JoinHandle<Loader>>,
+    ager: Option<JoinHandle<()>>,
 }
 
 impl Others {
@@ -248,9 +249,14 @@ impl Others {
             true => Some(Loader::new(connect(world, first + 1).await?, shared.clone(), &world.plan)),
             false => None,
         };
+        let ager = match work.aging {
+            true => Some(Ager::new(connect(world, first + 2).await?, shared.clone(), &world.plan)),
+            false => None,
+        };
         Ok(Self {
             definer: definer.map(|definer| spawn_unwatched(definer.work(stop.clone()))),
             loader: loader.map(|loader| spawn_unwatched(loader.work(stop.clone()))),
+            ager: ager.map(|ager| spawn_unwatched(ager.work(stop.clone()))),
         })
     }
 
@@ -264,6 +270,9 @@ impl Others {
             Some(loader) => Some(loader.await.map_err(|error| format!("the loader panicked: {error}"))?),
             None => None,
         };
+        if let Some(ager) = self.ager {
+            ager.await.map_err(|error| format!("who writes what expires panicked: {error}"))?;
+        }
         Ok((definer, loader))
     }
 }

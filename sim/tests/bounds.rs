@@ -50,7 +50,7 @@ fn a_run_tells_the_most_that_there_was_of_everything_that_the_product_bounds() {
     let plan = Plan {
         moves: Moves::Between,
         nodes: 6,
-        work: Work { partial_per_million: 300_000, mortal: true, definitions: true, loads: true },
+        work: Work { partial_per_million: 300_000, mortal: true, definitions: true, loads: true, aging: true },
         ..Plan::calm(1, 2, Duration::from_secs(8))
     };
     let outcome = run(plan, None, &Planted::default()).expect("a run without a trace file needs nothing");

@@ -112,7 +112,8 @@ impl GroupWriter {
             let tombstone = self.old.tombstone(plan);
             // A tombstone past the late horizon counts as no row at all, whether it has been swept or not.
             let in_force = tombstone.is_none_or(|stamp_us| !definition.forgets_delete(stamp_us, time_us));
-            if in_force && event < (self.old.event_time(), self.old.sequence()) && !planted!(OlderEventWins) {
+            let sequence = if planted!(TieIgnoresSequence) { event.1 } else { self.old.sequence() };
+            if in_force && event < (self.old.event_time(), sequence) && !planted!(OlderEventWins) {
                 return RowOutcome::Older;
             }
             standing = tombstone.is_none();

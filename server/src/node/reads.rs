@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stoa_env::{BootTime, Disk, Transport};
+use stoa_env::{BootTime, Disk, Transport, planted};
 use stoa_protocol::frame::FramedBody;
 use stoa_protocol::read::{ConfirmBy, OnStale, ReadLevel, ReadRequest, ReadSection, SectionHead, SectionResult};
 use stoa_protocol::row_block::AnswerWriter;
@@ -255,6 +255,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
     fn time_of(&self, hosted: &Hosted<D>, now: BootTime) -> i64 {
         match hosted.view.expires() {
             false => i64::MIN,
+            true if planted!(TimeByOwnCalendar) => self.env.context.clock.wall().0,
             true => hosted.view.time_us(now),
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use stoa_planted::Bug;
 use stoa_raft::RaftTiming;
 
-use super::worlds::{altering_network, lying_disks, replaying_network};
+use super::worlds::{altering_network, lying_disks, replaying_network, wrong_calendar};
 use super::{PlantedBug, Switch, Way};
 use crate::plan::FaultKind::{
     self, Bridge, CrashProcess, CutPair, CutZone, FailedSync, Hold, Loss, LostDisk, OldDisk, PowerLossOfAll, RotInLog,
@@ -23,6 +23,7 @@ const DURABLE_FIRST: &str = "a promise is durable first";
 const DURABLE_QUORUM: &str = "acknowledged is durable on a quorum";
 const HALF_ROW: &str = "no half row";
 const INVENTED: &str = "no invented value";
+const LIFETIMES: &str = "rows live as long as their group says";
 const LINEARIZABLE: &str = "strong reads are linearizable";
 const LOADS: &str = "a load says what is loaded";
 const LOST_ROW: &str = "no acknowledged row lost";
@@ -116,6 +117,19 @@ pub const BUGS: &[PlantedBug] = &[
     }),
     line!(OlderEventWins, "store/src/group_writer.rs", NEWEST, "an event overwrites a newer one",
         needs "nothing", |plan| short(plan, &[])),
+    line!(TieIgnoresSequence, "store/src/group_writer.rs", LIFETIMES,
+        "of events of one time the last in the log wins, whatever their sequences",
+        needs "rows that expire", aging),
+    line!(SweepEarly, "store/src/group.rs", LIFETIMES, "a sweep removes tombstones within the late horizon",
+        needs "rows that expire", aging),
+    PlantedBug {
+        name: "TimeByOwnCalendar",
+        what: "a replica tells the time of its partitions by its own calendar",
+        place: "server/src/node/reads.rs",
+        judge: LIFETIMES,
+        switch: Switch::LineIn(Bug::TimeByOwnCalendar, wrong_calendar),
+        way: Way::Swarm { needs: "rows that expire, a calendar an hour ahead", shape: aging },
+    },
     line!(TornRow, "store/src/group_writer.rs", HALF_ROW, "an update writes the first of its values alone",
         needs "nothing", |plan| short(plan, &[])),
     line!(ForgetAbsent, "store/src/group_writer.rs", ABSENT, "an update takes the features away that it does not name",
@@ -237,6 +251,13 @@ fn short(plan: &mut Plan, faults: &[FaultKind]) {
     plan.timing = RaftTiming::default();
     plan.sizes = Sizes::default();
     plan.fault_pause = Some(Duration::from_millis(800));
+}
+
+/// The same for long enough that rows expire.
+fn aging(plan: &mut Plan) {
+    short(plan, &[]);
+    plan.chaos = Duration::from_secs(25);
+    plan.work.aging = true;
 }
 
 #[cfg(test)]

@@ -19,6 +19,11 @@ pub fn lying_disks(world: &mut World) {
     });
 }
 
+/// A machine whose calendar is an hour ahead from the beginning: the one of the zone from which rows that expire are read.
+pub fn wrong_calendar(world: &mut World) {
+    world.machines[0].clock().jump_wall(3_600_000_000);
+}
+
 /// A network in which a node may get an earlier append of the sender again in the place of a newer one, whose sender
 /// takes the answer for that of the newer one.
 pub fn replaying_network(world: &mut World) {

@@ -12,6 +12,7 @@ pub mod half_row;
 pub mod invented;
 pub mod kept_promises;
 pub mod leader_completeness;
+pub mod lifetimes;
 pub mod linearizable;
 pub mod log_matching;
 pub mod lost_row;

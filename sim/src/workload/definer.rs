@@ -115,7 +115,9 @@ impl Definer {
         let views = state.views.iter().map(|(view, _)| Definition::View(view.clone()));
         let grants = state.grants.iter().cloned().map(Definition::Grant);
         let all = projects.chain(entities).chain(groups).chain(views).chain(grants);
-        let there: BTreeMap<String, Definition> = all.map(|what| (name_of(&what), what)).collect();
+        // What expires is defined by those who write it.
+        let mut there: BTreeMap<String, Definition> = all.map(|what| (name_of(&what), what)).collect();
+        there.retain(|name, _| !name.ends_with(super::ager::GROUP));
         if let Some(name) = there.keys().find(|name| !self.stands.contains_key(*name)) {
             return Some(format!("node {node} has {name}, and nobody was told that it was taken"));
         }

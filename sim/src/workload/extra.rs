@@ -23,6 +23,12 @@ pub struct ExtraCounts {
     pub loads_cut: u64,
     /// Rows that loads acknowledged.
     pub loaded_rows: u64,
+    /// Rows of a group with a time to live that were acknowledged.
+    pub aging_rows: u64,
+    /// Reads of them.
+    pub aging_reads: u64,
+    /// Of these, those that showed one that had expired.
+    pub expired_reads: u64,
 }
 
 impl ExtraCounts {
@@ -32,6 +38,7 @@ impl ExtraCounts {
             "partial rows" => self.partial_rows > 0,
             "mortal clients" => self.deaths > 0,
             "catalog changes" => self.definitions > 0,
+            "rows that expire" => self.aging_rows > 0 && self.expired_reads > 0,
             _ => self.loaded_rows > 0,
         }
     }
@@ -48,6 +55,9 @@ impl std::ops::AddAssign for ExtraCounts {
         self.loads_failed += other.loads_failed;
         self.loads_cut += other.loads_cut;
         self.loaded_rows += other.loaded_rows;
+        self.aging_rows += other.aging_rows;
+        self.aging_reads += other.aging_reads;
+        self.expired_reads += other.expired_reads;
     }
 }
 
@@ -55,11 +65,12 @@ impl fmt::Display for ExtraCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { partial_rows, deaths, orphaned, .. } = self;
         let Self { definitions, refused_definitions, loads, loads_failed, loads_cut, loaded_rows, .. } = self;
+        let Self { aging_rows, aging_reads, expired_reads, .. } = self;
         write!(
             f,
             "{partial_rows} partial rows; {deaths} clients died with {orphaned} rows under way; {definitions} definitions \
              taken, {refused_definitions} refused; {loaded_rows} rows loaded in {loads} runs of loads, {loads_failed} failed, \
-             {loads_cut} cut"
+             {loads_cut} cut; {aging_rows} rows that expire, read {aging_reads} times, {expired_reads} when they had"
         )
     }
 }

@@ -1,6 +1,7 @@
 //! What clients do: writes with event times out of order, deletes, and multi-gets, over the client crate as it is
 //! shipped. Everything is noted in the history, and every row that is read is judged at once.
 
+mod ager;
 pub mod definer;
 mod extra;
 mod levels;
@@ -28,6 +29,7 @@ use crate::plan::Plan;
 use crate::rows::{FEATURES, What, value_of};
 use crate::trace::Trace;
 use crate::world::{SimClient, now};
+pub use ager::Ager;
 pub use extra::ExtraCounts;
 pub use levels::LevelCounts;
 use levels::Levels;
