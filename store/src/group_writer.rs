@@ -202,8 +202,7 @@ impl GroupWriter {
     /// Makes a new group that of a snapshot's table, whose rows are in `cold`. As of `index`, nothing has changed.
     pub fn begin_cold(&mut self, table: &GroupTable, cold: Cold, index: LogIndex) {
         let (group, cold) = (&self.group, Arc::new(cold));
-        let rows = table.rows + table.tombstones;
-        self.thaw = (cold.len() > 0).then(|| Thaw::new(cold.clone(), rows, table.digest.total()));
+        self.thaw = (cold.len() > 0).then(|| Thaw::new(cold.clone(), table));
         self.group = Arc::new(Group {
             definition: group.definition.clone(),
             key_types: group.key_types.clone(),

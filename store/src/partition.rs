@@ -174,6 +174,12 @@ impl Partition {
         self.groups.values().any(|writer| writer.thaw.is_some())
     }
 
+    /// Whether a definition takes the place of another one, neither the same nor refused.
+    fn changes_schema(&self, group: &FeatureGroup) -> bool {
+        let known = self.groups.get(&group.id).map(|writer| &writer.group.definition);
+        known.is_some_and(|known| known != group && group.check().is_ok() && extends(known, group).is_ok())
+    }
+
     /// Takes in the rows of a group up to this hash.
     fn thaw_to(&mut self, group: FeatureGroupId, last_hash: u64) -> Result<(), RestoreError> {
         let Some(writer) = self.groups.get_mut(&group).filter(|writer| writer.thaw.is_some()) else { return Ok(()) };
@@ -189,7 +195,8 @@ impl Partition {
     fn thaw_for(&mut self, command: &Command) -> Result<(), RestoreError> {
         match command {
             Command::Noop | Command::Stamp { .. } => Ok(()),
-            Command::Define(group) => self.thaw_to(group.id, u64::MAX),
+            Command::Define(group) if self.changes_schema(group) => self.thaw_to(group.id, u64::MAX),
+            Command::Define(_) => Ok(()),
             Command::Sweep(sweep) => self.thaw_to(sweep.group, sweep.last_hash),
             Command::Write { batch, .. } => match self.groups.get_mut(&batch.group()) {
                 Some(writer) => writer.thaw_batch(&mut self.space, batch),
