@@ -12,10 +12,9 @@ use stoa_protocol::{ErrorBody, ErrorCode};
 use crate::arena::Arena;
 use crate::group::{Group, reference};
 use crate::group_writer::NO_ROW;
-use crate::index::{Directory, Segment, index_hash};
+use crate::index::{IndexView, Segment, index_hash};
 use crate::lane_plan::{EVENT_TIME_AT, FLAGS_AT};
-use crate::lanes::prefetch::prefetch;
-use crate::lanes::{Guard, Slot};
+use crate::lanes::Slot;
 use crate::projector::Projector;
 
 /// Keys of a chunk: enough misses at once for any memory, few enough that their lanes stay in the first caches.
@@ -24,9 +23,8 @@ const CHUNK_KEYS: usize = 64;
 /// Keys of one partition that are read together with those of others.
 pub(crate) struct Target<'g> {
     pub group: &'g Group,
-    pub directory: &'g Directory,
+    pub index: IndexView<'g>,
     pub arena: &'g Arena,
-    pub guard: &'g Guard<'g>,
     pub seed: u64,
     pub keys: KeyRange<'g>,
     /// The place of its first row in the answer's block.
@@ -38,7 +36,7 @@ struct Probe<'g> {
     target: usize,
     key: &'g [u8],
     hash: u64,
-    segment: Option<&'g Segment>,
+    segment: Option<Segment<'g>>,
     /// A row of this key or, before it is copied, one that may be; [`NO_ROW`] if there is none.
     row: u32,
     /// Its place in the answer's block.
@@ -60,7 +58,7 @@ pub(crate) fn gather<'g>(
         .flat_map(|(target, of)| of.keys.iter().enumerate().map(move |(at, key)| (target, key, of.first_row + at)));
     for (target, key, to) in all {
         let hash = index_hash(targets[target].seed, key);
-        targets[target].directory.prefetch(hash);
+        targets[target].index.prefetch(hash);
         chunk.push(Probe { target, key, hash, segment: None, row: NO_ROW, to });
         if chunk.len() == CHUNK_KEYS {
             run(targets, &mut chunk, projector, block, &mut heap);
@@ -79,13 +77,11 @@ fn run<'g>(
     heap: &mut Heap,
 ) {
     for probe in chunk.iter_mut() {
-        let target = &targets[probe.target];
-        let segment = target.directory.segment(probe.hash, target.guard);
-        prefetch(segment);
+        let segment = targets[probe.target].index.segment(probe.hash);
+        segment.prefetch(probe.hash);
         probe.segment = Some(segment);
     }
     let segment = |probe: &Probe<'g>| probe.segment.expect("found above for every key");
-    chunk.iter().for_each(|probe| segment(probe).prefetch(probe.hash));
     for probe in chunk.iter_mut() {
         // The first row with the tag of the key: nearly always the one.
         if let Some((_, row)) = segment(probe).find(probe.hash, |_| true) {

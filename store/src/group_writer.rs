@@ -44,7 +44,7 @@ pub(crate) struct GroupWriter {
 impl GroupWriter {
     /// A group without rows.
     pub fn new(definition: FeatureGroup, lane_bytes_max: usize) -> Self {
-        let index = IndexWriter::new();
+        let index = IndexWriter::new(definition.id);
         Self {
             group: Arc::new(Group::new(definition, index.shared().clone(), lane_bytes_max)),
             index,
@@ -250,7 +250,7 @@ impl GroupWriter {
         let (mut digest, mut version) = (GroupDigest::default(), RowBuffer::default());
         let (mut key, mut scratch) = (Vec::new(), Vec::new());
         let definition = &self.group.definition;
-        for row in self.index.segments().flat_map(|segment| segment.rows()) {
+        for row in self.index.rows() {
             self.group.load(row, &mut version);
             key.clear();
             version.key(&self.group.plan, arena, &mut key);
@@ -285,12 +285,13 @@ impl GroupWriter {
     pub fn check(&self, space: &Space, trash: &Trash, live: &mut Vec<ArenaRef>) {
         let arena = space.arena.shared();
         let plan = &self.group.plan;
-        self.index.check(|row| {
+        let hash_of = |row| {
             let mut key = Vec::new();
             self.group.key_of(row, arena, &mut key);
             index_hash(space.seed, &key)
-        });
-        let mut numbers: Vec<u32> = self.index.segments().flat_map(|segment| segment.rows()).collect();
+        };
+        self.index.check(hash_of, trash);
+        let mut numbers: Vec<u32> = self.index.rows().collect();
         let (mut rows, mut tombstones, mut variable) = (0, 0, 0);
         let mut version = RowBuffer::default();
         for &row in &numbers {

@@ -6,7 +6,7 @@
 pub struct MemoryReport {
     /// Keys that lie in the lanes, or references to those that do not.
     pub keys: u64,
-    /// Index segments and directories.
+    /// Index segments, those that wait for readers or are free among them, and directories.
     pub index: u64,
     /// Event times, validity and values in the lanes.
     pub lanes: u64,

@@ -140,9 +140,8 @@ pub fn read_sections(
             class.sections.push(at);
             class.targets.push(Target {
                 group,
-                directory: group.index.directory(guard),
+                index: group.index.view(guard),
                 arena: &shared.arena,
-                guard,
                 seed: shared.seed,
                 keys: source.keys,
                 first_row,
@@ -254,13 +253,13 @@ pub(crate) fn admits(shared: &Shared, batch: &RowBatch) -> Result<(), ErrorBody>
         return Err(ErrorBody::new(ErrorCode::SchemaNotReady, message));
     };
     let row_bytes = row_logical_bytes(group);
-    let directory = group.index.directory(&guard);
+    let index = group.index.view(&guard);
     let mut growth = 0;
     for row in 0..batch.rows() {
         let key = batch.key(row);
         let hash = index_hash(shared.seed, key);
         let is = |row| group.is_key(row, key, &shared.arena);
-        if directory.segment(hash, &guard).find(hash, is).is_none() {
+        if index.segment(hash).find(hash, is).is_none() {
             growth += row_bytes + key.len() as u64;
         }
         for (at, column) in batch.columns().iter().enumerate() {

@@ -2,8 +2,10 @@
 //!
 //! An extendible directory: the first bits of the hash choose a [`Segment`], which is a small open-addressed table. A
 //! full segment splits alone, so no pause ever covers the whole table; when its prefix is as long as the directory's,
-//! the directory doubles, 8 bytes a segment. Readers follow two [`EpochCell`]s; a reader that holds a segment from
-//! before a split still finds every row that was there when it came.
+//! the directory doubles, 4 bytes a segment. All segments lie in one slab, and the directory has their numbers: so a reader
+//! goes from the directory, which fits the caches, straight to the line with the tags and rows of its hash. What the epochs
+//! are for rows they are for segments: one that is out of use is filled again when nobody can be looking at it, and a reader
+//! that holds one from before a split still finds every row that was there when it came.
 //!
 //! The hash is XXH3-64 under a seed of the partition, so that keys which collide cannot be computed outside. Even if all
 //! hashes were equal the index would stay right: a segment that cannot be divided doubles in place.
@@ -13,11 +15,13 @@ mod writer;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-pub(crate) use segment::Segment;
+pub(crate) use segment::{Place, Segment};
 pub(crate) use writer::{Found, IndexWriter};
 
 use crate::lanes::prefetch::prefetch;
+use crate::lanes::sync::{AtomicU32, Ordering};
 use crate::lanes::{EpochCell, Guard};
+use segment::Segments;
 
 /// The hash of a key in the index of a partition. The partition hash has seed 0 and is public; this one is not.
 #[inline]
@@ -26,39 +30,65 @@ pub(crate) fn index_hash(seed: u64, key: &[u8]) -> u64 {
 }
 
 /// The segments by hash prefix.
-pub(crate) struct Directory {
+struct Directory {
     depth: u32,
-    entries: Box<[EpochCell<Segment>]>,
+    places: Box<[AtomicU32]>,
 }
 
 impl Directory {
+    fn new(depth: u32, places: impl Iterator<Item = Place>) -> Self {
+        Self { depth, places: places.map(|place| AtomicU32::new(place.number())).collect() }
+    }
+
     fn bytes(&self) -> usize {
-        size_of::<Self>() + self.entries.len() * size_of::<EpochCell<Segment>>()
+        size_of::<Self>() + self.places.len() * size_of::<AtomicU32>()
     }
 
-    /// Asks for the entry of a hash to be brought near.
+    /// Where the segment of a hash lies.
     #[inline]
-    pub fn prefetch(&self, hash: u64) {
-        prefetch(&self.entries[prefix(hash, self.depth)]);
-    }
-
-    /// The segment of a hash.
-    #[inline]
-    pub fn segment<'g>(&'g self, hash: u64, guard: &'g Guard<'_>) -> &'g Segment {
-        self.entries[prefix(hash, self.depth)].load(guard)
+    fn place(&self, hash: u64) -> Place {
+        // Acquire: a segment is filled before its place is stored.
+        Place::of_number(self.places[prefix(hash, self.depth)].load(Ordering::Acquire))
     }
 }
 
-/// The readers' half of an index.
+/// What readers and writer of an index have in common.
 pub(crate) struct Index {
+    segments: Segments,
     directory: EpochCell<Directory>,
 }
 
 impl Index {
-    /// The directory of this moment.
+    /// The index of this moment or later.
     #[inline]
-    pub fn directory<'g>(&'g self, guard: &'g Guard<'_>) -> &'g Directory {
-        self.directory.load(guard)
+    pub fn view<'g>(&'g self, guard: &'g Guard<'_>) -> IndexView<'g> {
+        IndexView { segments: &self.segments, directory: self.directory.load(guard) }
+    }
+
+    /// The rows of a segment that cannot be filled again meanwhile, in no order.
+    pub fn rows(&self, place: Place) -> impl Iterator<Item = u32> {
+        self.segments.at(place).rows()
+    }
+}
+
+/// An index under a guard.
+#[derive(Clone, Copy)]
+pub(crate) struct IndexView<'g> {
+    segments: &'g Segments,
+    directory: &'g Directory,
+}
+
+impl<'g> IndexView<'g> {
+    /// Asks for the directory's entry of a hash to be brought near.
+    #[inline]
+    pub fn prefetch(self, hash: u64) {
+        prefetch(&self.directory.places[prefix(hash, self.directory.depth)]);
+    }
+
+    /// The segment of a hash.
+    #[inline]
+    pub fn segment(self, hash: u64) -> Segment<'g> {
+        self.segments.at(self.directory.place(hash))
     }
 }
 

@@ -22,5 +22,5 @@ mod words;
 
 pub(crate) use cell::EpochCell;
 pub(crate) use epochs::{Epochs, Guard, LongGuard};
-pub(crate) use slab::{Slab, Slot};
+pub(crate) use slab::{Growth, Slab, Slot};
 pub(crate) use trash::{Dead, Trash};

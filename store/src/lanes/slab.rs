@@ -1,5 +1,5 @@
-//! An array of slots of one width that grows by segments: 64 slots, then 128, 256 and so on. Nothing ever moves, so a
-//! reader that knows a slot number needs nothing else; half of the largest size is reserved address space at worst,
+//! An array of slots of one width that grows by segments: 64 slots as a rule, then 128, 256 and so on. Nothing ever moves,
+//! so a reader that knows a slot number needs nothing else; half of the largest size is reserved address space at worst,
 //! which the system backs with memory only as slots are first written ([`Words`]).
 //!
 //! The words are relaxed atomics. The writer fills a slot, then publishes its number with a release store elsewhere
@@ -10,25 +10,45 @@ use std::sync::OnceLock;
 
 use super::prefetch::prefetch;
 use super::sync::{AtomicU64, Ordering};
-use super::words::Words;
+use super::words::{HUGE_PAGE_BYTES, Words};
 
-/// Models pay for every word that there is.
-const FIRST_SLOTS: u64 = if cfg!(loom) { 2 } else { 64 };
 /// 64 x (2^27 - 1) slots: more than a u32 can name.
 const SEGMENTS: usize = 27;
 const WORD: usize = 8;
 
+/// How a slab takes memory.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Growth {
+    /// Slots of the first segment, as a power of two.
+    pub first_slots_log2: u32,
+    /// From so many bytes on a segment has memory of the system, in huge pages.
+    pub mapped_bytes_min: usize,
+}
+
+impl Growth {
+    /// As columns and values do. What stays unused of the last huge page is an eighth of the least segment at worst. (Models
+    /// pay for every word that there is.)
+    pub const OF_VALUES: Self =
+        Self { first_slots_log2: if cfg!(loom) { 1 } else { 6 }, mapped_bytes_min: 8 * HUGE_PAGE_BYTES };
+}
+
 /// Fixed-width slots, numbered by a u32, zero until they are written.
 pub(crate) struct Slab {
     words: usize,
+    growth: Growth,
     segments: [OnceLock<Words>; SEGMENTS],
 }
 
 impl Slab {
-    /// An empty slab whose slots have `bytes` bytes, a multiple of 8.
+    /// An empty slab for values, whose slots have `bytes` bytes, a multiple of 8.
     pub fn new(bytes: usize) -> Self {
+        Self::growing(bytes, Growth::OF_VALUES)
+    }
+
+    /// The same, which takes its memory in another way.
+    pub fn growing(bytes: usize, growth: Growth) -> Self {
         assert!(bytes > 0 && bytes.is_multiple_of(WORD), "a slot of {bytes} bytes is not whole words");
-        Self { words: bytes / WORD, segments: [const { OnceLock::new() }; SEGMENTS] }
+        Self { words: bytes / WORD, growth, segments: [const { OnceLock::new() }; SEGMENTS] }
     }
 
     /// Bytes of a slot.
@@ -38,12 +58,13 @@ impl Slab {
 
     /// Gives all slots up to `slot` their memory; to be called before the first write to a slot.
     pub fn reserve(&self, slot: u32) {
-        let (segment, _) = locate(slot);
+        let (segment, _) = self.growth.locate(slot);
         for at in (0..=segment).rev() {
             if self.segments[at].get().is_some() {
                 break;
             }
-            self.segments[at].get_or_init(|| Words::zeroed((FIRST_SLOTS << at) as usize * self.words));
+            let slots = 1 << (self.growth.first_slots_log2 as usize + at);
+            self.segments[at].get_or_init(|| Words::zeroed(slots * self.words, self.growth.mapped_bytes_min));
         }
     }
 
@@ -94,9 +115,10 @@ impl Slab {
         Slot { words: self.words_of(slot) }
     }
 
+    /// The words of a slot. They are the caller's to order, who loads and stores them by itself.
     #[inline]
-    fn words_of(&self, slot: u32) -> &[AtomicU64] {
-        let (segment, offset) = locate(slot);
+    pub fn words_of(&self, slot: u32) -> &[AtomicU64] {
+        let (segment, offset) = self.growth.locate(slot);
         let segment = self.segments[segment].get().expect("a slot is reserved before its number is given away");
         &segment[offset * self.words..(offset + 1) * self.words]
     }
@@ -182,11 +204,14 @@ const LINE_WORDS: usize = 8;
 /// Four lines; the hardware's own prefetcher sees the pattern after that.
 const PREFETCH_BYTES_MAX: usize = 256;
 
-#[inline]
-fn locate(slot: u32) -> (usize, usize) {
-    let at = u64::from(slot) + FIRST_SLOTS;
-    let segment = at.ilog2() - FIRST_SLOTS.ilog2();
-    (segment as usize, (at - (FIRST_SLOTS << segment)) as usize)
+impl Growth {
+    /// The segment of a slot, and its place there.
+    #[inline]
+    fn locate(self, slot: u32) -> (usize, usize) {
+        let at = u64::from(slot) + (1 << self.first_slots_log2);
+        let octave = at.ilog2();
+        ((octave - self.first_slots_log2) as usize, (at ^ 1 << octave) as usize)
+    }
 }
 
 #[cfg(test)]
@@ -231,9 +256,10 @@ mod tests {
 
     #[test]
     fn the_last_slot_of_all_has_a_place() {
-        assert_eq!(locate(0), (0, 0));
-        assert_eq!(locate(63), (0, 63));
-        assert_eq!(locate(64), (1, 0));
-        assert!(locate(u32::MAX).0 < SEGMENTS);
+        let growth = Growth::OF_VALUES;
+        assert_eq!([0, 63, 64, 191, 192].map(|slot| growth.locate(slot)), [(0, 0), (0, 63), (1, 0), (1, 127), (2, 0)]);
+        assert!(growth.locate(u32::MAX).0 < SEGMENTS);
+        let from_one = Growth { first_slots_log2: 0, ..growth };
+        assert_eq!([0, 1, 2, 3, 6].map(|slot| from_one.locate(slot)), [(0, 0), (1, 0), (1, 1), (2, 0), (2, 3)]);
     }
 }

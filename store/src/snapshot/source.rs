@@ -10,7 +10,7 @@ use super::chunk::{CHUNK_BYTES_TARGET, ChunkKind, seal};
 use crate::Partition;
 use crate::arena::Arena;
 use crate::group::Group;
-use crate::index::{Segment, index_hash};
+use crate::index::{Place, index_hash};
 use crate::lanes::LongGuard;
 use crate::row::RowBuffer;
 
@@ -33,7 +33,7 @@ pub struct SnapshotSource {
 /// What is left of a group.
 struct GroupRows {
     group: Arc<Group>,
-    segments: std::vec::IntoIter<Arc<Segment>>,
+    segments: std::vec::IntoIter<Place>,
     /// The rows of the segment that has been begun: hash, key, row; last first.
     begun: Vec<(u64, Vec<u8>, u32)>,
     count: u64,
@@ -60,7 +60,7 @@ impl SnapshotSource {
         }
         let groups = partition.groups.values().map(|writer| GroupRows {
             group: writer.group.clone(),
-            segments: writer.index.segments().cloned().collect::<Vec<_>>().into_iter(),
+            segments: writer.index.places().collect::<Vec<_>>().into_iter(),
             begun: Vec::new(),
             count: 0,
         });
@@ -135,7 +135,7 @@ impl GroupRows {
     fn next_row(&mut self, arena: &Arena, seed: u64) -> Option<(u64, Vec<u8>, u32)> {
         while self.begun.is_empty() {
             let segment = self.segments.next()?;
-            for row in segment.rows() {
+            for row in self.group.index.rows(segment) {
                 let mut key = Vec::new();
                 self.group.key_of(row, arena, &mut key);
                 self.begun.push((index_hash(seed, &key), key, row));
