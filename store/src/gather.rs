@@ -50,7 +50,8 @@ pub(crate) fn gather<'g>(
     projector: &Projector,
     block: &mut BlockWriter<'_>,
 ) -> Vec<(usize, ErrorBody)> {
-    let mut chunk: Vec<Probe<'g>> = Vec::with_capacity(CHUNK_KEYS);
+    let keys = targets.iter().map(|target| target.keys.len()).sum::<usize>();
+    let mut chunk: Vec<Probe<'g>> = Vec::with_capacity(keys.min(CHUNK_KEYS));
     let mut heap = Heap { target: usize::MAX, began_at: 0, failed: Vec::new() };
     let all = targets
         .iter()
@@ -132,8 +133,10 @@ fn copy(group: &Group, row: u32, head: Slot<'_>, projector: &Projector, out: &mu
         }
         slot.copy(piece.from, &mut out[piece.to..piece.to + piece.bytes]);
     }
-    let validity = &mut out[VALIDITY_AT..VALIDITY_AT + projector.mask.len()];
-    validity.iter_mut().zip(&projector.mask).for_each(|(bits, mask)| *bits &= mask);
+    if projector.hides {
+        let validity = &mut out[VALIDITY_AT..VALIDITY_AT + projector.mask.len()];
+        validity.iter_mut().zip(&projector.mask).for_each(|(bits, mask)| *bits &= mask);
+    }
 }
 
 /// How far the heap of a block has come.
