@@ -5,12 +5,13 @@ use std::sync::Arc;
 use stoa_planted::planted;
 use stoa_protocol::message::RowOutcome;
 use stoa_protocol::types::Width;
-use stoa_protocol::{FeatureGroup, FeatureGroupId, RowBatch, RowOp};
+use stoa_protocol::{BatchColumn, ColumnValues, FeatureGroup, FeatureGroupId, RowBatch, RowOp};
 
 use crate::arena::ArenaRef;
 use crate::digest::{GroupDigest, range_of, row_digest};
 use crate::group::Group;
 use crate::index::{Found, IndexWriter, index_hash};
+use crate::lane_plan::FeaturePlace;
 use crate::lanes::{Dead, Trash};
 use crate::memory::MemoryReport;
 use crate::row::RowBuffer;
@@ -73,6 +74,9 @@ impl GroupWriter {
     /// what was there. Readers see each row change at once, and the rows of a batch one after the other.
     pub fn apply(&mut self, space: &mut Space, batch: &RowBatch, time_us: i64) -> Vec<u32> {
         let hashes: Vec<u64> = (0..batch.rows()).map(|row| index_hash(space.seed, batch.key(row))).collect();
+        let features = &self.group.plan.features;
+        let place = |(at, column): (usize, &BatchColumn)| (features[usize::from(column.feature)], batch.column(at));
+        let columns: Vec<(FeaturePlace, ColumnValues<'_>)> = batch.columns().iter().enumerate().map(place).collect();
         let mut older = Vec::new();
         for (row, &hash) in hashes.iter().enumerate() {
             if let Some(&far) = hashes.get(row + 2 * AHEAD) {
@@ -85,7 +89,7 @@ impl GroupWriter {
                 };
                 self.index.find(near, candidate);
             }
-            if self.apply_row(space, batch, row, hash, time_us) == RowOutcome::Older {
+            if self.apply_row(space, batch, &columns, (row, hash), time_us) == RowOutcome::Older {
                 older.push(row as u32);
             }
         }
@@ -97,7 +101,14 @@ impl GroupWriter {
     /// 3. Accounts for the change.
     /// 4. Writes it to a free row number and publishes that.
     /// 5. Takes the old row number, and the values that the new version does not have, out of use.
-    fn apply_row(&mut self, space: &mut Space, batch: &RowBatch, row: usize, hash: u64, time_us: i64) -> RowOutcome {
+    fn apply_row(
+        &mut self,
+        space: &mut Space,
+        batch: &RowBatch,
+        columns: &[(FeaturePlace, ColumnValues<'_>)],
+        (row, hash): (usize, u64),
+        time_us: i64,
+    ) -> RowOutcome {
         let key = batch.key(row);
         let event = (batch.event_time(row), batch.sequence(row));
         let group = self.group.clone();
@@ -131,19 +142,18 @@ impl GroupWriter {
                 retired.extend(self.old.references(plan));
             }
         } else {
-            for (at, column) in batch.columns().iter().enumerate() {
+            let mut new = self.new.set_values(plan);
+            for (at, (place, values)) in columns.iter().enumerate() {
                 if planted!(TornRow) && standing && at > 0 {
                     break;
                 }
-                let place = &plan.features[usize::from(column.feature)];
-                retired.extend(self.new.reference(plan, place));
-                let value = batch.value(at, row);
-                match value {
+                retired.extend(new.reference(place));
+                match values.value(row) {
                     Some(bytes) if place.variable => {
                         let reference = space.arena.put(bytes).0.to_le_bytes();
-                        self.new.set_value(plan, place, Some(&reference));
+                        new.set(place, Some(&reference));
                     }
-                    fixed_or_null => self.new.set_value(plan, place, fixed_or_null),
+                    fixed_or_null => new.set(place, fixed_or_null),
                 }
             }
         }
