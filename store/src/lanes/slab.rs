@@ -151,11 +151,16 @@ impl Slot<'_> {
         if shift == 0 {
             let words = &self.words[at..];
             assert!(whole.len() <= words.len(), "{} words out of {}", whole.len(), words.len());
-            for (chunk, word) in whole.iter_mut().zip(words) {
-                *chunk = word.load(Ordering::Relaxed).to_le_bytes();
+            let load = |(chunk, word): (&mut [u8; WORD], &AtomicU64)| *chunk = word.load(Ordering::Relaxed).to_le_bytes();
+            // Eight words a turn: the compiler makes no more of a loop over atomics than is written here.
+            let (lines, few) = whole.as_chunks_mut::<LINE_WORDS>();
+            let (of_lines, of_few) = words.split_at(lines.len() * LINE_WORDS);
+            for (line, words) in lines.iter_mut().zip(of_lines.as_chunks::<LINE_WORDS>().0) {
+                line.iter_mut().zip(words).for_each(load);
             }
+            few.iter_mut().zip(of_few).for_each(load);
             if !rest.is_empty() {
-                copy_few(rest, words[whole.len()].load(Ordering::Relaxed));
+                copy_few(rest, of_few[few.len()].load(Ordering::Relaxed));
             }
             return;
         }
@@ -185,18 +190,33 @@ impl Slot<'_> {
             if count * 8 > 64 - shift as usize { low | self.word(at + word + 1) << 1 << (63 - shift) } else { low }
         };
         let (whole, rest) = bytes.as_chunks::<WORD>();
-        let mut last = [0; WORD];
-        last[..rest.len()].copy_from_slice(rest);
         let mask = (1 << (rest.len() * 8)) - 1;
         whole.iter().enumerate().all(|(word, chunk)| stored(word, WORD) == u64::from_le_bytes(*chunk))
-            && (rest.is_empty() || stored(whole.len(), rest.len()) & mask == u64::from_le_bytes(last))
+            && (rest.is_empty() || stored(whole.len(), rest.len()) & mask == word_of_few(rest))
     }
 }
 
-/// Fewer bytes than a word has: a call of the C library's copy costs more than they do.
+/// Fewer bytes than a word has, the first of it: a call of the C library's copy costs more than they do.
 #[inline]
 fn copy_few(out: &mut [u8], word: u64) {
-    out.iter_mut().zip(word.to_le_bytes()).for_each(|(out, byte)| *out = byte);
+    let count = out.len();
+    // Two halves that overlap where the bytes are not as many.
+    if let Some(first) = out.first_chunk_mut() {
+        *first = (word as u32).to_le_bytes();
+        *out.last_chunk_mut().expect("as long as the first") = ((word >> ((count - 4) * 8)) as u32).to_le_bytes();
+    } else {
+        out.iter_mut().zip(word.to_le_bytes()).for_each(|(out, byte)| *out = byte);
+    }
+}
+
+/// The word that fewer bytes than it has are the first of; the others are zero.
+#[inline]
+fn word_of_few(bytes: &[u8]) -> u64 {
+    let four = |bytes: &[u8; 4]| u64::from(u32::from_le_bytes(*bytes));
+    match (bytes.first_chunk(), bytes.last_chunk()) {
+        (Some(first), Some(last)) => four(first) | four(last) << ((bytes.len() - 4) * 8),
+        _ => bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+    }
 }
 
 /// Words of a cache line.
