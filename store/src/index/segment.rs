@@ -11,13 +11,10 @@
 
 use crate::lanes::prefetch::prefetch;
 use crate::lanes::sync::{AtomicU64, Ordering};
+use crate::lanes::tags::{ALL_SLOTS, LINE_SLOTS, TAG_WORDS, matching, tag, used};
 use crate::lanes::{Growth, Slab};
 
-/// Slots of a line.
-const LINE_SLOTS: usize = 12;
 const LINE_WORDS: usize = 8;
-/// Words of a line that hold tags; rows follow.
-const TAG_WORDS: usize = 2;
 /// Lines of a unit of memory. Filling one anew is a pause of some tens of microseconds, when it splits. (Models pay for every
 /// word that there is.)
 const UNIT_LINES: usize = if cfg!(loom) { 1 } else { 64 };
@@ -29,9 +26,6 @@ pub(super) const UNIT_ENTRIES_MAX: usize = if cfg!(loom) { 7 } else { UNIT_LINES
 /// A small index has little memory: one unit, then two, four and so on; what has a huge page or more is made of them. When the
 /// first is begun there are 2 MiB of index, which is of some 200,000 rows: what stays unused of it is little beside those.
 const GROWTH: Growth = Growth { first_slots_log2: 0, mapped_bytes_min: 2 << 20 };
-
-const LOW: u64 = 0x0101_0101_0101_0101;
-const HIGH: u64 = 0x8080_8080_8080_8080;
 
 type Line = [AtomicU64; LINE_WORDS];
 
@@ -207,15 +201,6 @@ impl<'a> Segment<'a> {
 }
 
 #[inline]
-fn tag(hash: u64) -> u8 {
-    0x80 | hash as u8 & 0x7f
-}
-
-/// A bit for each slot of a line.
-type Slots = u32;
-const ALL_SLOTS: Slots = (1 << LINE_SLOTS) - 1;
-
-#[inline]
 fn row_of(line: &Line, slot: usize, ordering: Ordering) -> u32 {
     (line[TAG_WORDS + slot / 2].load(ordering) >> (slot % 2 * 32)) as u32
 }
@@ -226,32 +211,6 @@ fn put_row(line: &Line, slot: usize, row: u32) {
     let (word, shift) = (&line[TAG_WORDS + slot / 2], slot % 2 * 32);
     let other = word.load(Ordering::Relaxed) & !(0xffff_ffff << shift);
     word.store(other | u64::from(row) << shift, Ordering::Release);
-}
-
-/// The slots in use.
-#[inline]
-fn used(tags: [u64; TAG_WORDS]) -> Slots {
-    top_bits(tags)
-}
-
-/// The slots whose tag is `tag`.
-#[inline]
-fn matching(tags: [u64; TAG_WORDS], tag: u8) -> Slots {
-    // A tag in use has its top bit, as `tag` has: so the sum of the other bits with 0x7f reaches the top bit where they
-    // differ, and cannot reach beyond it.
-    let equal = |tags: u64| {
-        let difference = tags ^ (LOW * u64::from(tag));
-        !((difference & !HIGH) + !HIGH) & tags & HIGH
-    };
-    top_bits(tags.map(equal))
-}
-
-/// The top bit of each byte.
-#[inline]
-fn top_bits(tags: [u64; TAG_WORDS]) -> Slots {
-    // The product moves bit 8 n to bit 56 + n, and no other there.
-    let of_word = |tags: u64| ((tags & HIGH) >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56;
-    (of_word(tags[0]) | of_word(tags[1]) << 8) as Slots
 }
 
 #[cfg(test)]
@@ -284,24 +243,6 @@ mod tests {
             assert_eq!(rows, (0..100).chain(2_000..2_100).collect::<Vec<_>>());
             places[0].units().for_each(|unit| segments.clear(unit));
             assert_eq!((segment.rows().count(), copy.rows().count()), (0, 200));
-        }
-    }
-
-    #[test]
-    fn no_tag_is_missed_and_no_other_or_empty_slot_matches() {
-        for tag in 0x80..=0xff_u8 {
-            for other in [0x80, 0x81, 0xfe, 0xff, tag ^ 1, tag ^ 0x40] {
-                for at in 0..LINE_SLOTS {
-                    let mut bytes = [if other == tag { 0 } else { other }; 16];
-                    bytes[at] = tag;
-                    bytes[(at + 1) % LINE_SLOTS] = 0;
-                    bytes[LINE_SLOTS..].fill(0);
-                    let words = [0, 8].map(|from: usize| u64::from_le_bytes(*bytes[from..].first_chunk().unwrap()));
-                    assert_eq!(matching(words, tag), 1 << at, "{tag:x} among {bytes:x?}");
-                    let wanted: Slots = (0..LINE_SLOTS).filter(|slot| bytes[*slot] != 0).map(|slot| 1 << slot).sum();
-                    assert_eq!(used(words), wanted);
-                }
-            }
         }
     }
 
