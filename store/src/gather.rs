@@ -11,8 +11,7 @@ use stoa_protocol::{ErrorBody, ErrorCode};
 
 use crate::arena::Arena;
 use crate::group::{Group, reference};
-use crate::group_writer::NO_ROW;
-use crate::index::{IndexView, Segment, index_hash};
+use crate::index::{IndexView, Reached, index_hash};
 use crate::lane_plan::{EVENT_TIME_AT, FLAGS_AT};
 use crate::lanes::Slot;
 use crate::projector::Projector;
@@ -33,14 +32,16 @@ pub(crate) struct Target<'g> {
 
 /// One key on its way.
 struct Probe<'g> {
+    of: &'g Target<'g>,
     target: usize,
     key: &'g [u8],
     hash: u64,
-    segment: Option<Segment<'g>>,
-    /// A row of this key or, before it is copied, one that may be; [`NO_ROW`] if there is none.
-    row: u32,
     /// Its place in the answer's block.
     to: usize,
+    /// Where its entry of the index is, if there is one.
+    reached: Option<Reached<'g>>,
+    /// A row of this key or, before it is copied, one that may be, and the row in lane 0.
+    row: Option<(u32, Slot<'g>)>,
 }
 
 /// Reads the keys of all targets, whose groups have the plan that the projector is for, into the rows of a block. What is
@@ -53,69 +54,52 @@ pub(crate) fn gather<'g>(
     let keys = targets.iter().map(|target| target.keys.len()).sum::<usize>();
     let mut chunk: Vec<Probe<'g>> = Vec::with_capacity(keys.min(CHUNK_KEYS));
     let mut heap = Heap { target: usize::MAX, began_at: 0, failed: Vec::new() };
-    let all = targets
-        .iter()
-        .enumerate()
-        .flat_map(|(target, of)| of.keys.iter().enumerate().map(move |(at, key)| (target, key, of.first_row + at)));
-    for (target, key, to) in all {
-        let hash = index_hash(targets[target].seed, key);
-        targets[target].index.prefetch(hash);
-        chunk.push(Probe { target, key, hash, segment: None, row: NO_ROW, to });
-        if chunk.len() == CHUNK_KEYS {
-            run(targets, &mut chunk, projector, block, &mut heap);
+    for (target, of) in targets.iter().enumerate() {
+        for (at, key) in of.keys.iter().enumerate() {
+            let hash = index_hash(of.seed, key);
+            of.index.prefetch(hash);
+            chunk.push(Probe { of, target, key, hash, to: of.first_row + at, reached: None, row: None });
+            if chunk.len() == CHUNK_KEYS {
+                run(&mut chunk, projector, block, &mut heap);
+            }
         }
     }
-    run(targets, &mut chunk, projector, block, &mut heap);
+    run(&mut chunk, projector, block, &mut heap);
     heap.failed
 }
 
 /// Takes a chunk, whose keys have been hashed, to its end.
-fn run<'g>(
-    targets: &'g [Target<'g>],
-    chunk: &mut Vec<Probe<'g>>,
-    projector: &Projector,
-    block: &mut BlockWriter<'_>,
-    heap: &mut Heap,
-) {
+fn run(chunk: &mut Vec<Probe<'_>>, projector: &Projector, block: &mut BlockWriter<'_>, heap: &mut Heap) {
     for probe in chunk.iter_mut() {
-        let segment = targets[probe.target].index.segment(probe.hash);
-        segment.prefetch(probe.hash);
-        probe.segment = Some(segment);
+        probe.reached = Some(probe.of.index.segment(probe.hash).reach(probe.hash));
     }
-    let segment = |probe: &Probe<'g>| probe.segment.expect("found above for every key");
     for probe in chunk.iter_mut() {
         // The first row with the tag of the key: nearly always the one.
-        if let Some((_, row)) = segment(probe).find(probe.hash, |_| true) {
-            probe.row = row;
-            let lanes = &targets[probe.target].group.lanes;
-            let (mut lane, mut slot) = (0, lanes[0].slot(row));
-            for &(of, word) in &projector.near {
-                if of != lane {
-                    (lane, slot) = (of, lanes[of].slot(row));
-                }
-                slot.prefetch(word);
-            }
+        let Some(row) = probe.reached.and_then(Reached::first) else { continue };
+        let lanes = &probe.of.group.lanes;
+        let head = lanes[0].slot(row);
+        probe.row = Some((row, head));
+        for near in &projector.near {
+            let slot = if near.lane == 0 { head } else { lanes[near.lane].slot(row) };
+            slot.prefetch(near.first, near.last);
         }
     }
-    for probe in chunk.iter_mut().filter(|probe| probe.row != NO_ROW) {
-        let Target { group, arena, .. } = &targets[probe.target];
-        let mut head = group.lanes[0].slot(probe.row);
+    for probe in chunk.iter_mut() {
+        let Some((mut row, mut head)) = probe.row.take() else { continue };
+        let Target { group, arena, .. } = probe.of;
         if !group.is_key_of(head, probe.key, arena) {
-            let found = segment(probe).find(probe.hash, |row| group.is_key(row, probe.key, arena));
-            probe.row = found.map_or(NO_ROW, |(_, row)| row);
-            if probe.row == NO_ROW {
-                continue;
-            }
-            head = group.lanes[0].slot(probe.row);
+            let is = |row| group.is_key(row, probe.key, arena);
+            let Some(found) = probe.reached.and_then(|reached| reached.find(is)) else { continue };
+            (row, head) = (found, group.lanes[0].slot(found));
         }
         if head.word(FLAGS_AT / 8) as u8 != 0 {
-            probe.row = NO_ROW; // deleted
-            continue;
+            continue; // deleted
         }
-        copy(group, probe.row, head, projector, block.row_mut(probe.to));
+        probe.row = Some((row, head));
+        copy(group, row, head, projector, block.row_mut(probe.to));
     }
     if !projector.references.is_empty() {
-        heap.fill(targets, chunk, projector, block);
+        heap.fill(chunk, projector, block);
     }
     chunk.clear();
 }
@@ -150,18 +134,11 @@ struct Heap {
 
 impl Heap {
     /// Adds the values of variable width of a chunk.
-    fn fill(
-        &mut self,
-        targets: &[Target<'_>],
-        chunk: &[Probe<'_>],
-        projector: &Projector,
-        block: &mut BlockWriter<'_>,
-    ) {
-        let there = || chunk.iter().filter(|probe| probe.row != NO_ROW);
+    fn fill(&mut self, chunk: &[Probe<'_>], projector: &Projector, block: &mut BlockWriter<'_>) {
+        let there = || chunk.iter().filter(|probe| probe.row.is_some());
         for probe in there() {
             let row = block.row_mut(probe.to);
-            let arena = targets[probe.target].arena;
-            projector.references.iter().for_each(|&at| arena.prefetch(reference(&row[at..at + 8])));
+            projector.references.iter().for_each(|&at| probe.of.arena.prefetch(reference(&row[at..at + 8])));
         }
         for probe in there() {
             if probe.target != self.target {
@@ -171,16 +148,15 @@ impl Heap {
                 block.clear_rows(probe.to..probe.to + 1, block.heap_bytes());
                 continue;
             }
-            let target = &targets[probe.target];
             for &at in &projector.references {
                 let reference = reference(&block.row_mut(probe.to)[at..at + 8]);
                 // A null and an empty value are the reference 0, and the same in the answer.
                 if reference.len() > 0 {
-                    block.set_variable(probe.to, at, |heap| target.arena.read(reference, heap));
+                    block.set_variable(probe.to, at, |heap| probe.of.arena.read(reference, heap));
                 }
             }
             if let Err(error) = check_answer_bytes(block.heap_bytes()) {
-                block.clear_rows(target.first_row..probe.to + 1, self.began_at);
+                block.clear_rows(probe.of.first_row..probe.to + 1, self.began_at);
                 self.failed.push((probe.target, error));
             }
         }

@@ -20,6 +20,14 @@ pub(crate) struct Piece {
     pub to: usize,
 }
 
+/// Words of a lane, from the first to the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Near {
+    pub lane: usize,
+    pub first: usize,
+    pub last: usize,
+}
+
 /// A projection, compiled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Projector {
@@ -33,8 +41,8 @@ pub(crate) struct Projector {
     pub hides: bool,
     /// Where the references of values of variable width stand in the answer's row.
     pub references: Vec<usize>,
-    /// What to bring near of each row: words of lanes, one a cache line.
-    pub near: Vec<(usize, usize)>,
+    /// What to bring near of each row.
+    pub near: Vec<Near>,
 }
 
 /// Projectors that a thread remembers. Of one with 1,024 features there are some 100 KiB, so 2 MiB a thread at the most. A
@@ -132,9 +140,8 @@ impl Projector {
     }
 }
 
-/// The lines of the pieces and of the key, which is compared with each row. A row begins anywhere in a line, so that the last
-/// word of what lies side by side may be in one more.
-fn near(plan: &LanePlan, pieces: &[Piece]) -> Vec<(usize, usize)> {
+/// The words of the pieces and of the key, which is compared with each row.
+fn near(plan: &LanePlan, pieces: &[Piece]) -> Vec<Near> {
     let mut ranges: Vec<_> = pieces.iter().map(|piece| (piece.lane, piece.from, piece.from + piece.bytes)).collect();
     ranges.push((0, 0, plan.key.offset + plan.key.width));
     ranges.sort_unstable();
@@ -145,12 +152,12 @@ fn near(plan: &LanePlan, pieces: &[Piece]) -> Vec<(usize, usize)> {
             _ => merged.push((lane, from, to)),
         }
     }
-    let mut near = Vec::new();
-    for (lane, from, to) in merged {
-        let last = (to.min(from + NEAR_BYTES_MAX) - 1) / 8;
-        near.extend((from / 8..last).step_by(LINE_WORDS).chain([last]).map(|word| (lane, word)));
-    }
-    near
+    let words = |(lane, from, to): (usize, usize, usize)| Near {
+        lane,
+        first: from / 8,
+        last: (to.min(from + NEAR_BYTES_MAX) - 1) / 8,
+    };
+    merged.into_iter().map(words).collect()
 }
 
 /// Adds a piece, to the one before if they are neighbours on both sides.
@@ -189,7 +196,7 @@ mod tests {
             [Piece { lane: 0, from: 17, bytes: 6, to: 9 }, Piece { lane: 0, from: values, bytes: 192, to: 15 }]
         );
         assert_eq!((projector.layout.stride(), projector.mask, projector.hides), (207, vec![0xff; 6], false));
-        assert_eq!(projector.near, [(0, 0), (0, 8), (0, 16), (0, 24), (0, 27)]);
+        assert_eq!(projector.near, [Near { lane: 0, first: 0, last: 27 }]);
         let back: Vec<u16> = all.into_iter().rev().collect();
         let turned = Projector::new(&plan, &back);
         assert_eq!(turned.pieces, projector.pieces);
@@ -225,7 +232,7 @@ mod tests {
         assert_eq!(projector.layout.stride(), VALIDITY_AT + 2 + wanted);
         assert_eq!(projector.layout.columns()[2], projector.layout.columns()[4]);
         assert_eq!(projector.references, [projector.layout.columns()[2].offset as usize]);
-        assert!(projector.near.iter().any(|(lane, _)| *lane == plan.features[3].lane), "{:?}", projector.near);
+        assert!(projector.near.iter().any(|near| near.lane == plan.features[3].lane), "{:?}", projector.near);
         let bits: Vec<_> = projector.layout.columns().iter().map(|column| column.bit).collect();
         assert_eq!(bits, [3, 0, 1, 9, 1]);
     }

@@ -132,6 +132,14 @@ impl<'a> Segment<'a> {
         prefetch(self.line(self.home(hash)));
     }
 
+    /// The place of a hash, whose line is asked for.
+    #[inline]
+    pub fn reach(self, hash: u64) -> Reached<'a> {
+        let line = self.line(self.home(hash));
+        prefetch(line);
+        Reached { segment: self, line, hash }
+    }
+
     /// The slot and row of the first entry of this hash that `is` accepts.
     #[inline]
     pub fn find(self, hash: u64, mut is: impl FnMut(u32) -> bool) -> Option<(usize, u32)> {
@@ -197,6 +205,33 @@ impl<'a> Segment<'a> {
             let slots = (0..LINE_SLOTS).filter(move |slot| used >> slot & 1 == 1);
             slots.map(move |slot| row_of(line, slot, Ordering::Acquire))
         })
+    }
+}
+
+/// The place of a hash in a segment, to be looked at when its line has come.
+#[derive(Clone, Copy)]
+pub(crate) struct Reached<'a> {
+    segment: Segment<'a>,
+    line: &'a Line,
+    hash: u64,
+}
+
+impl Reached<'_> {
+    /// The row of the first entry with the tag of the hash.
+    #[inline]
+    pub fn first(self) -> Option<u32> {
+        let line = self.line;
+        let tags = [line[0].load(Ordering::Acquire), line[1].load(Ordering::Acquire)];
+        match matching(tags, tag(self.hash)) {
+            0 if used(tags) != ALL_SLOTS => None,
+            0 => self.find(|_| true),
+            matches => Some(row_of(line, matches.trailing_zeros() as usize, Ordering::Acquire)),
+        }
+    }
+
+    /// The row of the first entry of the hash that `is` accepts.
+    pub fn find(self, is: impl FnMut(u32) -> bool) -> Option<u32> {
+        self.segment.find(self.hash, is).map(|(_, row)| row)
     }
 }
 

@@ -97,16 +97,9 @@ impl Slab {
     /// Asks for these bytes of a slot to be brought near, or for as many as are worth it.
     #[inline]
     pub fn prefetch(&self, slot: u32, offset: usize, bytes: usize) {
-        let words = self.words_of(slot);
-        let bytes = bytes.min(PREFETCH_BYTES_MAX);
-        let last = ((offset + bytes).div_ceil(WORD).max(1) - 1).min(words.len() - 1);
-        let mut at = offset / WORD;
-        while at < last {
-            prefetch(&words[at]);
-            at += LINE_WORDS;
-        }
-        // A slot begins in the middle of a line as a rule: its end may lie one line further.
-        prefetch(&words[last]);
+        let bytes = bytes.clamp(1, PREFETCH_BYTES_MAX);
+        let last = ((offset + bytes).div_ceil(WORD) - 1).min(self.words - 1);
+        self.slot(slot).prefetch(offset / WORD, last);
     }
 
     /// A slot, to look into.
@@ -120,7 +113,7 @@ impl Slab {
     pub fn words_of(&self, slot: u32) -> &[AtomicU64] {
         let (segment, offset) = self.growth.locate(slot);
         let segment = self.segments[segment].get().expect("a slot is reserved before its number is given away");
-        &segment[offset * self.words..(offset + 1) * self.words]
+        &segment[offset * self.words..][..self.words]
     }
 }
 
@@ -137,16 +130,26 @@ impl Slot<'_> {
         self.words[at].load(Ordering::Relaxed)
     }
 
-    /// Asks for the line of a word to be brought near.
+    /// Asks for the lines of the words `first` to `last` to be brought near.
     #[inline]
-    pub fn prefetch(self, at: usize) {
-        prefetch(&self.words[at]);
+    pub fn prefetch(self, first: usize, last: usize) {
+        let words = &self.words[first..=last];
+        words.chunks(LINE_WORDS).for_each(|words| prefetch(&words[0]));
+        // A slot begins in the middle of a line as a rule: its end may lie one line further.
+        prefetch(&words[last - first]);
     }
 
     /// Copies `out.len()` bytes from `offset` on.
     #[inline]
     pub fn copy(self, offset: usize, out: &mut [u8]) {
         let (at, shift) = (offset / WORD, (offset % WORD) as u32 * 8);
+        if offset % WORD + out.len() < WORD {
+            // Within one word: validity bits, as a rule.
+            if !out.is_empty() {
+                copy_few(out, self.word(at) >> shift);
+            }
+            return;
+        }
         let (whole, rest) = out.as_chunks_mut::<WORD>();
         if shift == 0 {
             let words = &self.words[at..];
@@ -164,7 +167,11 @@ impl Slot<'_> {
             }
             return;
         }
-        let mut at = at;
+        self.copy_shifted(at, shift, whole, rest);
+    }
+
+    /// Copies from a place within a word on.
+    fn copy_shifted(self, mut at: usize, shift: u32, whole: &mut [[u8; WORD]], rest: &mut [u8]) {
         let mut low = self.word(at);
         for chunk in whole {
             at += 1;
