@@ -475,8 +475,9 @@ impl<'a> KeyRange<'a> {
     /// All of them in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
         let Self { block, first, count } = *self;
-        let ends = block.offsets[first..=first + count].windows(2);
-        ends.map(move |ends| &block.bytes[ends[0] as usize..ends[1] as usize])
+        // Of a block that never had a key there are no offsets.
+        let ends = block.offsets.get(first..first + count + 1).unwrap_or_default();
+        ends.windows(2).map(move |ends| &block.bytes[ends[0] as usize..ends[1] as usize])
     }
 }
 
