@@ -24,7 +24,7 @@ pub mod row_block;
 pub mod types;
 pub mod value;
 
-pub use batch::{RowBatch, RowBatchBuilder, RowOp};
+pub use batch::{BatchColumn, ColumnValues, RowBatch, RowBatchBuilder, RowOp};
 pub use catalog::{Entity, Feature, FeatureGroup, FeatureView, KeyColumn, OnExpired, Ttl};
 pub use codec::{DecodeError, Reader, Wire};
 pub use error::{ErrorBody, ErrorClass, ErrorCode};

@@ -130,8 +130,8 @@ impl Partition {
 
     /// The state of this moment as chunks of bytes, for another thread to take while commands go on.
     ///
-    /// This call clones the index's list of segments (8 bytes for each 700 rows or so). While the source lives, the
-    /// first change to each segment copies it (5 KiB), and no row number or arena slot that goes out of use is used
+    /// This call clones the index's list of segments (8 bytes for each 400 rows or so). While the source lives, the
+    /// first change to each segment copies it (4 KiB), and no row number or arena slot that goes out of use is used
     /// again: memory grows by what is overwritten meanwhile ([`MemoryReport::dead`]), until the source is dropped.
     pub fn snapshot(&self) -> SnapshotSource {
         SnapshotSource::new(self, None)
@@ -245,7 +245,7 @@ impl Partition {
         self.groups.values().for_each(|writer| writer.check(&self.space, &self.space.trash, &mut live));
         let waiting = |dead: &Dead| match dead {
             Dead::Value(reference) => Some(*reference),
-            Dead::Row(..) | Dead::Memory(_) => None,
+            Dead::Row(..) | Dead::Segment(..) | Dead::Memory(_) => None,
         };
         let waiting: Vec<_> = self.space.trash.iter().filter_map(waiting).collect();
         let waiting_bytes: usize = waiting.iter().map(|reference| reference.slot_bytes()).sum();
@@ -370,6 +370,9 @@ impl Partition {
             Dead::Value(reference) => {
                 *waiting_bytes -= reference.slot_bytes() as u64;
                 arena.free(reference);
+            }
+            Dead::Segment(group, place) => {
+                self.groups.get_mut(&group).expect("groups are never dropped").free_segment(place);
             }
             Dead::Memory(retired) => drop(retired),
         });
