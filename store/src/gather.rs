@@ -321,7 +321,7 @@ mod tests {
         partition.apply(LogIndex(2), &Command::Write { stamp_us: 1, step: None, batch: batch.finish().unwrap() });
         let chunks: Vec<Bytes> =
             partition.snapshot().filter_map(|part| part.map(SnapshotPart::into_chunk).unwrap()).collect();
-        let (mut restored, _) = Partition::restore(StoreOptions::default(), chunks.into_iter()).unwrap();
+        let (mut restored, _) = Partition::restore(StoreOptions::default(), chunks).unwrap();
         let shared = restored.shared.clone();
         let guard = shared.epochs.pin(0);
         let group = &shared.groups.load(&guard)[&FeatureGroupId(1)];
