@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use stoa_protocol::widen::narrowest;
 use stoa_protocol::{FeatureGroup, FeatureGroupId, Reader, Width, Wire};
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128};
 
@@ -140,17 +141,31 @@ fn row<'a>(payload: &'a [u8], input: &mut Reader<'a>, group: &FeatureGroup) -> O
         hashed.extend_from_slice(input.take(8, "a stamp").ok()?);
     } else {
         let validity = input.take(group.features.len().div_ceil(8), "validity").ok()?;
+        let defaults = group.features.iter().filter(|feature| feature.default.is_some()).count();
+        let nulls = input.take(defaults.div_ceil(8), "written nulls").ok()?;
+        let mut null = 0;
         for (place, feature) in group.features.iter().enumerate() {
+            let is_null = feature.default.is_some() && {
+                null += 1;
+                nulls[(null - 1) / 8] >> ((null - 1) % 8) & 1 == 1
+            };
             if validity[place / 8] >> (place % 8) & 1 == 0 {
+                if is_null {
+                    (place as u16).put(&mut hashed);
+                    u32::MAX.put(&mut hashed);
+                }
                 continue;
             }
             let bytes = match feature.ty.width() {
                 Width::Fixed(width) => width,
                 Width::Variable => u32::get(input).ok()? as usize,
             };
+            let value = input.take(bytes, "a value").ok()?;
+            let narrow = narrowest(feature.ty, feature.earlier.iter().map(|earlier| earlier.ty), value);
+            let value = narrow.as_deref().unwrap_or(value);
             (place as u16).put(&mut hashed);
-            (bytes as u32).put(&mut hashed);
-            hashed.extend_from_slice(input.take(bytes, "a value").ok()?);
+            (value.len() as u32).put(&mut hashed);
+            hashed.extend_from_slice(value);
         }
     }
     Some(Row { key, rest: &payload[start..input.position()], digest: xxh3_128(&hashed) })

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use stoa_planted::planted;
 use stoa_protocol::message::RowOutcome;
 use stoa_protocol::types::Width;
+use stoa_protocol::widen::widen;
 use stoa_protocol::{FeatureGroup, FeatureGroupId, RowBatch, RowOp};
 
 use crate::arena::ArenaRef;
@@ -64,7 +65,7 @@ impl GroupWriter {
         self.group.definition.id
     }
 
-    /// Takes a definition that appends features.
+    /// Takes a definition that follows the one that stands. Touches no row, so it takes as long with many as with none.
     pub fn extend(&mut self, definition: FeatureGroup) {
         self.group = Arc::new(self.group.extended(definition, self.next_row));
     }
@@ -117,14 +118,18 @@ impl GroupWriter {
             standing = tombstone.is_none();
         }
         let delete = batch.op(row) == RowOp::Delete;
+        let mut retired: Vec<ArenaRef> = Vec::new();
         if standing && !delete && !planted!(ForgetAbsent) {
             self.new.copy_from(&self.old);
+            for &feature in &plan.dropped {
+                retired.extend(self.new.reference(plan, &plan.features[usize::from(feature)]));
+                self.new.forget(plan, feature.into());
+            }
         } else {
             self.new.clear(plan);
             self.set_key(space, key, found.is_some());
         }
         self.new.set_event(event.0, event.1);
-        let mut retired: Vec<ArenaRef> = Vec::new();
         if delete {
             self.new.set_tombstone(plan, time_us);
             if standing {
@@ -135,15 +140,23 @@ impl GroupWriter {
                 if planted!(TornRow) && standing && at > 0 {
                     break;
                 }
-                let place = &plan.features[usize::from(column.feature)];
+                let feature = usize::from(column.feature);
+                let place = &plan.features[feature];
+                if place.dropped {
+                    continue;
+                }
                 retired.extend(self.new.reference(plan, place));
-                let value = batch.value(at, row);
-                match value {
+                match batch.value(at, row) {
                     Some(bytes) if place.variable => {
                         let reference = space.arena.put(bytes).0.to_le_bytes();
-                        self.new.set_value(plan, place, Some(&reference));
+                        self.new.set_value(plan, feature, Some(&reference));
                     }
-                    fixed_or_null => self.new.set_value(plan, place, fixed_or_null),
+                    // The batch is of an earlier schema.
+                    Some(bytes) if column.ty != place.ty => {
+                        let wide = widen(column.ty, place.ty, bytes);
+                        self.new.set_value(plan, feature, Some(&wide));
+                    }
+                    fixed_or_null => self.new.set_value(plan, feature, fixed_or_null),
                 }
             }
         }

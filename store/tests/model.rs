@@ -5,10 +5,12 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+use stoa_protocol::evolution::evolve;
 use stoa_protocol::key::{KeyBlock, encode_key};
 use stoa_protocol::message::{RowOutcome, SessionStep};
 use stoa_protocol::read::{Projection, RowStatus};
 use stoa_protocol::row_block::SectionRows;
+use stoa_protocol::widen::widen;
 use stoa_protocol::{
     ErrorCode, Feature, FeatureGroup, FeatureGroupId, FeatureType, KeyType, KeyValue, LogIndex, RowBatch,
     RowBatchBuilder, Value,
@@ -45,13 +47,13 @@ impl Model {
         }
         let mut values = old.filter(|old| old.deleted_at.is_none()).map(|old| old.values.clone()).unwrap_or_default();
         let deleted_at = row.delete.then_some(self.time_us);
+        // A null that was written stays there: it hides a default.
         for (feature, value) in &row.values {
             values.insert(*feature, value.clone());
         }
         if row.delete {
             values.clear();
         }
-        values.retain(|_, value| *value != Value::Null);
         self.rows.insert((group, row.key), ModelRow { event: (row.time, row.sequence), deleted_at, values });
         RowOutcome::Applied
     }
@@ -70,21 +72,51 @@ struct Row {
 
 #[derive(Debug, Clone)]
 enum Op {
-    Write { group: u64, stamp_by: i64, step: Option<(u128, u64)>, features: Vec<u16>, rows: Vec<(Row, u64)> },
-    Append(u64, FeatureType),
+    Write {
+        group: u64,
+        stamp_by: i64,
+        step: Option<(u128, u64)>,
+        features: Vec<u16>,
+        rows: Vec<(Row, u64)>,
+    },
+    /// Changes of the schema, one version each; the partition learns the last one alone.
+    Evolve(u64, Vec<Change>),
     Contradict(u64),
     NewerSchema(u64),
     Snapshot,
 }
 
-fn types() -> Vec<FeatureType> {
-    let names = ["Int32", "String", "FixedArray<Float32, 20>", "Bool", "Decimal128(2)", "Array<String>", "Float64"];
-    names.iter().map(|name| FeatureType::parse(name).unwrap()).collect()
+/// A change of a schema; a feature is the one of this number, counted round.
+#[derive(Debug, Clone)]
+enum Change {
+    Append { ty: FeatureType, default: Option<u64> },
+    Widen(usize),
+    Drop(usize),
+    Alias(usize),
 }
+
+const TYPES: [&str; 9] = [
+    "Int32",
+    "String",
+    "FixedArray<Float32, 20>",
+    "Int8",
+    "Float32",
+    "Decimal128(2)",
+    "Array<String>",
+    "Float64",
+    "Int16",
+];
+
+fn types() -> Vec<FeatureType> {
+    TYPES.iter().map(|name| FeatureType::parse(name).unwrap()).collect()
+}
+
+/// Features that every group has from the start.
+const FIRST: usize = 5;
 
 fn group(id: u64) -> FeatureGroup {
     let key = if id == 1 { KeyType::Int64 } else { KeyType::String };
-    let names: Vec<String> = (0..).map(|at| format!("f{at}")).take(4).collect();
+    let names: Vec<String> = (0..).map(|at| format!("f{at}")).take(FIRST).collect();
     let features: Vec<_> = names.iter().map(String::as_str).zip(types()).collect();
     let mut group = FeatureGroup::simple(id, "g", &[("id", key)], &features);
     group.late_horizon_us = HORIZON_US;
@@ -106,14 +138,79 @@ fn value(ty: FeatureType, from: u64) -> Value {
         return Value::Null;
     }
     match ty {
-        FeatureType::Int32 => Value::Int(from as i64),
+        FeatureType::Int8 => Value::Int(i64::from(from as i8)),
+        FeatureType::Int16 => Value::Int(-40 * from as i64 % 30_000),
+        FeatureType::Int32 => Value::Int(-70_000 * (from as i64)),
+        FeatureType::Int64 => Value::Int((from as i64) << (from % 50)),
+        FeatureType::Float32 => Value::Float32(from as f32 / 3.0),
         FeatureType::String => Value::String("s".repeat((from % 70) as usize)),
         FeatureType::FixedArray { items } => Value::FixedArray(vec![from as f32; usize::from(items)]),
-        FeatureType::Bool => Value::Bool(from.is_multiple_of(2)),
         FeatureType::Decimal128 { .. } => Value::Decimal128(-i128::from(from)),
         FeatureType::Array(_) => Value::Array(vec![Value::String("a".repeat((from % 40) as usize))]),
-        _ => Value::Float64(from as f64),
+        _ => Value::Float64(from as f64 / if from.is_multiple_of(3) { 3.0 } else { 4.0 }),
     }
+}
+
+/// What a read of a feature finds of what was written, if it was.
+fn as_read(feature: &Feature, written: Option<&Value>) -> Option<Value> {
+    let default = || feature.default.as_ref().map(|bytes| Value::decode(feature.ty, bytes).unwrap());
+    match written {
+        None => default(),
+        Some(Value::Null) => None,
+        Some(Value::Float32(single)) if feature.ty == FeatureType::Float64 => Some(Value::Float64(f64::from(*single))),
+        Some(value) => Some(value.clone()),
+    }
+}
+
+impl Change {
+    /// Makes the change, if it is one; the features are those of a group at schema version `version` then.
+    fn make(&self, features: &[Feature], version: u32) -> Option<Vec<Feature>> {
+        let mut wanted = features.to_vec();
+        wanted.iter_mut().for_each(|feature| feature.earlier.clear());
+        match *self {
+            Self::Append { ty, default } => {
+                let mut feature = Feature::new(&format!("f{}", features.len()), ty);
+                feature.default = default.map(|from| {
+                    let mut bytes = Vec::new();
+                    value(ty, from | 1).encode(ty, &mut bytes).unwrap();
+                    bytes
+                });
+                wanted.push(feature);
+            }
+            Self::Widen(at) => {
+                let feature = &mut wanted[at % features.len()];
+                let wider = match feature.ty {
+                    FeatureType::Int8 => [FeatureType::Int16, FeatureType::Int32][at % 2],
+                    FeatureType::Int16 => FeatureType::Int32,
+                    FeatureType::Int32 => FeatureType::Int64,
+                    FeatureType::Float32 => FeatureType::Float64,
+                    _ => return None,
+                };
+                feature.default = feature.default.as_ref().map(|bytes| widen(feature.ty, wider, bytes).to_vec());
+                feature.ty = wider;
+                if feature.dropped {
+                    return None;
+                }
+            }
+            Self::Drop(at) => wanted[at % features.len()].dropped = true,
+            Self::Alias(at) => {
+                let feature = &mut wanted[at % features.len()];
+                let name = format!("{}_{}", feature.name, feature.aliases.len());
+                feature.aliases.push(name);
+            }
+        }
+        Some(evolve(features, &wanted, version).unwrap())
+    }
+}
+
+fn any_change() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        3 => (0..TYPES.len(), prop::option::of(0..1_000u64))
+            .prop_map(|(ty, default)| Change::Append { ty: types()[ty], default }),
+        3 => (0..20usize).prop_map(Change::Widen),
+        1 => (0..20usize).prop_map(Change::Drop),
+        1 => (0..20usize).prop_map(Change::Alias),
+    ]
 }
 
 fn any_op() -> impl Strategy<Value = Op> {
@@ -121,12 +218,12 @@ fn any_op() -> impl Strategy<Value = Op> {
         |(key, time, sequence, delete, seed)| (Row { key, time, sequence, delete, values: BTreeMap::new() }, seed),
     );
     let step = prop::option::weighted(0.4, (0..3u128, 0..4u64));
-    let write = (1..3u64, 0..6i64, step, prop::collection::vec(0..8u16, 0..5), prop::collection::vec(row, 1..8));
+    let write = (1..3u64, 0..6i64, step, prop::collection::vec(0..12u16, 0..6), prop::collection::vec(row, 1..8));
     prop_oneof![
         12 => write.prop_map(|(group, stamp_by, step, features, rows)| Op::Write {
             group, stamp_by, step, features, rows
         }),
-        1 => (1..3u64, 0..7usize).prop_map(|(group, ty)| Op::Append(group, types()[ty])),
+        3 => (1..3u64, prop::collection::vec(any_change(), 1..4)).prop_map(|(group, changes)| Op::Evolve(group, changes)),
         1 => (1..3u64).prop_map(Op::Contradict),
         1 => (1..3u64).prop_map(Op::NewerSchema),
         1 => Just(Op::Snapshot),
@@ -140,6 +237,8 @@ fn any_op() -> impl Strategy<Value = Op> {
 struct Bench {
     replicas: Vec<(Partition, PartitionReader)>,
     definitions: BTreeMap<u64, FeatureGroup>,
+    /// Every schema that a group ever had: writers and readers that were opened then know no other.
+    schemas: BTreeMap<u64, Vec<FeatureGroup>>,
     model: Model,
     index: u64,
 }
@@ -153,11 +252,13 @@ impl Bench {
         let mut bench = Self {
             replicas: vec![make(1, 256), make(2, 64), make(1, 8)],
             definitions: BTreeMap::new(),
+            schemas: BTreeMap::new(),
             model: Model { time_us: i64::MIN, ..Model::default() },
             index: 0,
         };
         for id in [1, 2] {
             bench.definitions.insert(id, group(id));
+            bench.schemas.insert(id, vec![group(id)]);
             assert_eq!(bench.apply(&Command::Define(group(id))), Outcome::Defined);
         }
         bench
@@ -175,19 +276,25 @@ impl Bench {
     fn run(&mut self, op: Op) {
         match op {
             Op::Write { group, stamp_by, step, features, rows } => self.write(group, stamp_by, step, features, rows),
-            Op::Append(id, ty) => {
-                let definition = self.definitions.get_mut(&id).unwrap();
-                let name = format!("f{}", definition.features.len());
-                definition.features.push(Feature { name, ty, description: String::new() });
-                definition.schema_version += 1;
-                let command = Command::Define(definition.clone());
+            Op::Evolve(id, changes) => {
+                let mut definition = self.definitions[&id].clone();
+                for change in changes {
+                    let version = definition.schema_version + 1;
+                    let Some(features) = change.make(&definition.features, version) else { continue };
+                    (definition.features, definition.schema_version) = (features, version);
+                    self.schemas.get_mut(&id).unwrap().push(definition.clone());
+                }
+                self.definitions.insert(id, definition.clone());
+                let digest = self.replicas[0].0.digest();
+                let command = Command::Define(definition);
                 assert_eq!(self.apply(&command), Outcome::Defined);
                 assert_eq!(self.apply(&command), Outcome::Defined, "the same again changes nothing");
+                assert_eq!(self.replicas[0].0.digest().groups, digest.groups, "a schema change touches no row");
             }
             Op::Contradict(id) => {
                 let mut other = self.definitions[&id].clone();
                 other.schema_version += 1;
-                other.features[0].ty = FeatureType::Date;
+                (other.features[0].ty, other.features[0].earlier) = (FeatureType::Date, Vec::new());
                 let outcome = self.apply(&Command::Define(other));
                 assert!(matches!(outcome, Outcome::Refused(e) if e.code == ErrorCode::Conflict));
             }
@@ -209,7 +316,10 @@ impl Bench {
     }
 
     fn write(&mut self, id: u64, stamp_by: i64, step: Option<(u128, u64)>, features: Vec<u16>, rows: Vec<(Row, u64)>) {
-        let definition = self.definitions[&id].clone();
+        // A writer that was opened before a change lays batches out by the schema it knows.
+        let schemas = &self.schemas[&id];
+        let behind = if stamp_by % 2 == 1 { rows.len() % schemas.len() } else { 0 };
+        let definition = schemas[schemas.len() - 1 - behind].clone();
         let features: Vec<u16> = features.into_iter().filter(|f| usize::from(*f) < definition.features.len()).collect();
         let mut filled = Vec::new();
         for (mut row, seed) in rows {
@@ -219,10 +329,9 @@ impl Bench {
         }
         let stamp_us = self.model.time_us.max(0) + stamp_by;
         let step = step.map(|(session, sequence)| SessionStep { session, sequence });
-        // A writer that was opened before features were appended lays batches out by the schema it knows.
-        let first = group(id);
-        let knows_first = stamp_by % 2 == 1 && features.iter().all(|f| usize::from(*f) < first.features.len());
-        let batch = batch(if knows_first { &first } else { &definition }, &features, &filled);
+        let batch = batch(&definition, &features, &filled);
+        let dropped = |feature: &u16| self.definitions[&id].features[usize::from(*feature)].dropped;
+        filled.iter_mut().for_each(|row| row.values.retain(|feature, _| !dropped(feature)));
         let bytes = batch.bytes().to_vec();
         let outcome = self.apply(&Command::Write { stamp_us, step, batch });
         self.model.time_us = stamp_us;
@@ -265,10 +374,23 @@ impl Bench {
             );
             for (id, definition) in &self.definitions {
                 let keys: Vec<_> = (0..KEYS).map(|k| key(*id, k)).collect();
-                let features: Vec<u16> = (0..definition.features.len() as u16).rev().collect();
-                let answer = read(reader, *id, definition.schema_version, &features, &keys);
-                assert_eq!(answer.head.applied, LogIndex(self.index));
-                self.compare(*id, definition, &features, &answer);
+                for known in &self.schemas[id] {
+                    let (live, gone): (Vec<u16>, Vec<u16>) = (0..known.features.len() as u16)
+                        .rev()
+                        .partition(|feature| !definition.features[usize::from(*feature)].dropped);
+                    let answer = read(reader, *id, known.schema_version, &live, &keys);
+                    assert_eq!(answer.head.applied, LogIndex(self.index));
+                    assert_eq!(
+                        answer.head.schema_version, definition.schema_version,
+                        "of one schema, whatever was asked"
+                    );
+                    self.compare(*id, definition, &live, &answer);
+                    if let Some(gone) = gone.first() {
+                        let wanted = projection(*id, known.schema_version, &[*gone]);
+                        let error = reader.read(&wanted, &block(&keys), LogIndex(0)).unwrap_err();
+                        assert!(error.code == ErrorCode::NotFound && error.message.contains("was dropped"), "{error}");
+                    }
+                }
             }
             for (session, (last, _)) in &self.model.sessions {
                 assert_eq!(partition.session(*session).last, *last);
@@ -284,9 +406,10 @@ impl Bench {
             assert_eq!(answer.status(at), wanted, "group {id} key {key}");
             assert_eq!(answer.event_time(at), row.map_or(0, |row| row.event.0));
             for (column, feature) in features.iter().enumerate() {
-                let ty = definition.features[usize::from(*feature)].ty;
-                let found = answer.value(column, at).map(|bytes| Value::decode(ty, bytes).unwrap());
-                let wanted = row.and_then(|row| row.values.get(feature)).cloned();
+                let of = &definition.features[usize::from(*feature)];
+                assert_eq!(answer.types().nth(column), Some(of.ty));
+                let found = answer.value(column, at).map(|bytes| Value::decode(of.ty, bytes).unwrap());
+                let wanted = row.and_then(|row| as_read(of, row.values.get(feature)));
                 assert_eq!(found, wanted, "group {id} key {key} feature {feature}");
             }
         }
@@ -355,7 +478,7 @@ fn a_read_that_cannot_be_answered_says_why() {
     assert_eq!(code(9, 1, &[0], good.clone(), 0), ErrorCode::SchemaNotReady);
     assert_eq!(code(1, 2, &[0], good.clone(), 0), ErrorCode::SchemaNotReady);
     assert_eq!(code(1, 1, &[0], good.clone(), 3), ErrorCode::NotCaughtUp);
-    assert_eq!(code(1, 1, &[4], good, 0), ErrorCode::NotFound);
+    assert_eq!(code(1, 1, &[FIRST as u16], good, 0), ErrorCode::NotFound);
     assert_eq!(code(1, 1, &[0], key(2, 0), 0), ErrorCode::BadKey);
     assert_eq!(code(1, 1, &[0], vec![], 0), ErrorCode::BadKey);
 }
@@ -425,7 +548,8 @@ fn a_snapshot_holds_its_instant_while_commands_go_on() {
     for from in 2..20 {
         bench.write(1, 1, None, vec![0, 1], rows(from));
         bench.write(2, 1, None, vec![0, 1], rows(from));
-        bench.run(Op::Append(1, FeatureType::String));
+        bench.run(Op::Evolve(1, vec![Change::Append { ty: FeatureType::String, default: Some(from as u64) }]));
+        bench.run(Op::Evolve(1, vec![Change::Widen(from as usize), Change::Drop(from as usize * 3 % 19 + 5)]));
         taken.extend(late.next());
     }
     assert!(bench.replicas[0].0.memory().dead > dead, "nothing is used again while the snapshot is read");
@@ -437,6 +561,29 @@ fn a_snapshot_holds_its_instant_while_commands_go_on() {
     bench.write(1, 1, None, vec![0, 1], rows(21));
     bench.check();
     assert!(bench.replicas[0].0.memory().total <= waiting.total, "the dead rows are used again");
+}
+
+#[test]
+fn the_bytes_of_a_dropped_feature_are_given_back_as_rows_are_written_again() {
+    let mut bench = Bench::new();
+    // Only every fourth value is a null: each of these rows has a text of 60 bytes.
+    let rows = |time| (0..KEYS).map(|k| (upsert(k, time, 0, 0), 129)).collect::<Vec<_>>();
+    bench.write(1, 1, None, vec![0, 1], rows(1));
+    let written = bench.replicas[0].0.memory();
+    assert!(written.arena >= KEYS as u64 * 60);
+    bench.run(Op::Evolve(1, vec![Change::Drop(1)]));
+    let dropped = bench.replicas[0].0.memory();
+    assert_eq!((dropped.arena, dropped.logical_bytes), (written.arena, written.logical_bytes), "no row was touched");
+    bench.run(Op::Snapshot);
+    bench.write(1, 1, None, vec![0], rows(2));
+    bench.check();
+    // Five rows of one who knows the first of two schemas, and still has texts.
+    bench.write(1, 1, None, vec![0, 1], rows(3).split_off(1));
+    bench.check();
+    for (partition, _) in &bench.replicas {
+        let memory = partition.memory();
+        assert_eq!((memory.arena, memory.logical_bytes + KEYS as u64 * 60), (0, written.logical_bytes));
+    }
 }
 
 #[test]

@@ -26,8 +26,11 @@ const FORMAT_WITHOUT_MOVES: u16 = 1;
 pub const FIRST_VERSION: u32 = 1;
 /// From this cluster version on replicas move: commands and state have moves.
 pub const MOVES_VERSION: u32 = 2;
+/// From this cluster version on schemas change by more than features at the end of a group: features have defaults, aliases
+/// and earlier types, and are dropped.
+pub const EVOLUTION_VERSION: u32 = 3;
 /// The cluster versions that this program speaks, the lowest and the highest.
-pub const SPOKEN_VERSIONS: (u32, u32) = (FIRST_VERSION, MOVES_VERSION);
+pub const SPOKEN_VERSIONS: (u32, u32) = (FIRST_VERSION, EVOLUTION_VERSION);
 /// Zones that a cluster has at the most: three hold voters, the others may hold learners later.
 pub const ZONES_MAX: usize = 16;
 /// Nodes that a refusal names.

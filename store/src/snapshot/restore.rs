@@ -185,6 +185,14 @@ impl Restore {
     }
 }
 
+/// What a row of a snapshot has of a feature.
+#[derive(Clone, Copy)]
+enum Restored<'a> {
+    Nothing,
+    Null,
+    Value(&'a [u8]),
+}
+
 /// Reads a row behind its key and adds it. The bytes are walked once to check them and once to take the values, so that
 /// a row that breaks off leaves nothing half done.
 fn restore_row<'a>(
@@ -192,7 +200,7 @@ fn restore_row<'a>(
     writer: &mut GroupWriter,
     space: &mut Space,
     (key, hash): (&[u8], u64),
-    values: &mut Vec<Option<&'a [u8]>>,
+    values: &mut Vec<Restored<'a>>,
 ) -> Result<(), DecodeError> {
     let event_time = i64::get(input)?;
     let sequence = u64::get(input)?;
@@ -203,17 +211,25 @@ fn restore_row<'a>(
         1 => Some(i64::get(input)?),
         0 => {
             let validity = input.take(plan.features.len().div_ceil(8), "validity")?;
+            let nulls = input.take(plan.defaults.len().div_ceil(8), "written nulls")?;
+            let mut bit = 0;
             for (feature, place) in plan.features.iter().enumerate() {
                 let present = validity[feature / 8] >> (feature % 8) & 1 == 1;
+                let null = place.null.is_some() && {
+                    bit += 1;
+                    nulls[(bit - 1) / 8] >> ((bit - 1) % 8) & 1 == 1
+                };
                 values.push(match (present, place.variable) {
-                    (false, _) => None,
-                    (true, false) => Some(input.take(place.width, "a value")?),
+                    (true, _) if null => return Err(DecodeError::invalid("a written null", "a value", "a null")),
+                    (false, _) if null => Restored::Null,
+                    (false, _) => Restored::Nothing,
+                    (true, false) => Restored::Value(input.take(place.width, "a value")?),
                     (true, true) => {
                         let length = input.count(1, "a value")?;
                         if length > VALUE_BYTES_MAX {
                             return Err(DecodeError::invalid("a value's length", length, VALUE_BYTES_MAX));
                         }
-                        Some(input.take(length, "a value")?)
+                        Restored::Value(input.take(length, "a value")?)
                     }
                 });
             }
@@ -226,13 +242,15 @@ fn restore_row<'a>(
         if let Some(stamp_us) = stamp_us {
             row.set_tombstone(plan, stamp_us);
         }
-        for (place, value) in plan.features.iter().zip(values.iter()) {
+        for (feature, value) in values.iter().enumerate() {
             match *value {
-                Some(bytes) if place.variable => {
+                Restored::Value(bytes) if plan.features[feature].variable => {
                     let reference = space.arena.put(bytes).0.to_le_bytes();
-                    row.set_value(plan, place, Some(&reference));
+                    row.set_value(plan, feature, Some(&reference));
                 }
-                fixed_or_null => row.set_value(plan, place, fixed_or_null),
+                Restored::Value(bytes) => row.set_value(plan, feature, Some(bytes)),
+                Restored::Null => row.set_value(plan, feature, None),
+                Restored::Nothing => {}
             }
         }
     });

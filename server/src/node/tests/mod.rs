@@ -5,4 +5,5 @@ mod forming;
 mod hosting;
 mod reads;
 mod root;
+mod schemas;
 mod versions;
