@@ -154,6 +154,12 @@ impl GroupWriter {
                     // The batch is of an earlier schema.
                     Some(bytes) if column.ty != place.ty => {
                         let wide = widen(column.ty, place.ty, bytes);
+                        if planted!(EarlierByPlace) {
+                            let mut taken = [0; 8];
+                            taken[..bytes.len()].copy_from_slice(bytes);
+                            self.new.set_value(plan, feature, Some(&taken[..place.width]));
+                            continue;
+                        }
                         self.new.set_value(plan, feature, Some(&wide));
                     }
                     fixed_or_null => self.new.set_value(plan, feature, fixed_or_null),
