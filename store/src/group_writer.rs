@@ -6,6 +6,7 @@ use std::sync::Arc;
 use stoa_planted::planted;
 use stoa_protocol::message::RowOutcome;
 use stoa_protocol::types::Width;
+use stoa_protocol::widen::widen;
 use stoa_protocol::{FeatureGroup, FeatureGroupId, LogIndex, RowBatch, RowOp};
 
 use crate::arena::{Arena, ArenaRef};
@@ -92,7 +93,8 @@ impl GroupWriter {
         self.group.definition.id
     }
 
-    /// Takes a definition that appends features, by the command at `index`. All rows are in memory.
+    /// Takes a definition that follows the one that stands, by the command at `index`. All rows are in memory, and none is
+    /// touched, so it takes as long with many as with none.
     pub fn extend(&mut self, definition: FeatureGroup, index: LogIndex) {
         self.stale = true;
         self.group = Arc::new(self.group.extended(definition, self.numbers.end()));
@@ -160,14 +162,19 @@ impl GroupWriter {
         // What has expired does not come back as part of a newer row, whether it has been swept or not.
         let has_expired = standing && self.old.event_time() < definition.expired_before(time_us);
         let inherits = standing && !delete && !has_expired && !planted!(ForgetAbsent);
+        let mut retired: Vec<(usize, ArenaRef)> = Vec::new();
         if inherits {
             self.new.copy_from(&self.old);
+            for &feature in &plan.dropped {
+                let place = &plan.features[usize::from(feature)];
+                retired.extend(self.new.reference(plan, place).map(|reference| (place.dictionary, reference)));
+                self.new.forget(plan, feature.into());
+            }
         } else {
             self.new.clear(plan);
             self.set_key(space, key, found.is_some());
         }
         self.new.set_event(event.0, event.1);
-        let mut retired: Vec<(usize, ArenaRef)> = Vec::new();
         if standing && !inherits {
             retired.extend(self.old.values_apart(plan));
         }
@@ -178,15 +185,29 @@ impl GroupWriter {
                 if planted!(TornRow) && standing && at > 0 {
                     break;
                 }
-                let place = &plan.features[usize::from(column.feature)];
+                let feature = usize::from(column.feature);
+                let place = &plan.features[feature];
+                if place.dropped {
+                    continue;
+                }
                 retired.extend(self.new.reference(plan, place).map(|reference| (place.dictionary, reference)));
-                let value = batch.value(at, row);
-                match value {
+                match batch.value(at, row) {
                     Some(bytes) if place.variable => {
                         let reference = self.put_value(space, place.dictionary, bytes).0.to_le_bytes();
-                        self.new.set_value(plan, place, Some(&reference));
+                        self.new.set_value(plan, feature, Some(&reference));
                     }
-                    fixed_or_null => self.new.set_value(plan, place, fixed_or_null),
+                    // The batch is of an earlier schema.
+                    Some(bytes) if column.ty != place.ty => {
+                        let wide = widen(column.ty, place.ty, bytes);
+                        if planted!(EarlierByPlace) {
+                            let mut taken = [0; 8];
+                            taken[..bytes.len()].copy_from_slice(bytes);
+                            self.new.set_value(plan, feature, Some(&taken[..place.width]));
+                            continue;
+                        }
+                        self.new.set_value(plan, feature, Some(&wide));
+                    }
+                    fixed_or_null => self.new.set_value(plan, feature, fixed_or_null),
                 }
             }
         }
@@ -225,7 +246,7 @@ impl GroupWriter {
         for place in &group.plan.variable {
             if let Some(here) = version.reference(&group.plan, place) {
                 let there = self.put_value(space, place.dictionary, row.value(here)).0.to_le_bytes();
-                version.set_value(&group.plan, place, Some(&there));
+                version.put(&group.plan, place, Some(&there));
             }
         }
         std::mem::swap(&mut self.new, version);
@@ -313,13 +334,16 @@ impl GroupWriter {
         if let Some(stamp_us) = row.tombstone {
             self.new.set_tombstone(plan, stamp_us);
         }
-        for (place, value) in plan.features.iter().zip(row.values) {
+        for (feature, value) in row.values.iter().enumerate() {
+            let place = &plan.features[feature];
             match *value {
-                Some(bytes) if place.variable => {
+                Restored::Value(bytes) if place.variable => {
                     let reference = self.put_value(space, place.dictionary, bytes).0.to_le_bytes();
-                    self.new.set_value(plan, place, Some(&reference));
+                    self.new.set_value(plan, feature, Some(&reference));
                 }
-                fixed_or_null => self.new.set_value(plan, place, fixed_or_null),
+                Restored::Value(bytes) => self.new.set_value(plan, feature, Some(bytes)),
+                Restored::Null => self.new.set_value(plan, feature, None),
+                Restored::Nothing => {}
             }
         }
         self.account(space, key, Side::New);
@@ -489,7 +513,7 @@ impl GroupWriter {
             if new {
                 self.arena_bytes += moved.slot_bytes() as u64;
             }
-            self.new.set_value(plan, place, Some(&moved.0.to_le_bytes()));
+            self.new.put(plan, place, Some(&moved.0.to_le_bytes()));
             left.push((place.dictionary, value));
         }
         if let Some(key) = left_key {
@@ -662,7 +686,16 @@ pub(crate) struct RestoredRow<'a, 'v> {
     /// The partition time of the deletion, if it is a tombstone.
     pub tombstone: Option<i64>,
     /// By place; none of a tombstone.
-    pub values: &'a [Option<&'v [u8]>],
+    pub values: &'a [Restored<'v>],
+}
+
+/// What a row of a snapshot has of a feature.
+#[derive(Clone, Copy)]
+pub(crate) enum Restored<'a> {
+    Nothing,
+    /// A null that was written and hides a default.
+    Null,
+    Value(&'a [u8]),
 }
 
 #[derive(Clone, Copy)]

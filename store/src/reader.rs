@@ -150,18 +150,41 @@ pub struct SectionSource<'a> {
 /// section's head; a deleted row is not found. A row that has outlived its group's time to live is marked as expired, with
 /// its last values or none, as the group says.
 ///
-/// A section of an older schema version than the group's is answered, as feature places never change.
+/// A section of an older schema version than the group's is answered, as feature places never change. The answer is of the
+/// group's schema as a whole, in its types, and its head says of which.
 ///
 /// # Errors
 /// Of a section, in its place. [`ErrorCode::NotCaughtUp`] if the index asked for is not applied;
 /// [`ErrorCode::SchemaNotReady`] if the group, or the schema version, has not been learnt; [`ErrorCode::NotFound`] for a
-/// feature that the group does not have; [`ErrorCode::BadKey`]; [`ErrorCode::TooLarge`] where answers would not fit a frame;
-/// [`ErrorCode::ReplicaOut`] where rows still lie in the snapshot of the last start and are damaged.
+/// feature that the group does not have, or not any more; [`ErrorCode::BadKey`]; [`ErrorCode::TooLarge`] where answers would
+/// not fit a frame; [`ErrorCode::NotReady`] if schemas changed over and over while it was read; [`ErrorCode::ReplicaOut`] where
+/// rows still lie in the snapshot of the last start and are damaged.
 pub fn read_sections(
     projection: &Projection,
     sources: &[SectionSource<'_>],
     answer: &mut AnswerWriter,
 ) -> Vec<Result<SectionHead, ErrorBody>> {
+    for _ in 0..SCHEMA_CHANGES_MAX {
+        if let Some(results) = read_under_one_schema(projection, sources, answer) {
+            return results;
+        }
+    }
+    let changed = ErrorBody::new(ErrorCode::NotReady, "the schema changed while it was read");
+    vec![Err(changed); sources.len()]
+}
+
+/// Reads that a change of schemas may spoil before one is given up. Changes come at the pace of people.
+const SCHEMA_CHANGES_MAX: usize = 4;
+
+/// Reads all sections, each under the schema that its partition has; `None` if one has changed meanwhile. A row that was
+/// written under the new schema may have values where the old one does not look. Whoever finds such a row, finds the new
+/// schema as well, since that was published before the row was; so it is enough to look once more when all is read. What
+/// such a read has put into the answer stays there, and no section's result names it.
+fn read_under_one_schema(
+    projection: &Projection,
+    sources: &[SectionSource<'_>],
+    answer: &mut AnswerWriter,
+) -> Option<Vec<Result<SectionHead, ErrorBody>>> {
     // Before the probes: every row found is at least as new.
     let applied = sources.iter().map(SectionSource::check_applied).collect::<Vec<_>>();
     // A partition has not so many places for readers as a request may have sections, so each is entered once.
@@ -169,12 +192,14 @@ pub fn read_sections(
     let readers: BTreeMap<_, _> =
         sources.iter().map(|source| (Arc::as_ptr(&source.reader.shared), source.reader)).collect();
     let pins: BTreeMap<_, _> =
-        readers.into_iter().map(|(at, reader)| (at, reader.shared.epochs.pin(reader.home))).collect();
+        readers.into_iter().map(|(at, reader)| (at, (reader, reader.shared.epochs.pin(reader.home)))).collect();
+    let schemas = || pins.values().map(|(reader, guard)| std::ptr::from_ref(reader.shared.groups.load(guard)));
+    let before: Vec<_> = schemas().collect();
     let mut results = Vec::with_capacity(sources.len());
     let mut classes: Vec<Class<'_>> = Vec::with_capacity(1);
     for (at, (source, applied)) in sources.iter().zip(applied).enumerate() {
         let shared = &source.reader.shared;
-        let guard = &pins[&Arc::as_ptr(shared)];
+        let (_, guard) = &pins[&Arc::as_ptr(shared)];
         let placed = applied.and_then(|applied| {
             let group = source.group(projection, guard)?;
             let class = Class::of(&mut classes, group, projection);
@@ -220,7 +245,7 @@ pub fn read_sections(
         }
         failed.into_iter().for_each(|(target, error)| results[class.sections[target]] = Err(error));
     }
-    results
+    schemas().eq(before).then_some(results)
 }
 
 impl SectionSource<'_> {
@@ -254,6 +279,12 @@ impl SectionSource<'_> {
         let count = definition.features.len();
         if let Some(feature) = projection.features.iter().find(|feature| usize::from(**feature) >= count) {
             let message = format!("{} has no feature {feature}, only 0 to {}", definition.full_name(), count - 1);
+            return Err(ErrorBody::new(ErrorCode::NotFound, message));
+        }
+        if let Some(feature) = projection.features.iter().find(|at| definition.features[usize::from(**at)].dropped) {
+            let (name, schema) = (&definition.features[usize::from(*feature)].name, definition.schema_version);
+            let message =
+                format!("{name} was dropped: {} has none since schema {schema} or before", definition.full_name());
             return Err(ErrorBody::new(ErrorCode::NotFound, message));
         }
         for (at, key) in self.keys.iter().enumerate() {
@@ -313,7 +344,8 @@ pub(crate) fn admits(shared: &Shared, batch: &RowBatch) -> Result<(), ErrorBody>
             growth += row_bytes + key.len() as u64;
         }
         for (at, column) in batch.columns().iter().enumerate() {
-            if column.ty.width() == Width::Variable {
+            let dropped = group.plan.features.get(usize::from(column.feature)).is_some_and(|place| place.dropped);
+            if column.ty.width() == Width::Variable && !dropped {
                 growth += batch.value(at, row).map_or(0, |value| value.len() as u64);
             }
         }
