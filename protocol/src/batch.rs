@@ -240,16 +240,18 @@ impl RowBatch {
 
     /// The value of a row in the column at place `column` of [`RowBatch::columns`]; `None` if it is null.
     pub fn value(&self, column: usize, row: usize) -> Option<&[u8]> {
-        let column = &self.columns[column];
-        if self.bytes[column.validity.start + row / 8] >> (row % 8) & 1 == 0 {
-            return None;
-        }
-        let (start, end) = match (&column.ends, column.ty.width()) {
-            (Some(ends), _) => (self.u32_at(ends, row), self.u32_at(ends, row + 1)),
-            (None, Width::Fixed(width)) => (row * width, (row + 1) * width),
-            (None, Width::Variable) => unreachable!("parse gives every column of variable width its ends"),
+        self.column(column).value(row)
+    }
+
+    /// All values of the column at place `column`: for whoever wants those of one row after the other.
+    pub fn column(&self, column: usize) -> ColumnValues<'_> {
+        let BatchColumn { ty, validity, ends, values, .. } = &self.columns[column];
+        let width = match ty.width() {
+            Width::Fixed(width) => width,
+            Width::Variable => 0,
         };
-        Some(&self.bytes[column.values.start + start..column.values.start + end])
+        let of = |range: &Range<usize>| &self.bytes[range.clone()];
+        ColumnValues { validity: of(validity), ends: ends.as_ref().map(of), width, values: of(values) }
     }
 
     fn u32_at(&self, range: &Range<usize>, at: usize) -> usize {
@@ -260,6 +262,32 @@ impl RowBatch {
     fn eight(&self, range: &Range<usize>, at: usize) -> [u8; 8] {
         let at = range.start + at * 8;
         self.bytes[at..at + 8].try_into().expect("eight bytes")
+    }
+}
+
+/// The values of one column of a batch. Rows beyond the last panic.
+#[derive(Debug, Clone, Copy)]
+pub struct ColumnValues<'a> {
+    validity: &'a [u8],
+    /// Of values of variable width, where each ends.
+    ends: Option<&'a [u8]>,
+    width: usize,
+    values: &'a [u8],
+}
+
+impl<'a> ColumnValues<'a> {
+    /// The value of a row; `None` if it is null.
+    #[inline]
+    pub fn value(self, row: usize) -> Option<&'a [u8]> {
+        if self.validity[row / 8] >> (row % 8) & 1 == 0 {
+            return None;
+        }
+        let Some(ends) = self.ends else {
+            let at = row * self.width;
+            return Some(&self.values[at..at + self.width]);
+        };
+        let end = |row: usize| u32::from_le_bytes(ends.as_chunks::<4>().0[row]) as usize;
+        Some(&self.values[end(row)..end(row + 1)])
     }
 }
 

@@ -304,6 +304,7 @@ pub fn decode_key(types: &[KeyType], bytes: &[u8]) -> Result<Vec<KeyValue>, KeyE
 }
 
 /// Checks that `bytes` are the canonical bytes of some key of these types, without building its values.
+#[inline]
 pub fn check_key(types: &[KeyType], bytes: &[u8]) -> Result<(), KeyError> {
     // The common case, one integer, needs no more than this.
     if let ([KeyType::Int64], [TAG_INT, _, _, _, _, _, _, _, _]) = (types, bytes) {
@@ -474,7 +475,9 @@ impl<'a> KeyRange<'a> {
     /// All of them in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
         let Self { block, first, count } = *self;
-        (first..first + count).map(move |at| block.get(at))
+        // Of a block that never had a key there are no offsets.
+        let ends = block.offsets.get(first..first + count + 1).unwrap_or_default();
+        ends.windows(2).map(move |ends| &block.bytes[ends[0] as usize..ends[1] as usize])
     }
 }
 

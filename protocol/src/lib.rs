@@ -26,7 +26,7 @@ pub mod types;
 pub mod value;
 pub mod widen;
 
-pub use batch::{RowBatch, RowBatchBuilder, RowOp};
+pub use batch::{BatchColumn, ColumnValues, RowBatch, RowBatchBuilder, RowOp};
 pub use catalog::{Entity, Feature, FeatureGroup, FeatureView, KeyColumn, OnExpired, Ttl};
 pub use codec::{DecodeError, Reader, Wire};
 pub use error::{ErrorBody, ErrorClass, ErrorCode};

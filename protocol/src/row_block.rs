@@ -69,17 +69,23 @@ pub struct BlockColumn {
 crate::wire_struct!(BlockColumn { ty, offset, bit });
 
 /// What a row of a block looks like.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlockLayout {
-    /// The columns, in the order in which they were asked for.
-    pub columns: Vec<BlockColumn>,
-    /// Bytes of validity bits.
-    pub validity_bytes: usize,
-    /// Bytes of a row.
-    pub stride: usize,
+    columns: Vec<BlockColumn>,
+    validity_bytes: usize,
+    stride: usize,
+    /// The columns as a block has them: a layout is used for many blocks.
+    encoded: Vec<u8>,
 }
 
 impl BlockLayout {
+    /// These columns, in the order in which they were asked for, in rows of so many bytes, of validity bits and in all.
+    pub fn new(columns: Vec<BlockColumn>, validity_bytes: usize, stride: usize) -> Self {
+        let mut encoded = Vec::with_capacity(columns.len() * COLUMN_BYTES);
+        columns.iter().for_each(|column| column.put(&mut encoded));
+        Self { columns, validity_bytes, stride, encoded }
+    }
+
     /// Columns of these types one after the other.
     pub fn packed(types: impl Iterator<Item = FeatureType>) -> Self {
         let types: Vec<_> = types.collect();
@@ -91,12 +97,22 @@ impl BlockLayout {
             BlockColumn { ty, offset, bit: bit as u16 }
         };
         let columns = types.into_iter().enumerate().map(column).collect();
-        Self { columns, validity_bytes, stride }
+        Self::new(columns, validity_bytes, stride)
+    }
+
+    /// The columns, in the order in which they were asked for.
+    pub fn columns(&self) -> &[BlockColumn] {
+        &self.columns
+    }
+
+    /// Bytes of a row.
+    pub fn stride(&self) -> usize {
+        self.stride
     }
 
     /// Bytes of a block of so many rows, without its heap.
     pub fn block_bytes(&self, rows: usize) -> usize {
-        BLOCK_HEAD_BYTES + self.columns.len() * COLUMN_BYTES + rows * self.stride
+        BLOCK_HEAD_BYTES + self.encoded.len() + rows * self.stride
     }
 }
 
@@ -162,7 +178,7 @@ impl<'a> BlockWriter<'a> {
         0u32.put(out);
         (layout.columns.len() as u16).put(out);
         (layout.validity_bytes as u16).put(out);
-        layout.columns.iter().for_each(|column| column.put(out));
+        out.extend_from_slice(&layout.encoded);
         let rows_at = out.len();
         let heap_at = rows_at + rows * layout.stride;
         out.resize(heap_at, 0);
@@ -236,7 +252,8 @@ impl<'a> BlockWriter<'a> {
 #[derive(Debug)]
 struct Block {
     body: Bytes,
-    layout: BlockLayout,
+    columns: Vec<BlockColumn>,
+    stride: usize,
     rows: usize,
     rows_at: usize,
     heap_at: usize,
@@ -253,7 +270,7 @@ impl Block {
         if count > GROUP_FEATURES_MAX {
             return Err(DecodeError::invalid("the columns of a block", count, format!("up to {GROUP_FEATURES_MAX}")));
         }
-        let mut layout = BlockLayout { columns: Vec::with_capacity(count), validity_bytes, stride };
+        let mut columns: Vec<BlockColumn> = Vec::with_capacity(count);
         let values_at = VALIDITY_AT + validity_bytes;
         for _ in 0..count {
             let column = BlockColumn::get(input)?;
@@ -262,7 +279,7 @@ impl Block {
             if !inside || usize::from(column.bit) / 8 >= validity_bytes {
                 return Err(DecodeError::invalid("a column's place", format!("{column:?}"), "within the row"));
             }
-            layout.columns.push(column);
+            columns.push(column);
         }
         if stride < values_at {
             return Err(DecodeError::invalid("the bytes of a row", stride, format!("{values_at} and more")));
@@ -271,7 +288,7 @@ impl Block {
         let all = input.take(rows.saturating_mul(stride), "rows")?;
         let heap_at = input.position();
         input.take(heap_bytes, "the heap of a block")?;
-        let variable: Vec<_> = layout.columns.iter().filter(|column| column.ty.width() == Width::Variable).collect();
+        let variable: Vec<_> = columns.iter().filter(|column| column.ty.width() == Width::Variable).collect();
         for row in all.chunks_exact(stride) {
             RowStatus::from_number(row[STATUS_AT])?;
             for column in &variable {
@@ -281,13 +298,13 @@ impl Block {
                 }
             }
         }
-        Ok(Self { body: body.clone(), layout, rows, rows_at, heap_at })
+        Ok(Self { body: body.clone(), columns, stride, rows, rows_at, heap_at })
     }
 
     #[inline]
     fn row(&self, row: usize) -> &[u8] {
-        let at = self.rows_at + row * self.layout.stride;
-        &self.body[at..at + self.layout.stride]
+        let at = self.rows_at + row * self.stride;
+        &self.body[at..at + self.stride]
     }
 }
 
@@ -344,7 +361,7 @@ impl SectionRows {
 
     /// The types of the columns.
     pub fn types(&self) -> impl ExactSizeIterator<Item = FeatureType> {
-        self.block.layout.columns.iter().map(|column| column.ty)
+        self.block.columns.iter().map(|column| column.ty)
     }
 
     /// What became of a key.
@@ -364,7 +381,7 @@ impl SectionRows {
     /// The little-endian bytes of a value; `None` if it is absent.
     #[inline]
     pub fn value(&self, column: usize, row: usize) -> Option<&[u8]> {
-        let BlockColumn { ty, offset, bit } = self.block.layout.columns[column];
+        let BlockColumn { ty, offset, bit } = self.block.columns[column];
         let (row, offset) = (self.row(row), offset as usize);
         if !is_present(row, bit) {
             return None;

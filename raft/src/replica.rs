@@ -598,7 +598,12 @@ async fn thaw<D: Disk, M: Machine>(
             match strong.context.run(thawed).await {
                 Ok(Ok(true)) => {}
                 Ok(Ok(false)) => break,
-                Ok(Err(error)) => return drop(strong.halted(error.to_string())),
+                Ok(Err(error)) => {
+                    strong.halted(error.to_string());
+                    // As after damage that a command meets: it neither leads nor votes nor acknowledges with what it has.
+                    let _ended = strong.context.run(strong.raft.shutdown()).await;
+                    return;
+                }
                 Err(fatal) => return drop(strong.halted(fatal.to_string())),
             }
             drop(strong);

@@ -23,7 +23,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use stoa_env::{Bounds, Disk, DiskFile, Gauge};
@@ -41,13 +41,18 @@ const CONTINUED: u32 = 1 << 31;
 
 /// Most bytes of one chunk file: it travels in one frame. A chunk of the machine that is longer (one row may be) is cut.
 pub const CHUNK_BYTES_MAX: usize = FRAME_BYTES_MAX / 2;
-/// Most chunk files of a snapshot: at 1 MiB each, which the store aims at, 256 GiB, four times the largest partition.
+/// Most chunk files of a snapshot: at half a MiB each, which is the least that the store aims at, 128 GiB, twice the largest partition.
 /// Their lengths and checksums travel in one frame.
 pub const CHUNKS_MAX: usize = 1 << 18;
 /// Snapshots of a group that newer ones have replaced and that are still read, each of them the size of the partition on
 /// the device. A transfer to each of six other replicas reads one, all of them different ones only if each began after
 /// another build; a build and an install may end at once. Beyond, no snapshot is begun until one has been read.
 const LEAVING_MAX: usize = 8;
+/// Of the snapshots that keep a file, each so many reads it again.
+const KEPT_CHECKED_EVERY: u64 = 8;
+/// Files of snapshots that a process has mapped at once; a quarter of what Linux allows a process by default (65,530), since the
+/// memory of rows is mapped as well. Beyond it they are read: the partition starts with its bytes in memory.
+pub const MAPPED_MAX: usize = 16_384;
 /// Bytes that a transfer's first message takes for each chunk at the most.
 const CHUNK_INFO_WIRE_BYTES: usize = 12;
 const META_BYTES_MAX: usize = 1 << 20;
@@ -76,6 +81,8 @@ pub struct SnapshotHandle<D> {
     home: Arc<AtomicU64>,
     dir: PathBuf,
     in_use: Arc<()>,
+    /// Whether a chunk was found damaged: nothing is kept of it.
+    rotten: Arc<AtomicBool>,
     /// What it covers.
     pub meta: SnapshotMeta,
     /// Its chunks.
@@ -110,6 +117,37 @@ pub struct SnapshotWriter<D> {
     number: u64,
     meta: SnapshotMeta,
     chunks: Vec<ChunkInfo>,
+}
+
+/// How many there are in this process.
+static MAPPED: AtomicUsize = AtomicUsize::new(0);
+
+/// Room for one mapped file.
+struct MappedRoom;
+
+impl MappedRoom {
+    fn take() -> Option<Self> {
+        let room = |count: usize| (count < MAPPED_MAX).then_some(count + 1);
+        MAPPED.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).ok().map(|_| Self)
+    }
+}
+
+impl Drop for MappedRoom {
+    fn drop(&mut self) {
+        MAPPED.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A mapped file, and its room.
+struct Mapped<M> {
+    map: M,
+    _room: MappedRoom,
+}
+
+impl<M: AsRef<[u8]>> AsRef<[u8]> for Mapped<M> {
+    fn as_ref(&self) -> &[u8] {
+        self.map.as_ref()
+    }
 }
 
 /// Which of two places in the log of one group is the later; both are committed.
@@ -227,7 +265,7 @@ impl<D: Disk> SnapshotStore<D> {
 
     fn handle(&self, dir: PathBuf, meta: SnapshotMeta, chunks: Vec<ChunkInfo>) -> SnapshotHandle<D> {
         let (disk, home) = (self.disk.clone(), self.next.clone());
-        SnapshotHandle { disk, home, dir, in_use: Arc::new(()), meta, chunks: Arc::new(chunks) }
+        SnapshotHandle { disk, home, dir, in_use: Arc::new(()), rotten: Arc::default(), meta, chunks: Arc::new(chunks) }
     }
 
     /// A snapshot that covers nothing, where a call must have one and there is none.
@@ -342,6 +380,7 @@ impl<D: Disk> SnapshotHandle<D> {
         let path = chunk_path(&self.dir, number);
         let bytes = self.disk.read(&path, CHUNK_BYTES_MAX).await?;
         if bytes.len() != info.bytes as usize || crc32fast::hash(&bytes) != info.crc {
+            self.rotten.store(true, Ordering::Relaxed);
             let message = format!("the snapshot chunk {} is damaged", path.display());
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
@@ -357,14 +396,16 @@ impl<D: Disk> SnapshotHandle<D> {
         Ok(chunks)
     }
 
-    /// All chunks that the machine made, mapped: nothing of them is read or checked here, but for those that lie in several files.
-    /// They stay readable when the snapshot is removed.
+    /// All chunks that the machine made, mapped: nothing of them is read or checked here, but for those that lie in several files,
+    /// and for what the process has no room for among its mappings ([`MAPPED_MAX`]). They stay readable when the snapshot is
+    /// removed.
     pub async fn map_all(&self) -> io::Result<Vec<Bytes>> {
         let mut chunks = Vec::new();
         for files in self.files()? {
-            chunks.push(match files.len() {
-                1 => self.map_file(files.start).await?,
-                _ => self.read_files(files).await?,
+            let room = if files.len() == 1 { MappedRoom::take() } else { None };
+            chunks.push(match room {
+                Some(room) => self.map_file(files.start, room).await?,
+                None => self.read_files(files).await?,
             });
         }
         Ok(chunks)
@@ -379,8 +420,13 @@ impl<D: Disk> SnapshotHandle<D> {
         Ok(Some(ends))
     }
 
+    /// Whether a chunk of it was found damaged.
+    pub fn is_rotten(&self) -> bool {
+        self.rotten.load(Ordering::Relaxed)
+    }
+
     /// The chunk files of each chunk of the machine.
-    fn files(&self) -> io::Result<Vec<Range<usize>>> {
+    pub fn files(&self) -> io::Result<Vec<Range<usize>>> {
         let (mut files, mut begins) = (Vec::new(), 0);
         for (number, info) in self.chunks.iter().enumerate() {
             if !info.continued {
@@ -394,9 +440,9 @@ impl<D: Disk> SnapshotHandle<D> {
         }
     }
 
-    async fn map_file(&self, number: usize) -> io::Result<Bytes> {
+    async fn map_file(&self, number: usize, room: MappedRoom) -> io::Result<Bytes> {
         let path = chunk_path(&self.dir, number);
-        let bytes = Bytes::from_owner(self.disk.map(&path).await?);
+        let bytes = Bytes::from_owner(Mapped { map: self.disk.map(&path).await?, _room: room });
         if bytes.len() != self.chunks[number].bytes as usize {
             let message = format!("the snapshot chunk {} is damaged: its length is another", path.display());
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
@@ -430,17 +476,24 @@ impl<D: Disk> SnapshotWriter<D> {
         }
     }
 
-    /// Adds the chunk that the machine made at a place of another snapshot of this store, whose files get a second name here.
-    pub async fn keep(&mut self, of: &SnapshotHandle<D>, place: usize) -> io::Result<()> {
-        let files = of.files()?;
-        let files = files.get(place).ok_or_else(|| io::Error::other(format!("there is no chunk {place} to keep")))?;
-        for number in files.clone() {
+    /// Adds files of another snapshot of this store, which get a second name here; they are copied where there is none to be had.
+    /// Each eighth snapshot reads a file again before it keeps it: what has rotted on the device is found, and written anew from
+    /// memory, before it is needed.
+    pub async fn keep(&mut self, of: &SnapshotHandle<D>, files: Range<usize>) -> io::Result<()> {
+        for number in files {
             if self.chunks.len() >= CHUNKS_MAX {
                 return Err(io::Error::other(format!("a snapshot of over {CHUNKS_MAX} chunk files")));
             }
+            if (number as u64).wrapping_add(self.number).is_multiple_of(KEPT_CHECKED_EVERY) {
+                of.read_chunk(number).await?;
+            }
             let (from, to) = (chunk_path(&of.dir, number), chunk_path(&self.dir, self.chunks.len()));
-            self.store.disk.link(&from, &to).await?;
-            self.chunks.push(of.chunks[number]);
+            match self.store.disk.link(&from, &to).await {
+                Ok(()) => self.chunks.push(of.chunks[number]),
+                Err(_no_second_name) => {
+                    self.write_file(of.read_chunk(number).await?, of.chunks[number].continued).await?;
+                }
+            }
         }
         Ok(())
     }
@@ -677,10 +730,11 @@ mod tests {
         first.write(long.clone()).await.unwrap();
         let base = first.finish().await.unwrap();
         let mut second = store.create(meta(1, 20)).await.unwrap();
-        second.keep(&base, 1).await.unwrap();
+        let files = base.files().unwrap();
+        assert_eq!(files, [0..1, 1..3]);
+        second.keep(&base, files[1].clone()).await.unwrap();
         second.write(Bytes::from_static(b"new")).await.unwrap();
-        second.keep(&base, 0).await.unwrap();
-        assert!(second.keep(&base, 2).await.is_err());
+        second.keep(&base, files[0].clone()).await.unwrap();
         let second = second.finish().await.unwrap();
         drop(base);
         store.tidy().await;
@@ -693,6 +747,24 @@ mod tests {
         drop(second);
         let (_, newest) = open(&dir).await;
         assert_eq!(newest.unwrap().map_all().await.unwrap(), wanted);
+    }
+
+    #[tokio::test]
+    async fn a_chunk_that_rots_is_found_by_one_of_the_snapshots_that_keep_it_and_kept_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = open(&dir).await;
+        let mut base = write(&store, 1, 10).await.finish().await.unwrap();
+        std::fs::write(dir.path().join("snapshots/3/10-1-1/00000000.chunk"), "state at 11").unwrap();
+        for round in 1..=KEPT_CHECKED_EVERY {
+            assert!(round < KEPT_CHECKED_EVERY || base.is_rotten(), "none of so many has looked");
+            let mut next = store.create(meta(1, 10 + round)).await.unwrap();
+            if let Err(error) = next.keep(&base, 0..1).await {
+                assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+                assert!(base.is_rotten());
+                return;
+            }
+            base = next.finish().await.unwrap();
+        }
     }
 
     #[tokio::test]

@@ -159,9 +159,9 @@ impl<D: Disk, M: Machine> RaftStateMachine<StoaTypes> for StateMachine<D, M> {
         let meta = SnapshotMeta { last_log_id, last_membership: self.membership.clone() };
         let base = self.newest();
         let ends = match &base {
-            // What cannot be read is not kept.
-            Some(handle) => handle.ends().await.ok().flatten(),
-            None => None,
+            // What cannot be read is not kept, nor anything of what was found damaged.
+            Some(handle) if !handle.is_rotten() => handle.ends().await.ok().flatten(),
+            _ => None,
         };
         SnapshotBuilder {
             parts: Some(self.machine.snapshot(ends.as_ref())).into(),
@@ -254,10 +254,14 @@ impl<D: Disk> RaftSnapshotBuilder<StoaTypes> for SnapshotBuilder<D> {
 impl<D: Disk> SnapshotBuilder<D> {
     async fn write(&self, parts: Parts) -> io::Result<SnapshotHandle<D>> {
         let mut writer = self.snapshots.create(self.meta.clone()).await?;
+        let files = self.base.as_ref().map_or(Ok(Vec::new()), |base| base.files())?;
         for part in parts {
             let written = match (part, &self.base) {
                 (Ok(SnapshotPart::Chunk(chunk)), _) => writer.write(chunk).await,
-                (Ok(SnapshotPart::Kept(place)), Some(base)) => writer.keep(base, place as usize).await,
+                (Ok(SnapshotPart::Kept(place)), Some(base)) => match files.get(place as usize) {
+                    Some(files) => writer.keep(base, files.clone()).await,
+                    None => Err(io::Error::other(format!("there is no chunk {place} to keep"))),
+                },
                 (Ok(SnapshotPart::Kept(_)), None) => Err(io::Error::other("a chunk is kept of no snapshot")),
                 (Err(error), _) => Err(error),
             };

@@ -14,10 +14,8 @@ use stoa_protocol::{ErrorBody, ErrorCode, OnExpired};
 use crate::arena::{Arena, ArenaRef};
 use crate::cold::{ColdRow, Lookup};
 use crate::group::{Group, reference};
-use crate::group_writer::NO_ROW;
-use crate::index::{Directory, Segment, index_hash};
+use crate::index::{IndexView, Reached, index_hash};
 use crate::lane_plan::{EVENT_TIME_AT, FLAGS_AT, LanePlan};
-use crate::lanes::prefetch::prefetch;
 use crate::lanes::{Guard, Slot};
 use crate::projector::{Patch, Projector};
 use crate::row::RowBuffer;
@@ -28,7 +26,7 @@ const CHUNK_KEYS: usize = 64;
 /// Keys of one partition that are read together with those of others.
 pub(crate) struct Target<'g> {
     pub group: &'g Group,
-    pub directory: &'g Directory,
+    pub index: IndexView<'g>,
     pub arena: &'g Arena,
     pub guard: &'g Guard<'g>,
     pub seed: u64,
@@ -49,24 +47,35 @@ pub(crate) struct Expiry {
 
 /// One key on its way.
 struct Probe<'g> {
+    of: &'g Target<'g>,
     target: usize,
     key: &'g [u8],
     hash: u64,
-    segment: Option<&'g Segment>,
-    /// A row of this key or, before it is copied, one that may be; [`NO_ROW`] if there is none.
-    row: u32,
+    /// Its place in the answer's block.
+    to: usize,
+    /// Where its entry of the index is, if there is one.
+    reached: Option<Reached<'g>>,
+    /// A row of this key or, before it is copied, one that may be, and the row in lane 0.
+    row: Option<(u32, Slot<'g>)>,
     /// Whether the index knows the key as deleted.
     deleted: bool,
     /// The row, where it has not been taken into memory yet.
     cold: Option<ColdRow<'g>>,
-    /// Its place in the answer's block.
-    to: usize,
 }
 
 impl Probe<'_> {
     fn is_found(&self) -> bool {
-        self.row != NO_ROW || self.cold.is_some()
+        self.row.is_some() || self.cold.is_some()
     }
+}
+
+/// What a read is made with besides its keys.
+struct Run<'p> {
+    projector: &'p Projector,
+    /// Whether some rows may not have been taken into memory.
+    cold: bool,
+    /// Whether some rows expire.
+    expires: bool,
 }
 
 /// Reads the keys of all targets, whose groups have the plan that the projector is for, into the rows of a block. What is
@@ -76,87 +85,83 @@ pub(crate) fn gather<'g>(
     projector: &Projector,
     block: &mut BlockWriter<'_>,
 ) -> Vec<(usize, ErrorBody)> {
-    let mut chunk: Vec<Probe<'g>> = Vec::with_capacity(CHUNK_KEYS);
+    let keys = targets.iter().map(|target| target.keys.len()).sum::<usize>();
+    let mut chunk: Vec<Probe<'g>> = Vec::with_capacity(keys.min(CHUNK_KEYS));
     let mut heap = Heap { target: usize::MAX, began_at: 0, failed: Vec::new() };
-    let cold = targets.iter().any(|target| target.group.cold.is_some());
-    let expires = targets.iter().any(|target| target.expiry.is_some());
-    let mut run = |chunk: &mut Vec<Probe<'g>>| {
-        fetch(targets, chunk, projector, block);
-        if cold {
-            look_into_cold(targets, chunk, projector, block, &mut heap);
-        }
-        if expires {
-            expire(targets, chunk, block);
-        }
-        if !projector.references.is_empty() {
-            heap.fill(targets, chunk, projector, block);
-        }
-        chunk.clear();
+    let run = Run {
+        projector,
+        cold: targets.iter().any(|target| target.group.cold.is_some()),
+        expires: targets.iter().any(|target| target.expiry.is_some()),
     };
-    let all = targets
-        .iter()
-        .enumerate()
-        .flat_map(|(target, of)| of.keys.iter().enumerate().map(move |(at, key)| (target, key, of.first_row + at)));
-    for (target, key, to) in all {
-        let hash = index_hash(targets[target].seed, key);
-        targets[target].directory.prefetch(hash);
-        chunk.push(Probe { target, key, hash, segment: None, row: NO_ROW, deleted: false, cold: None, to });
-        if chunk.len() == CHUNK_KEYS {
-            run(&mut chunk);
+    for (target, of) in targets.iter().enumerate() {
+        for (at, key) in of.keys.iter().enumerate() {
+            let (hash, to) = (index_hash(of.seed, key), of.first_row + at);
+            of.index.prefetch(hash);
+            chunk.push(Probe { of, target, key, hash, to, reached: None, row: None, deleted: false, cold: None });
+            if chunk.len() == CHUNK_KEYS {
+                run.chunk(&mut chunk, block, &mut heap);
+            }
         }
     }
-    run(&mut chunk);
+    run.chunk(&mut chunk, block, &mut heap);
     heap.failed
 }
 
-/// Finds the rows of a chunk, whose keys have been hashed, and copies what is wanted of them.
-fn fetch<'g>(targets: &'g [Target<'g>], chunk: &mut [Probe<'g>], projector: &Projector, block: &mut BlockWriter<'_>) {
-    for probe in chunk.iter_mut() {
-        let target = &targets[probe.target];
-        let segment = target.directory.segment(probe.hash, target.guard);
-        prefetch(segment);
-        probe.segment = Some(segment);
+impl Run<'_> {
+    /// Takes a chunk, whose keys have been hashed, to its end.
+    fn chunk(&self, chunk: &mut Vec<Probe<'_>>, block: &mut BlockWriter<'_>, heap: &mut Heap) {
+        fetch(chunk, self.projector, block);
+        if self.cold {
+            look_into_cold(chunk, self.projector, block, heap);
+        }
+        if self.expires {
+            expire(chunk, block);
+        }
+        if !self.projector.references.is_empty() {
+            heap.fill(chunk, self.projector, block);
+        }
+        chunk.clear();
     }
-    let segment = |probe: &Probe<'g>| probe.segment.expect("found above for every key");
-    chunk.iter().for_each(|probe| segment(probe).prefetch(probe.hash));
+}
+
+/// Finds the rows of a chunk, whose keys have been hashed, and copies what is wanted of them.
+fn fetch(chunk: &mut [Probe<'_>], projector: &Projector, block: &mut BlockWriter<'_>) {
+    for probe in chunk.iter_mut() {
+        probe.reached = Some(probe.of.index.segment(probe.hash).reach(probe.hash));
+    }
     for probe in chunk.iter_mut() {
         // The first row with the tag of the key: nearly always the one.
-        if let Some((_, row)) = segment(probe).find(probe.hash, |_| true) {
-            probe.row = row;
-            let lanes = &targets[probe.target].group.lanes;
-            let (mut lane, mut slot) = (0, lanes[0].slot(row));
-            for &(of, word) in &projector.near {
-                if of != lane {
-                    (lane, slot) = (of, lanes[of].slot(row));
-                }
-                slot.prefetch(word);
-            }
+        let Some(row) = probe.reached.and_then(Reached::first) else { continue };
+        let lanes = &probe.of.group.lanes;
+        let head = lanes[0].slot(row);
+        probe.row = Some((row, head));
+        for near in &projector.near {
+            let slot = if near.lane == 0 { head } else { lanes[near.lane].slot(row) };
+            slot.prefetch(near.first, near.last);
         }
     }
-    for probe in chunk.iter_mut().filter(|probe| probe.row != NO_ROW) {
-        let Target { group, arena, .. } = &targets[probe.target];
-        let mut head = group.lanes[0].slot(probe.row);
+    for probe in chunk.iter_mut() {
+        let Some((mut row, mut head)) = probe.row.take() else { continue };
+        let Target { group, arena, .. } = probe.of;
         if !group.is_key_of(head, probe.key, arena) {
-            let found = segment(probe).find(probe.hash, |row| group.is_key(row, probe.key, arena));
-            probe.row = found.map_or(NO_ROW, |(_, row)| row);
-            if probe.row == NO_ROW {
-                continue;
-            }
-            head = group.lanes[0].slot(probe.row);
+            let is = |row| group.is_key(row, probe.key, arena);
+            let Some(found) = probe.reached.and_then(|reached| reached.find(is)) else { continue };
+            (row, head) = (found, group.lanes[0].slot(found));
         }
         if head.word(FLAGS_AT / 8) as u8 != 0 {
-            (probe.row, probe.deleted) = (NO_ROW, true);
+            probe.deleted = true;
             continue;
         }
-        copy(group, probe.row, head, projector, block.row_mut(probe.to));
+        probe.row = Some((row, head));
+        copy(group, row, head, projector, block.row_mut(probe.to));
     }
 }
 
 /// Marks the rows of a chunk that have expired, and takes their values back where the group does not hand them over. A pass
 /// of its own over rows that have just been written: groups whose rows live for ever do without it.
-fn expire(targets: &[Target<'_>], chunk: &mut [Probe<'_>], block: &mut BlockWriter<'_>) {
+fn expire(chunk: &mut [Probe<'_>], block: &mut BlockWriter<'_>) {
     for probe in chunk.iter_mut().filter(|probe| probe.is_found()) {
-        let Some(Expiry { before, on_expired }) = targets[probe.target].expiry else { continue };
+        let Some(Expiry { before, on_expired }) = probe.of.expiry else { continue };
         let row = block.row_mut(probe.to);
         let event_time = i64::from_le_bytes(*row.first_chunk().expect("a row begins with it"));
         if event_time >= before {
@@ -165,22 +170,16 @@ fn expire(targets: &[Target<'_>], chunk: &mut [Probe<'_>], block: &mut BlockWrit
         row[STATUS_AT] = RowStatus::Expired as u8;
         if on_expired == OnExpired::Expire {
             row[VALIDITY_AT..].fill(0);
-            (probe.row, probe.cold) = (NO_ROW, None); // nothing of it goes into the heap
+            (probe.row, probe.cold) = (None, None); // nothing of it goes into the heap
         }
     }
 }
 
 /// Looks for the keys that the indices do not know among the rows that have not been taken into memory.
-fn look_into_cold<'g>(
-    targets: &'g [Target<'g>],
-    chunk: &mut [Probe<'g>],
-    projector: &Projector,
-    block: &mut BlockWriter<'_>,
-    heap: &mut Heap,
-) {
+fn look_into_cold(chunk: &mut [Probe<'_>], projector: &Projector, block: &mut BlockWriter<'_>, heap: &mut Heap) {
     let mut version = RowBuffer::default();
-    for probe in chunk.iter_mut().filter(|probe| probe.row == NO_ROW && !probe.deleted) {
-        let Target { group, arena, guard, .. } = &targets[probe.target];
+    for probe in chunk.iter_mut().filter(|probe| probe.row.is_none() && !probe.deleted) {
+        let Target { group, arena, guard, .. } = probe.of;
         let Some(cold) = &group.cold else { continue };
         let looked = match cold.lookup(probe.hash, probe.key) {
             Ok(Lookup::Missing) => Ok(()),
@@ -190,12 +189,12 @@ fn look_into_cold<'g>(
                 probe.cold = Some(row);
             }),
             Ok(Lookup::Thawed) => {
-                // The index was asked before its rows came there.
-                let segment = group.index.directory(guard).segment(probe.hash, guard);
+                // The index was asked before its rows came there, and its directory may be another one by now.
+                let segment = group.index.view(guard).segment(probe.hash);
                 let found = segment.find(probe.hash, |row| group.is_key(row, probe.key, arena));
                 let found = found.map(|(_, row)| (row, group.lanes[0].slot(row)));
                 if let Some((row, head)) = found.filter(|(_, head)| head.word(FLAGS_AT / 8) as u8 == 0) {
-                    probe.row = row;
+                    probe.row = Some((row, head));
                     copy(group, row, head, projector, block.row_mut(probe.to));
                 }
                 Ok(())
@@ -217,8 +216,7 @@ fn copy_cold(plan: &LanePlan, version: &RowBuffer, projector: &Projector, out: &
         let from = plan.starts[piece.lane] + piece.from;
         out[piece.to..piece.to + piece.bytes].copy_from_slice(&version.bytes[from..from + piece.bytes]);
     }
-    let validity = &mut out[VALIDITY_AT..VALIDITY_AT + projector.mask.len()];
-    validity.iter_mut().zip(&projector.mask).for_each(|(bits, mask)| *bits &= mask);
+    hide(projector, out);
     if !projector.patches.is_empty() {
         patch(projector, out, |lane, from, bytes| {
             let from = plan.starts[lane] + from;
@@ -240,10 +238,18 @@ fn copy(group: &Group, row: u32, head: Slot<'_>, projector: &Projector, out: &mu
         }
         slot.copy(piece.from, &mut out[piece.to..piece.to + piece.bytes]);
     }
-    let validity = &mut out[VALIDITY_AT..VALIDITY_AT + projector.mask.len()];
-    validity.iter_mut().zip(&projector.mask).for_each(|(bits, mask)| *bits &= mask);
+    hide(projector, out);
     if !projector.patches.is_empty() {
         patch(projector, out, |lane, from, bytes| group.lanes[lane].slot(row).copy(from, bytes));
+    }
+}
+
+/// Takes the validity bits of features away that were not asked for.
+#[inline]
+fn hide(projector: &Projector, out: &mut [u8]) {
+    if projector.hides {
+        let validity = &mut out[VALIDITY_AT..VALIDITY_AT + projector.mask.len()];
+        validity.iter_mut().zip(&projector.mask).for_each(|(bits, mask)| *bits &= mask);
     }
 }
 
@@ -289,18 +295,11 @@ struct Heap {
 
 impl Heap {
     /// Adds the values of variable width of a chunk.
-    fn fill(
-        &mut self,
-        targets: &[Target<'_>],
-        chunk: &[Probe<'_>],
-        projector: &Projector,
-        block: &mut BlockWriter<'_>,
-    ) {
+    fn fill(&mut self, chunk: &[Probe<'_>], projector: &Projector, block: &mut BlockWriter<'_>) {
         let there = || chunk.iter().filter(|probe| probe.is_found());
         for probe in there().filter(|probe| probe.cold.is_none()) {
             let row = block.row_mut(probe.to);
-            let arena = targets[probe.target].arena;
-            projector.references.iter().for_each(|&at| arena.prefetch(reference(&row[at..at + 8])));
+            projector.references.iter().for_each(|&at| probe.of.arena.prefetch(reference(&row[at..at + 8])));
         }
         for probe in there() {
             if probe.target != self.target {
@@ -310,21 +309,20 @@ impl Heap {
                 block.clear_rows(probe.to..probe.to + 1, block.heap_bytes());
                 continue;
             }
-            let target = &targets[probe.target];
             for &at in &projector.references {
                 let reference = reference(&block.row_mut(probe.to)[at..at + 8]);
                 // A null and an empty value are the reference 0, and the same in the answer.
                 if reference.len() > 0 {
                     block.set_variable(probe.to, at, |heap| match &probe.cold {
                         Some(row) => heap.extend_from_slice(row.value(reference)),
-                        None => target.arena.read(reference, heap),
+                        None => probe.of.arena.read(reference, heap),
                     });
                 } else if reference == ArenaRef::DEFAULT {
                     block.set_variable(probe.to, at, |heap| heap.extend_from_slice(projector.default_at(at)));
                 }
             }
             if let Err(error) = check_answer_bytes(block.heap_bytes()) {
-                block.clear_rows(target.first_row..probe.to + 1, self.began_at);
+                block.clear_rows(probe.of.first_row..probe.to + 1, self.began_at);
                 self.failed.push((probe.target, error));
             }
         }
@@ -338,4 +336,51 @@ pub(crate) fn check_answer_bytes(bytes: usize) -> Result<(), ErrorBody> {
     }
     let message = format!("the answer has over {FRAME_BYTES_MAX} bytes: ask for fewer keys or features at a time");
     Err(ErrorBody::new(ErrorCode::TooLarge, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use stoa_protocol::key::{KeyBlock, encode_key};
+    use stoa_protocol::row_block::AnswerWriter;
+    use stoa_protocol::{
+        FeatureGroup, FeatureGroupId, FeatureType, KeyType, KeyValue, LogIndex, RowBatchBuilder, Value,
+    };
+
+    use super::*;
+    use crate::{Command, Partition, SnapshotPart, StoreOptions};
+
+    #[test]
+    fn rows_that_are_taken_in_under_a_directory_that_came_after_the_reader_are_found() {
+        let definition = FeatureGroup::simple(1, "g", &[("id", KeyType::Int64)], &[("value", FeatureType::Int64)]);
+        let (mut partition, _) = Partition::new(StoreOptions::default());
+        partition.apply(LogIndex(1), &Command::Define(definition.clone()));
+        let (mut keys, mut batch) = (KeyBlock::new(), RowBatchBuilder::new(&definition, &[0]));
+        for id in 0..3_000 {
+            let mut key = Vec::new();
+            encode_key(&[KeyType::Int64], &[KeyValue::Int(id)], &mut key).unwrap();
+            keys.push(&key);
+            batch.upsert(&key, 1, 0, &[Value::Int(id)]).unwrap();
+        }
+        partition.apply(LogIndex(2), &Command::Write { stamp_us: 1, step: None, batch: batch.finish().unwrap() });
+        let chunks: Vec<Bytes> =
+            partition.snapshot().filter_map(|part| part.map(SnapshotPart::into_chunk).unwrap()).collect();
+        let (mut restored, _) = Partition::restore(StoreOptions::default(), chunks).unwrap();
+        let shared = restored.shared.clone();
+        let guard = shared.epochs.pin(0);
+        let group = &shared.groups.load(&guard)[&FeatureGroupId(1)];
+        let index = group.index.view(&guard);
+        // A reader that has come as far as this; then all rows are taken in, and the directory is replaced some times.
+        while restored.thaw(100).unwrap() {}
+        let keys = keys.range(0, keys.len());
+        let (arena, seed) = (&*shared.arena, shared.seed);
+        let targets = [Target { group, index, arena, guard: &guard, seed, keys, first_row: 0, expiry: None }];
+        let projector = Projector::new(&group.plan, &[0]);
+        let mut answer = AnswerWriter::new(1);
+        let (_, mut block) = answer.block(&projector.layout, keys.len());
+        assert!(gather(&targets, &projector, &mut block).is_empty());
+        let missing = (0..keys.len()).filter(|row| block.row_mut(*row)[STATUS_AT] != RowStatus::Found as u8).count();
+        assert_eq!(missing, 0);
+        block.finish();
+    }
 }

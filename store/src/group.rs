@@ -111,7 +111,7 @@ impl Group {
         };
         rows.iter().enumerate().filter_map(move |(at, &row)| {
             if let Some(&far) = rows.get(at + SWEEP_AHEAD) {
-                heads.slot(far).prefetch(FLAGS_AT / 8);
+                heads.slot(far).prefetch(FLAGS_AT / 8, FLAGS_AT / 8);
             }
             is_removable(row).then_some(row)
         })

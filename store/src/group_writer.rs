@@ -7,7 +7,7 @@ use stoa_planted::planted;
 use stoa_protocol::message::RowOutcome;
 use stoa_protocol::types::Width;
 use stoa_protocol::widen::widen;
-use stoa_protocol::{FeatureGroup, FeatureGroupId, LogIndex, RowBatch, RowOp};
+use stoa_protocol::{ColumnValues, FeatureGroup, FeatureGroupId, FeatureType, LogIndex, RowBatch, RowOp};
 
 use crate::arena::{Arena, ArenaRef};
 use crate::changes::Changes;
@@ -15,7 +15,8 @@ use crate::cold::{Cold, ColdRow, Thaw};
 use crate::dictionary::Dictionary;
 use crate::digest::{GroupDigest, range_of, row_digest};
 use crate::group::Group;
-use crate::index::{Found, IndexWriter, index_hash};
+use crate::index::{Found, IndexWriter, Place, index_hash};
+use crate::lane_plan::FeaturePlace;
 use crate::lanes::{Dead, Trash};
 use crate::memory::{MemoryReport, vec_bytes};
 use crate::numbers::Numbers;
@@ -32,9 +33,6 @@ const MOVE_COST: usize = 8;
 
 /// How many rows ahead apply asks for index and lanes.
 const AHEAD: usize = 8;
-
-/// A row number that no row has.
-pub(crate) const NO_ROW: u32 = u32::MAX;
 
 /// The writer's half of a group.
 pub(crate) struct GroupWriter {
@@ -65,7 +63,7 @@ pub(crate) struct GroupWriter {
 impl GroupWriter {
     /// A group without rows.
     pub fn new(definition: FeatureGroup, lane_bytes_max: usize) -> Self {
-        let index = IndexWriter::new();
+        let index = IndexWriter::new(definition.id);
         let mut writer = Self {
             group: Arc::new(Group::new(definition, index.shared().clone(), lane_bytes_max)),
             index,
@@ -113,6 +111,12 @@ impl GroupWriter {
         let hashes: Vec<u64> = (0..batch.rows()).map(|row| index_hash(space.seed, batch.key(row))).collect();
         self.changes.refine(depth_of(self.logical_bytes()));
         self.stale = true;
+        let features = &self.group.plan.features;
+        let columns = batch.columns().iter().enumerate().map(|(at, column)| {
+            let feature = usize::from(column.feature);
+            Column { feature, place: features[feature], ty: column.ty, values: batch.column(at) }
+        });
+        let columns: Vec<Column<'_>> = columns.filter(|column| !column.place.dropped).collect();
         let mut older = Vec::new();
         for (row, &hash) in hashes.iter().enumerate() {
             if let Some(&far) = hashes.get(row + 2 * AHEAD) {
@@ -125,7 +129,7 @@ impl GroupWriter {
                 };
                 self.index.find(near, candidate);
             }
-            match self.apply_row(space, batch, row, hash, time_us) {
+            match self.apply_row(space, batch, &columns, (row, hash), time_us) {
                 RowOutcome::Older => older.push(row as u32),
                 _ => self.changes.note(hash, index),
             }
@@ -139,7 +143,14 @@ impl GroupWriter {
     /// 3. Accounts for the change.
     /// 4. Writes it to a free row number and publishes that.
     /// 5. Takes the old row number, and the values that the new version does not have, out of use.
-    fn apply_row(&mut self, space: &mut Space, batch: &RowBatch, row: usize, hash: u64, time_us: i64) -> RowOutcome {
+    fn apply_row(
+        &mut self,
+        space: &mut Space,
+        batch: &RowBatch,
+        columns: &[Column<'_>],
+        (row, hash): (usize, u64),
+        time_us: i64,
+    ) -> RowOutcome {
         let key = batch.key(row);
         let event = (batch.event_time(row), batch.sequence(row));
         let group = self.group.clone();
@@ -181,35 +192,34 @@ impl GroupWriter {
         if delete {
             self.new.set_tombstone(plan, time_us);
         } else {
-            for (at, column) in batch.columns().iter().enumerate() {
+            let mut version = std::mem::take(&mut self.new);
+            let mut new = version.set_values(plan);
+            for (at, Column { feature, place, ty, values }) in columns.iter().enumerate() {
                 if planted!(TornRow) && standing && at > 0 {
                     break;
                 }
-                let feature = usize::from(column.feature);
-                let place = &plan.features[feature];
-                if place.dropped {
-                    continue;
-                }
-                retired.extend(self.new.reference(plan, place).map(|reference| (place.dictionary, reference)));
-                match batch.value(at, row) {
+                retired.extend(new.reference(place).map(|reference| (place.dictionary, reference)));
+                match values.value(row) {
                     Some(bytes) if place.variable => {
                         let reference = self.put_value(space, place.dictionary, bytes).0.to_le_bytes();
-                        self.new.set_value(plan, feature, Some(&reference));
+                        new.set(*feature, place, Some(&reference));
                     }
                     // The batch is of an earlier schema.
-                    Some(bytes) if column.ty != place.ty => {
-                        let wide = widen(column.ty, place.ty, bytes);
+                    Some(bytes) if *ty != place.ty => {
+                        let wide = widen(*ty, place.ty, bytes);
                         if planted!(EarlierByPlace) {
                             let mut taken = [0; 8];
                             taken[..bytes.len()].copy_from_slice(bytes);
-                            self.new.set_value(plan, feature, Some(&taken[..place.width]));
+                            new.set(*feature, place, Some(&taken[..place.width]));
                             continue;
                         }
-                        self.new.set_value(plan, feature, Some(&wide));
+                        new.set(*feature, place, Some(&wide));
                     }
-                    fixed_or_null => self.new.set_value(plan, feature, fixed_or_null),
+                    fixed_or_null => new.set(*feature, place, fixed_or_null),
                 }
             }
+            drop(new);
+            self.new = version;
         }
         if found.is_some() {
             self.account(space, key, Side::Old);
@@ -223,8 +233,7 @@ impl GroupWriter {
     /// Makes a new group that of a snapshot's table, whose rows are in `cold`. As of `index`, nothing has changed.
     pub fn begin_cold(&mut self, table: &GroupTable, cold: Cold, index: LogIndex) {
         let (group, cold) = (&self.group, Arc::new(cold));
-        let rows = table.rows + table.tombstones;
-        self.thaw = (cold.len() > 0).then(|| Thaw::new(cold.clone(), rows, table.digest.total()));
+        self.thaw = (cold.len() > 0).then(|| Thaw::new(cold.clone(), table));
         self.group = Arc::new(Group {
             definition: group.definition.clone(),
             key_types: group.key_types.clone(),
@@ -307,8 +316,8 @@ impl GroupWriter {
     fn removable(&self, space: &Space, sweep: &Sweep) -> Vec<(u64, Vec<u8>, u32)> {
         let (group, arena) = (&self.group, space.arena.shared());
         let mut found = Vec::new();
-        for segment in self.index.segments_between(sweep.first_hash, sweep.last_hash) {
-            let rows: Vec<u32> = segment.rows().collect();
+        for place in self.index.places_between(sweep.first_hash, sweep.last_hash) {
+            let rows: Vec<u32> = group.index.rows(place).collect();
             for row in group.removable(&rows, sweep.stamp_us) {
                 let mut key = Vec::new();
                 group.key_of(row, arena, &mut key);
@@ -447,6 +456,12 @@ impl GroupWriter {
         self.numbers.give_back(row);
     }
 
+    /// Takes a segment of the index back that nobody looks at any more.
+    pub fn free_segment(&mut self, place: Place) {
+        self.stale = true;
+        self.index.free(place);
+    }
+
     /// Whether so much is free, of so many bytes at the least, that it is worth to move rows.
     pub fn is_worth_moving(&self, bytes_min: usize) -> bool {
         self.numbers.is_worth(self.group.plan.row_bytes(), bytes_min)
@@ -475,10 +490,10 @@ impl GroupWriter {
     /// version that says the same. Gives what that cost, counted in rows that are looked at, and the hash of the next
     /// segment, if there is one.
     pub fn move_segment(&mut self, space: &mut Space, from: u64, values: Values) -> (usize, Option<u64>) {
-        let (segment, next) = self.index.segment_from(from);
-        let segment = segment.clone();
+        let (place, next) = self.index.place_from(from);
+        let index = self.index.shared().clone();
         let mut cost = 1;
-        for (slot, row) in segment.entries() {
+        for (slot, row) in index.entries(place) {
             cost += 1;
             if self.move_row(space, from, Found { slot, row }, values) {
                 cost += MOVE_COST;
@@ -551,7 +566,7 @@ impl GroupWriter {
         let (mut digest, mut version) = (GroupDigest::default(), RowBuffer::default());
         let (mut key, mut scratch) = (Vec::new(), Vec::new());
         let definition = &self.group.definition;
-        for row in self.index.segments().flat_map(|segment| segment.rows()) {
+        for row in self.index.rows() {
             self.group.load(row, &mut version);
             key.clear();
             version.key(&self.group.plan, arena, &mut key);
@@ -584,11 +599,11 @@ impl GroupWriter {
             + buffers.iter().sum::<usize>();
         MemoryReport {
             keys,
-            index: self.index.bytes() as u64,
+            index: (self.index.bytes() - self.index.dead_bytes()) as u64,
             lanes: used * row_bytes - keys,
             arena: self.arena_bytes,
             dictionaries: (self.dictionary_bytes + vec_bytes(&self.dictionaries)) as u64,
-            dead: touched - used * row_bytes,
+            dead: touched - used * row_bytes + self.index.dead_bytes() as u64,
             overhead: slabs as u64 - touched + made_of as u64,
             rows: self.rows,
             tombstones: self.tombstones,
@@ -611,12 +626,13 @@ impl GroupWriter {
     pub fn check(&self, space: &Space, trash: &Trash, live: &mut Vec<ArenaRef>) {
         let arena = space.arena.shared();
         let plan = &self.group.plan;
-        self.index.check(|row| {
+        let hash_of = |row| {
             let mut key = Vec::new();
             self.group.key_of(row, arena, &mut key);
             index_hash(space.seed, &key)
-        });
-        let mut numbers: Vec<u32> = self.index.segments().flat_map(|segment| segment.rows()).collect();
+        };
+        self.index.check(hash_of, trash);
+        let mut numbers: Vec<u32> = self.index.rows().collect();
         let (mut rows, mut tombstones, mut variable, others) = (0, 0, 0, live.len());
         let mut users: Vec<BTreeMap<ArenaRef, u32>> = vec![BTreeMap::new(); self.dictionaries.len()];
         let mut version = RowBuffer::default();
@@ -677,6 +693,15 @@ fn rehash(group: &Group, arena: &Arena, seed: u64) -> impl Fn(u32) -> u64 {
 pub(crate) enum Values {
     Move,
     Stay,
+}
+
+/// A column of a batch, of a feature that was not dropped.
+struct Column<'a> {
+    feature: usize,
+    place: FeaturePlace,
+    /// Its type in the batch's schema.
+    ty: FeatureType,
+    values: ColumnValues<'a>,
 }
 
 /// A row of a snapshot besides its key.

@@ -11,7 +11,7 @@ use stoa_protocol::{Feature, FeatureGroup};
 pub struct MemoryReport {
     /// Keys that lie in the lanes, or references to those that do not.
     pub keys: u64,
-    /// Index segments and directories.
+    /// Index segments in use, and directories.
     pub index: u64,
     /// Event times, validity and values in the lanes.
     pub lanes: u64,

@@ -130,8 +130,8 @@ impl Partition {
 
     /// The state of this moment as chunks of bytes, for another thread to take while commands go on.
     ///
-    /// This call clones the index's list of segments (8 bytes for each 700 rows or so). While the source lives, the
-    /// first change to each segment copies it (5 KiB), and no row number or arena slot that goes out of use is used
+    /// This call clones the index's list of segments (8 bytes for each 400 rows or so). While the source lives, the
+    /// first change to each segment copies it (4 KiB), and no row number or arena slot that goes out of use is used
     /// again: memory grows by what is overwritten meanwhile ([`MemoryReport::dead`]), until the source is dropped.
     pub fn snapshot(&self) -> SnapshotSource {
         SnapshotSource::new(self, None)
@@ -174,6 +174,12 @@ impl Partition {
         self.groups.values().any(|writer| writer.thaw.is_some())
     }
 
+    /// Whether a definition takes the place of another one, neither the same nor refused.
+    fn changes_schema(&self, group: &FeatureGroup) -> bool {
+        let known = self.groups.get(&group.id).map(|writer| &writer.group.definition);
+        known.is_some_and(|known| known != group && group.check().is_ok() && group.follows(known).is_ok())
+    }
+
     /// Takes in the rows of a group up to this hash.
     fn thaw_to(&mut self, group: FeatureGroupId, last_hash: u64) -> Result<(), RestoreError> {
         let Some(writer) = self.groups.get_mut(&group).filter(|writer| writer.thaw.is_some()) else { return Ok(()) };
@@ -189,7 +195,8 @@ impl Partition {
     fn thaw_for(&mut self, command: &Command) -> Result<(), RestoreError> {
         match command {
             Command::Noop | Command::Stamp { .. } => Ok(()),
-            Command::Define(group) => self.thaw_to(group.id, u64::MAX),
+            Command::Define(group) if self.changes_schema(group) => self.thaw_to(group.id, u64::MAX),
+            Command::Define(_) => Ok(()),
             Command::Sweep(sweep) => self.thaw_to(sweep.group, sweep.last_hash),
             Command::Write { batch, .. } => match self.groups.get_mut(&batch.group()) {
                 Some(writer) => writer.thaw_batch(&mut self.space, batch),
@@ -238,7 +245,7 @@ impl Partition {
         self.groups.values().for_each(|writer| writer.check(&self.space, &self.space.trash, &mut live));
         let waiting = |dead: &Dead| match dead {
             Dead::Value(reference) => Some(*reference),
-            Dead::Row(..) | Dead::Memory(_) => None,
+            Dead::Row(..) | Dead::Segment(..) | Dead::Memory(_) => None,
         };
         let waiting: Vec<_> = self.space.trash.iter().filter_map(waiting).collect();
         let waiting_bytes: usize = waiting.iter().map(|reference| reference.slot_bytes()).sum();
@@ -363,6 +370,9 @@ impl Partition {
             Dead::Value(reference) => {
                 *waiting_bytes -= reference.slot_bytes() as u64;
                 arena.free(reference);
+            }
+            Dead::Segment(group, place) => {
+                self.groups.get_mut(&group).expect("groups are never dropped").free_segment(place);
             }
             Dead::Memory(retired) => drop(retired),
         });

@@ -1,5 +1,8 @@
 //! A projection, compiled for one lane plan: what a row of the answer looks like, and which pieces of lanes make it up.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use stoa_protocol::FeatureType;
 use stoa_protocol::row_block::{BlockColumn, BlockLayout, VALIDITY_AT, bytes_in_row};
 
@@ -33,6 +36,14 @@ pub(crate) struct Patch {
     pub default: Option<(BitPlace, Vec<u8>)>,
 }
 
+/// Words of a lane, from the first to the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Near {
+    pub lane: usize,
+    pub first: usize,
+    pub last: usize,
+}
+
 /// A projection, compiled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Projector {
@@ -42,12 +53,60 @@ pub(crate) struct Projector {
     pub pieces: Vec<Piece>,
     /// The validity bits that may be seen: a lane's bytes have those of other features, too.
     pub mask: Vec<u8>,
+    /// Whether the mask hides any.
+    pub hides: bool,
     /// Where the references of values of variable width stand in the answer's row.
     pub references: Vec<usize>,
     /// What is to be looked at beside validity bit and value, of features that were widened or have a default.
     pub patches: Vec<Patch>,
-    /// What to bring near of each row: words of lanes, one a cache line.
-    pub near: Vec<(usize, usize)>,
+    /// What to bring near of each row.
+    pub near: Vec<Near>,
+}
+
+/// Projectors that a thread remembers. Of one with 1,024 features there are some 100 KiB, so 2 MiB a thread at the most. A
+/// node that serves more views than this in turn compiles them again, which is what each read of it did before.
+const REMEMBERED_MAX: usize = 16;
+
+thread_local! {
+    static REMEMBERED: RefCell<Remembered> = const { RefCell::new(Remembered { all: Vec::new(), oldest: 0 }) };
+}
+
+/// Projectors of the last reads of a thread, by what they were compiled from, so that none can be out of date. The plan of a
+/// group is the same in all partitions as a rule, so they share one.
+struct Remembered {
+    all: Vec<Known>,
+    /// The place of the one that was compiled first, once there are as many as may be.
+    oldest: usize,
+}
+
+struct Known {
+    fingerprint: u128,
+    features: Vec<u16>,
+    projector: Rc<Projector>,
+}
+
+/// These features, which the plan has, compiled by this read of the thread or by one before.
+pub(crate) fn compiled(plan: &LanePlan, features: &[u16]) -> Rc<Projector> {
+    REMEMBERED.with_borrow_mut(|remembered| remembered.compiled(plan, features))
+}
+
+impl Remembered {
+    fn compiled(&mut self, plan: &LanePlan, features: &[u16]) -> Rc<Projector> {
+        let fingerprint = plan.fingerprint;
+        let is = |known: &&Known| known.fingerprint == fingerprint && known.features == features;
+        if let Some(known) = self.all.iter().find(is) {
+            return known.projector.clone();
+        }
+        let projector = Rc::new(Projector::new(plan, features));
+        let known = Known { fingerprint, features: features.to_vec(), projector: projector.clone() };
+        if self.all.len() < REMEMBERED_MAX {
+            self.all.push(known);
+        } else {
+            self.all[self.oldest] = known;
+            self.oldest = (self.oldest + 1) % REMEMBERED_MAX;
+        }
+        projector
+    }
 }
 
 /// Words of a cache line.
@@ -103,15 +162,14 @@ impl Projector {
             BlockColumn { ty: place.ty, offset: offsets[value] as u32, bit: bit as u16 }
         };
         let columns = features.iter().map(place).map(column).collect();
-        let layout = BlockLayout { columns, validity_bytes: bytes.len(), stride };
+        let layout = BlockLayout::new(columns, bytes.len(), stride);
         // A place that nobody is to look at twice costs nothing; what earlier versions have is as far away as any lane.
         patches.retain(|patch| !patch.earlier.is_empty() || patch.default.is_some());
         let near = near(plan, &pieces, &patches);
-        Self { layout, pieces, mask, references, patches, near }
+        let hides = mask.iter().any(|mask| *mask != u8::MAX);
+        Self { layout, pieces, mask, hides, references, patches, near }
     }
-}
 
-impl Projector {
     /// The default of the value that begins at a place of the answer's row.
     pub fn default_at(&self, to: usize) -> &[u8] {
         let patch = self.patches.iter().find(|patch| patch.to == to);
@@ -119,9 +177,8 @@ impl Projector {
     }
 }
 
-/// The lines of the pieces and of the key, which is compared with each row. A row begins anywhere in a line, so that the last
-/// word of what lies side by side may be in one more.
-fn near(plan: &LanePlan, pieces: &[Piece], patches: &[Patch]) -> Vec<(usize, usize)> {
+/// The words of the pieces and of the key, which is compared with each row, and of what patches look at.
+fn near(plan: &LanePlan, pieces: &[Piece], patches: &[Patch]) -> Vec<Near> {
     let mut ranges: Vec<_> = pieces.iter().map(|piece| (piece.lane, piece.from, piece.from + piece.bytes)).collect();
     for patch in patches {
         for place in &patch.earlier {
@@ -139,12 +196,12 @@ fn near(plan: &LanePlan, pieces: &[Piece], patches: &[Patch]) -> Vec<(usize, usi
             _ => merged.push((lane, from, to)),
         }
     }
-    let mut near = Vec::new();
-    for (lane, from, to) in merged {
-        let last = (to.min(from + NEAR_BYTES_MAX) - 1) / 8;
-        near.extend((from / 8..last).step_by(LINE_WORDS).chain([last]).map(|word| (lane, word)));
-    }
-    near
+    let words = |(lane, from, to): (usize, usize, usize)| Near {
+        lane,
+        first: from / 8,
+        last: (to.min(from + NEAR_BYTES_MAX) - 1) / 8,
+    };
+    merged.into_iter().map(words).collect()
 }
 
 /// Adds a piece, to the one before if they are neighbours on both sides.
@@ -182,12 +239,30 @@ mod tests {
             projector.pieces,
             [Piece { lane: 0, from: 17, bytes: 6, to: 9 }, Piece { lane: 0, from: values, bytes: 192, to: 15 }]
         );
-        assert_eq!((projector.layout.stride, projector.mask), (207, vec![0xff; 6]));
-        assert_eq!(projector.near, [(0, 0), (0, 8), (0, 16), (0, 24), (0, 27)]);
+        assert_eq!((projector.layout.stride(), projector.mask, projector.hides), (207, vec![0xff; 6], false));
+        assert_eq!(projector.near, [Near { lane: 0, first: 0, last: 27 }]);
         let back: Vec<u16> = all.into_iter().rev().collect();
         let turned = Projector::new(&plan, &back);
         assert_eq!(turned.pieces, projector.pieces);
-        assert!(turned.layout.columns.iter().eq(projector.layout.columns.iter().rev()));
+        assert!(turned.layout.columns().iter().eq(projector.layout.columns().iter().rev()));
+    }
+
+    #[test]
+    fn what_is_remembered_is_of_this_plan_and_these_features_and_no_more_than_may_be() {
+        use FeatureType::*;
+        let plans = [plan(&[Int32, Float64, Int16]), plan(&[Float64, Int32, Int16])];
+        let mut remembered = Remembered { all: Vec::new(), oldest: 0 };
+        let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+        let asked: Vec<_> = plans.iter().flat_map(|plan| orders.iter().map(move |order| (plan, &order[..]))).collect();
+        let asked: Vec<_> =
+            asked.iter().copied().chain(asked.iter().map(|(plan, order)| (*plan, &order[..2]))).collect();
+        for (plan, features) in asked.iter().chain(&asked) {
+            let projector = remembered.compiled(plan, features);
+            assert_eq!(*projector, Projector::new(plan, features));
+            assert!(Rc::ptr_eq(&projector, &remembered.compiled(plan, features)));
+            assert!(remembered.all.len() <= REMEMBERED_MAX);
+        }
+        assert_eq!(remembered.all.len(), REMEMBERED_MAX);
     }
 
     #[test]
@@ -198,12 +273,12 @@ mod tests {
         let wanted: usize = [512, 1, 8, 1].iter().sum();
         let copied: usize = projector.pieces.iter().map(|piece| piece.bytes).sum();
         assert_eq!(copied, wanted + 2);
-        assert_eq!(projector.mask, [0b1011, 0b10]);
-        assert_eq!(projector.layout.stride, VALIDITY_AT + 2 + wanted);
-        assert_eq!(projector.layout.columns[2], projector.layout.columns[4]);
-        assert_eq!(projector.references, [projector.layout.columns[2].offset as usize]);
-        assert!(projector.near.iter().any(|(lane, _)| *lane == plan.features[3].lane), "{:?}", projector.near);
-        let bits: Vec<_> = projector.layout.columns.iter().map(|column| column.bit).collect();
+        assert_eq!((&projector.mask[..], projector.hides), (&[0b1011, 0b10][..], true));
+        assert_eq!(projector.layout.stride(), VALIDITY_AT + 2 + wanted);
+        assert_eq!(projector.layout.columns()[2], projector.layout.columns()[4]);
+        assert_eq!(projector.references, [projector.layout.columns()[2].offset as usize]);
+        assert!(projector.near.iter().any(|near| near.lane == plan.features[3].lane), "{:?}", projector.near);
+        let bits: Vec<_> = projector.layout.columns().iter().map(|column| column.bit).collect();
         assert_eq!(bits, [3, 0, 1, 9, 1]);
     }
 }

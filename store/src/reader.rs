@@ -1,6 +1,6 @@
 //! Reads, on any thread, beside the writer.
 
-use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -20,7 +20,7 @@ use crate::index::index_hash;
 use crate::lanes::Guard;
 use crate::memory::MemoryReport;
 use crate::partition::STATE_DIGEST_ID;
-use crate::projector::Projector;
+use crate::projector::{self, Projector};
 use crate::shared::Shared;
 use crate::sweep::{self, SweepLook};
 
@@ -185,23 +185,18 @@ fn read_under_one_schema(
     sources: &[SectionSource<'_>],
     answer: &mut AnswerWriter,
 ) -> Option<Vec<Result<SectionHead, ErrorBody>>> {
-    // Before the probes: every row found is at least as new.
-    let applied = sources.iter().map(SectionSource::check_applied).collect::<Vec<_>>();
-    // A partition has not so many places for readers as a request may have sections, so each is entered once.
-    // In one order everywhere: threads that hold the last places of some partitions never wait for each other in a circle.
-    let readers: BTreeMap<_, _> =
-        sources.iter().map(|source| (Arc::as_ptr(&source.reader.shared), source.reader)).collect();
-    let pins: BTreeMap<_, _> =
-        readers.into_iter().map(|(at, reader)| (at, (reader, reader.shared.epochs.pin(reader.home)))).collect();
-    let schemas = || pins.values().map(|(reader, guard)| std::ptr::from_ref(reader.shared.groups.load(guard)));
-    let before: Vec<_> = schemas().collect();
+    let stays = Stays::enter(sources);
+    let before: Vec<_> = stays.schemas().collect();
+    let highest = projection.features.iter().max().copied();
     let mut results = Vec::with_capacity(sources.len());
     let mut classes: Vec<Class<'_>> = Vec::with_capacity(1);
-    for (at, (source, applied)) in sources.iter().zip(applied).enumerate() {
+    for (at, source) in sources.iter().enumerate() {
+        // Before the probes, which come after all sections: every row found is at least as new.
+        let applied = source.check_applied();
         let shared = &source.reader.shared;
-        let (_, guard) = &pins[&Arc::as_ptr(shared)];
+        let guard = stays.of(source.reader);
         let placed = applied.and_then(|applied| {
-            let group = source.group(projection, guard)?;
+            let group = source.group(projection, highest, guard)?;
             let class = Class::of(&mut classes, group, projection);
             let (first_row, rows) = (class.rows, class.rows + source.keys.len());
             gather::check_answer_bytes(class.projector.layout.block_bytes(rows))?;
@@ -209,7 +204,7 @@ fn read_under_one_schema(
             class.sections.push(at);
             class.targets.push(Target {
                 group,
-                directory: group.index.directory(guard),
+                index: group.index.view(guard),
                 arena: &shared.arena,
                 guard,
                 seed: shared.seed,
@@ -245,7 +240,35 @@ fn read_under_one_schema(
         }
         failed.into_iter().for_each(|(target, error)| results[class.sections[target]] = Err(error));
     }
-    schemas().eq(before).then_some(results)
+    stays.schemas().eq(before).then_some(results)
+}
+
+/// What is held while a read looks at its partitions.
+struct Stays<'a>(Vec<(&'a PartitionReader, Guard<'a>)>);
+
+impl<'a> Stays<'a> {
+    /// A partition has not so many places for readers as a request may have sections, so each is entered once. In one order
+    /// everywhere: threads that hold the last places of some partitions never wait for each other in a circle.
+    fn enter(sources: &[SectionSource<'a>]) -> Self {
+        let mut readers: Vec<&'a PartitionReader> = sources.iter().map(|source| source.reader).collect();
+        readers.sort_unstable_by_key(|reader| place(reader));
+        readers.dedup_by_key(|reader| place(reader));
+        Self(readers.into_iter().map(|reader| (reader, reader.shared.epochs.pin(reader.home))).collect())
+    }
+
+    fn of(&self, reader: &PartitionReader) -> &Guard<'a> {
+        let at = self.0.binary_search_by_key(&place(reader), |stay| place(stay.0));
+        &self.0[at.expect("every partition of the read was entered")].1
+    }
+
+    /// What tells the groups of each partition from those that it has after another definition.
+    fn schemas(&self) -> impl Iterator<Item = *const ()> + '_ {
+        self.0.iter().map(|(reader, guard)| std::ptr::from_ref(reader.shared.groups.load(guard)).cast())
+    }
+}
+
+fn place(reader: &PartitionReader) -> *const Shared {
+    Arc::as_ptr(&reader.shared)
 }
 
 impl SectionSource<'_> {
@@ -259,8 +282,13 @@ impl SectionSource<'_> {
         Ok(applied)
     }
 
-    /// The group, if the section fits it.
-    fn group<'g>(&'g self, projection: &Projection, guard: &'g Guard<'_>) -> Result<&'g Group, ErrorBody> {
+    /// The group, if the section fits it; `highest` is the last of the features that are asked for, if there are any.
+    fn group<'g>(
+        &'g self,
+        projection: &Projection,
+        highest: Option<u16>,
+        guard: &'g Guard<'_>,
+    ) -> Result<&'g Group, ErrorBody> {
         let groups = self.reader.shared.groups.load(guard);
         let Some(group) = groups.get(&projection.group) else {
             let message = format!("the partition has not learnt feature group {} yet", projection.group);
@@ -277,11 +305,13 @@ impl SectionSource<'_> {
             return Err(ErrorBody::new(ErrorCode::SchemaNotReady, message));
         }
         let count = definition.features.len();
-        if let Some(feature) = projection.features.iter().find(|feature| usize::from(**feature) >= count) {
+        if let Some(feature) = highest.filter(|feature| usize::from(*feature) >= count) {
             let message = format!("{} has no feature {feature}, only 0 to {}", definition.full_name(), count - 1);
             return Err(ErrorBody::new(ErrorCode::NotFound, message));
         }
-        if let Some(feature) = projection.features.iter().find(|at| definition.features[usize::from(**at)].dropped) {
+        let dropped = |at: &&u16| definition.features[usize::from(**at)].dropped;
+        let any_dropped = !group.plan.dropped.is_empty();
+        if let Some(feature) = any_dropped.then(|| projection.features.iter().find(dropped)).flatten() {
             let (name, schema) = (&definition.features[usize::from(*feature)].name, definition.schema_version);
             let message =
                 format!("{name} was dropped: {} has none since schema {schema} or before", definition.full_name());
@@ -299,7 +329,7 @@ impl SectionSource<'_> {
 /// Sections whose groups have one lane plan.
 struct Class<'g> {
     fingerprint: u128,
-    projector: Projector,
+    projector: Rc<Projector>,
     /// The places of the sections among all, and what is read for each.
     sections: Vec<usize>,
     targets: Vec<Target<'g>>,
@@ -312,7 +342,7 @@ impl<'g> Class<'g> {
         let fingerprint = group.plan.fingerprint;
         let known = classes.iter().position(|class| class.fingerprint == fingerprint);
         let at = known.unwrap_or_else(|| {
-            let projector = Projector::new(&group.plan, &projection.features);
+            let projector = projector::compiled(&group.plan, &projection.features);
             classes.push(Self { fingerprint, projector, sections: Vec::new(), targets: Vec::new(), rows: 0 });
             classes.len() - 1
         });
@@ -333,14 +363,14 @@ pub(crate) fn admits(shared: &Shared, batch: &RowBatch) -> Result<(), ErrorBody>
         return Err(ErrorBody::new(ErrorCode::SchemaNotReady, message));
     };
     let row_bytes = row_logical_bytes(group);
-    let directory = group.index.directory(&guard);
+    let index = group.index.view(&guard);
     let mut growth = 0;
     for row in 0..batch.rows() {
         let key = batch.key(row);
         let hash = index_hash(shared.seed, key);
         let is = |row| group.is_key(row, key, &shared.arena);
         let is_cold = || group.cold.as_ref().is_some_and(|cold| matches!(cold.lookup(hash, key), Ok(Lookup::Row(_))));
-        if directory.segment(hash, &guard).find(hash, is).is_none() && !is_cold() {
+        if index.segment(hash).find(hash, is).is_none() && !is_cold() {
             growth += row_bytes + key.len() as u64;
         }
         for (at, column) in batch.columns().iter().enumerate() {

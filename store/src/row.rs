@@ -68,17 +68,20 @@ impl RowBuffer {
         }
     }
 
+    #[inline]
     pub fn is_present(&self, plan: &LanePlan, place: &FeaturePlace) -> bool {
         self.bytes[plan.starts[place.validity_lane] + place.validity_byte] & place.validity_mask != 0
     }
 
     /// The bytes of a feature in its lane.
+    #[inline]
     pub fn value(&self, plan: &LanePlan, place: &FeaturePlace) -> &[u8] {
         let at = plan.starts[place.lane] + place.offset;
         &self.bytes[at..at + place.width]
     }
 
     /// The reference of a feature whose value is present and lies in the arena.
+    #[inline]
     pub fn reference(&self, plan: &LanePlan, place: &FeaturePlace) -> Option<ArenaRef> {
         let here = place.variable && self.is_present(plan, place);
         here.then(|| ArenaRef(self.eight(plan.starts[place.lane] + place.offset)))
@@ -137,12 +140,7 @@ impl RowBuffer {
 
     /// Sets a feature to these bytes in its lane, or to null.
     pub fn set_value(&mut self, plan: &LanePlan, feature: usize, bytes: Option<&[u8]>) {
-        let place = &plan.features[feature];
-        self.put(plan, place, bytes);
-        if !place.is_plain() {
-            self.forget_earlier(plan, feature);
-            self.set_null(plan, place, bytes.is_none());
-        }
+        self.set_values(plan).set(feature, &plan.features[feature], bytes);
     }
 
     /// Takes all away that a row has of a feature, as if it had never been written.
@@ -167,20 +165,15 @@ impl RowBuffer {
 
     /// Sets what a row has at a place, or that it has nothing there, and touches no other place of the feature.
     pub fn put(&mut self, plan: &LanePlan, place: &FeaturePlace, bytes: Option<&[u8]>) {
-        let validity = &mut self.bytes[plan.starts[place.validity_lane] + place.validity_byte];
-        let at = plan.starts[place.lane] + place.offset;
-        match bytes {
-            Some(bytes) => {
-                *validity |= place.validity_mask;
-                self.bytes[at..at + place.width].copy_from_slice(bytes);
-            }
-            None => {
-                *validity &= !place.validity_mask;
-                self.bytes[at..at + place.width].fill(0);
-            }
-        }
+        self.set_values(plan).put(place, bytes);
     }
 
+    /// For setting several, which is cheaper in the order of the features.
+    pub fn set_values<'a>(&'a mut self, plan: &'a LanePlan) -> SetValues<'a> {
+        SetValues { row: self, plan, validity_at: 0, present: 0, null: 0 }
+    }
+
+    #[inline]
     fn eight(&self, at: usize) -> u64 {
         u64::from_le_bytes(self.bytes[at..at + 8].try_into().expect("eight bytes"))
     }
@@ -205,5 +198,87 @@ impl Deref for Fixed<'_> {
             Self::Here(bytes) => bytes,
             Self::Converted(scalar) => scalar,
         }
+    }
+}
+
+/// Sets values of a row. Validity bits are collected until one of another byte comes: eight changes of a byte in memory wait
+/// for each other.
+pub(crate) struct SetValues<'a> {
+    row: &'a mut RowBuffer,
+    plan: &'a LanePlan,
+    /// The byte of the row that they are of, and which of its bits are to be set and to be cleared.
+    validity_at: usize,
+    present: u8,
+    null: u8,
+}
+
+impl SetValues<'_> {
+    /// Sets a feature, whose place is this, to these bytes in its lane, or to null.
+    #[inline]
+    pub fn set(&mut self, feature: usize, place: &FeaturePlace, bytes: Option<&[u8]>) {
+        self.put(place, bytes);
+        if !place.is_plain() {
+            self.set_rest(feature, place, bytes.is_none());
+        }
+    }
+
+    /// What else there is of a feature that was widened or has a default.
+    #[cold]
+    fn set_rest(&mut self, feature: usize, place: &FeaturePlace, is_null: bool) {
+        // The bits may be in the byte that is collected.
+        self.put_validity();
+        self.row.forget_earlier(self.plan, feature);
+        self.row.set_null(self.plan, place, is_null);
+    }
+
+    #[inline]
+    fn put(&mut self, place: &FeaturePlace, bytes: Option<&[u8]>) {
+        let validity_at = self.plan.starts[place.validity_lane] + place.validity_byte;
+        if validity_at != self.validity_at {
+            self.put_validity();
+            self.validity_at = validity_at;
+        }
+        let at = self.plan.starts[place.lane] + place.offset;
+        let to = &mut self.row.bytes[at..at + place.width];
+        match bytes {
+            Some(bytes) => {
+                self.present |= place.validity_mask;
+                copy_value(to, bytes);
+            }
+            None => {
+                self.null |= place.validity_mask;
+                to.fill(0);
+            }
+        }
+    }
+
+    /// The reference that a feature has which has not been set yet.
+    #[inline]
+    pub fn reference(&self, place: &FeaturePlace) -> Option<ArenaRef> {
+        self.row.reference(self.plan, place)
+    }
+
+    fn put_validity(&mut self) {
+        let validity = &mut self.row.bytes[self.validity_at];
+        *validity = *validity & !self.null | self.present;
+        (self.present, self.null) = (0, 0);
+    }
+}
+
+impl Drop for SetValues<'_> {
+    fn drop(&mut self) {
+        self.put_validity();
+    }
+}
+
+/// Copies a value. A call of the C library's copy costs more than those of the usual widths do.
+#[inline]
+fn copy_value(to: &mut [u8], from: &[u8]) {
+    if let (Ok(to), Ok(from)) = (<&mut [u8; 4]>::try_from(&mut *to), <&[u8; 4]>::try_from(from)) {
+        *to = *from;
+    } else if let (Ok(to), Ok(from)) = (<&mut [u8; 8]>::try_from(&mut *to), <&[u8; 8]>::try_from(from)) {
+        *to = *from;
+    } else {
+        to.copy_from_slice(from);
     }
 }

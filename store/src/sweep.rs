@@ -9,7 +9,6 @@
 use stoa_protocol::FeatureGroupId;
 
 use crate::group::Group;
-use crate::index::Directory;
 use crate::lanes::Guard;
 
 /// What a sweep removes: in one range of hashes of one group, up to a number of rows and tombstones, by ascending hash
@@ -44,12 +43,12 @@ pub struct SweepLook {
 
 /// Looks at rows in memory from `first_hash` on, segment by segment, until `rows_max` or more have been seen.
 pub(crate) fn look(group: &Group, guard: &Guard<'_>, first_hash: u64, rows_max: usize, time_us: i64) -> SweepLook {
-    let directory: &Directory = group.index.directory(guard);
+    let index = group.index.view(guard);
     let (mut examined, mut removable) = (0, 0);
     let mut rows = Vec::new();
     let mut from = first_hash;
     loop {
-        let (segment, last_hash) = directory.segment_with_end(from, guard);
+        let (segment, last_hash) = index.segment_with_end(from);
         rows.clear();
         rows.extend(segment.rows());
         removable += group.removable(&rows, time_us).count();

@@ -298,3 +298,27 @@ fn rows_that_are_not_those_of_the_table_are_found_once_all_are_in_memory() {
     let error = restored.thaw(usize::MAX).unwrap_err();
     assert!(matches!(&error, RestoreError::Digest { what } if what == "the rows of group 1"), "{error}");
 }
+
+#[test]
+fn the_first_row_of_a_chunk_is_found_when_the_chunk_before_has_been_taken_in() {
+    let chunks = whole(&filled());
+    let rows = |chunk: &Bytes| u32::from_le_bytes(*chunk[24 + 8..].first_chunk().unwrap()) as usize;
+    // The keys that stand first in each chunk of rows: behind frame, head and table, two bytes of length.
+    let of_rows = &chunks[2..chunks.len() - 1];
+    let first = |chunk: &Bytes| chunk[24 + 12 + rows(chunk) * 8 + 2..][..9].to_vec();
+    let firsts: Vec<i64> = of_rows.iter().map(|chunk| (0..ROWS).find(|id| key(*id) == first(chunk)).unwrap()).collect();
+    let (mut restored, reader) = restore(&chunks);
+    let mut partition = filled();
+    for (at, chunk) in of_rows.iter().enumerate() {
+        assert!(rounds(&reader, &firsts).iter().all(Option::is_some), "before chunk {at} is taken in");
+        let left = restored.thaw(rows(chunk)).unwrap();
+        assert_eq!(left, at + 1 < of_rows.len(), "exactly a chunk was taken in");
+        if let Some(next) = firsts.get(at + 1) {
+            // Older than what is there, wherever it is.
+            let older = write(std::iter::once(*next), 0);
+            [&mut partition, &mut restored].into_iter().for_each(|each| apply(each, &older));
+            assert_eq!(restored.digest(), partition.digest(), "after chunk {at}");
+        }
+    }
+    restored.check();
+}

@@ -362,7 +362,7 @@ impl State {
         for (at, key) in keys.iter().enumerate() {
             let Some(row) = self.rows.get(&(projection.group, key.to_vec())).copied() else { continue };
             rows.set_status(at, RowStatus::Found, i64::from(row) * 10);
-            for (column, place) in layout.columns.iter().enumerate() {
+            for (column, place) in layout.columns().iter().enumerate() {
                 if place.ty == FeatureType::Int32 {
                     rows.set_value(at, column, &row.to_le_bytes());
                 } else if place.ty == FeatureType::Int64 {

@@ -26,7 +26,8 @@ pub struct Overrides {
     /// No operator moves replicas.
     #[arg(long)]
     pub no_moves: bool,
-    /// What clients do besides whole rows and reads: partial, mortal, catalog, loads, with commas between; "none" for none.
+    /// What clients do besides whole rows and reads: partial, mortal, catalog, loads, aging, with commas between; "none" for
+    /// none.
     #[arg(long)]
     pub work: Option<String>,
 }

@@ -9,9 +9,10 @@
 //! Why readers are right without a lock:
 //! 1. A row is taken in by an insertion into the index like any other, so a row that the index knows is never looked for here: it
 //!    is the newer one.
-//! 2. A reader that has not found a key in the index asks whether the chunk is thawed. If it is, all its rows were inserted before
-//!    that was stored (release), and the reader looks into the index once more. If it is not, nobody had written the key when the
-//!    index was asked, so the chunk has what was true then; its bytes never change.
+//! 2. A reader that has not found a key in the index looks into the chunks that may have it and are not thawed. What it finds there
+//!    was true when the index was asked: nobody had written the key then, and a chunk's bytes never change. If it finds nothing, and
+//!    one of these chunks is thawed, it looks into the index once more: all rows of that chunk were inserted before it was said to
+//!    be thawed (release).
 //! 3. A deleted row leaves a tombstone in the index, which is a row: it hides the one here. Who removes tombstones for good takes in
 //!    the chunks of their hashes first.
 
@@ -100,7 +101,9 @@ impl Cold {
 
     /// Looks for a key that the index did not know.
     pub fn lookup(&self, hash: u64, key: &[u8]) -> Result<Lookup<'_>, RestoreError> {
-        // Rows of one hash may go over the end of a chunk.
+        // Rows of one hash may go over the end of a chunk, and the chunk before the one that begins with this hash may have been
+        // taken in when that one has not.
+        let mut thawed = false;
         let first = self.chunks.partition_point(|chunk| chunk.entry.first_hash < hash).saturating_sub(1);
         for at in first..self.chunks.len() {
             let chunk = &self.chunks[at];
@@ -108,13 +111,14 @@ impl Cold {
                 break;
             }
             if chunk.state.load(Ordering::Acquire) == THAWED {
-                return Ok(Lookup::Thawed);
+                thawed = true;
+                continue;
             }
             if let Some(row) = self.rows(at)?.find(hash, key)? {
                 return Ok(Lookup::Row(row));
             }
         }
-        Ok(Lookup::Missing)
+        Ok(if thawed { Lookup::Thawed } else { Lookup::Missing })
     }
 
     /// The rows of a chunk, verified.

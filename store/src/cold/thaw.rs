@@ -6,11 +6,13 @@ use stoa_protocol::key::check_key;
 use stoa_protocol::{DecodeError, RowBatch};
 
 use super::{Cold, ColdRow, Lookup};
+use crate::GroupDigest;
+use crate::digest::range_of;
 use crate::group::Group;
 use crate::group_writer::GroupWriter;
 use crate::index::index_hash;
 use crate::row::RowBuffer;
-use crate::snapshot::RestoreError;
+use crate::snapshot::{GroupTable, RestoreError};
 use crate::space::Space;
 
 /// Rows that are taken in at once where many must be: about a chunk.
@@ -24,18 +26,34 @@ pub(crate) struct Thaw {
     row: usize,
     /// Rows that are not in memory yet.
     left: u64,
-    /// The sum of the digests of the rows seen, and what it must come to.
-    sum: u128,
-    expected: u128,
+    /// What the rows seen come to, and what all must come to.
+    seen: Sums,
+    expected: Sums,
     version: RowBuffer,
     scratch: Vec<u8>,
 }
 
+/// What rows come to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Sums {
+    digest: GroupDigest,
+    rows: u64,
+    tombstones: u64,
+    variable_bytes: u64,
+}
+
 impl Thaw {
-    /// Nothing has been taken in of these rows, whose digests sum up to `expected`.
-    pub fn new(cold: Arc<Cold>, rows: u64, expected: u128) -> Self {
+    /// Nothing has been taken in of these rows, which come to what the table says.
+    pub fn new(cold: Arc<Cold>, table: &GroupTable) -> Self {
+        let expected = Sums {
+            digest: table.digest.clone(),
+            rows: table.rows,
+            tombstones: table.tombstones,
+            variable_bytes: table.variable_bytes,
+        };
         let (version, scratch) = (RowBuffer::default(), Vec::new());
-        Self { cold, chunk: 0, row: 0, left: rows, sum: 0, expected, version, scratch }
+        let left = table.rows + table.tombstones;
+        Self { cold, chunk: 0, row: 0, left, seen: Sums::default(), expected, version, scratch }
     }
 
     /// Rows that are not in memory yet.
@@ -90,7 +108,7 @@ impl GroupWriter {
             self.thaw = Some(thaw);
             return Ok(seen);
         }
-        if thaw.sum != thaw.expected || thaw.left > 0 {
+        if thaw.seen != thaw.expected || thaw.left > 0 {
             let what = format!("the rows of group {}", self.group.definition.id);
             self.thaw = Some(thaw);
             return Err(RestoreError::Digest { what });
@@ -128,11 +146,16 @@ impl GroupWriter {
             if rows.upper(thaw.row) != (hash >> 32) as u32 || hash < first || (thaw.row == 0 && hash != first) {
                 return Err(DecodeError::invalid("the hash of a row", "another's", "that of its key").into());
             }
-            let (digest, _) = row.digest(self.group.definition.id, &self.group.plan, &mut thaw.scratch)?;
+            let (digest, bytes) = row.digest(self.group.definition.id, &self.group.plan, &mut thaw.scratch)?;
             if !self.is_in_memory(space, hash, row.key) {
                 self.take_in(space, thaw, row, hash)?;
             }
-            thaw.sum = thaw.sum.wrapping_add(digest);
+            let definition = &self.group.definition;
+            let range = range_of(&self.group.key_types, definition.entity.partition_by, row.key);
+            thaw.seen.digest.add(range, digest);
+            thaw.seen.variable_bytes += (row.key.len() + bytes) as u64;
+            let count = if row.is_tombstone() { &mut thaw.seen.tombstones } else { &mut thaw.seen.rows };
+            *count += 1;
             thaw.row += 1;
         }
         if thaw.row == rows.len() {

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use super::segment::{SEGMENT_SLOTS, Segment};
-use super::{Directory, Index, prefix};
-use crate::lanes::{EpochCell, Trash};
+use stoa_protocol::FeatureGroupId;
+
+use super::segment::{Place, Segment, Segments, UNIT_BYTES};
+use super::{Directory, Index, last_hash, prefix};
+use crate::lanes::sync::Ordering;
+use crate::lanes::{Dead, EpochCell, Trash};
 use crate::memory::{ARC_BYTES, vec_bytes};
 
 /// Directory entries for each entry that segments need on average, at most: keys with one long common prefix of hash
@@ -20,25 +23,41 @@ pub(crate) struct Found {
     pub row: u32,
 }
 
-/// The writer's half: knows every segment without following the readers' pointers.
+/// What the writer knows of a segment, by the number of its first unit.
+#[derive(Debug, Clone, Copy, Default)]
+struct Head {
+    /// When it was made, counted in snapshots: one from before a snapshot is copied before it is changed.
+    generation: u64,
+    /// Number of entries.
+    used: u32,
+    /// Bits of hash prefix that all its keys share.
+    depth: u32,
+}
+
+/// The writer's half.
 pub(crate) struct IndexWriter {
+    /// Whose it is: what goes to the trash says so.
+    group: FeatureGroupId,
     shared: Arc<Index>,
     directory: Arc<Directory>,
-    /// The segment of each directory entry.
-    entries: Vec<Arc<Segment>>,
+    heads: Vec<Head>,
+    /// Units that are in no segment and that nobody looks at.
+    free_units: Vec<u32>,
     segment_count: usize,
-    segment_bytes: usize,
+    /// Units of those segments.
+    used_units: usize,
 }
 
 impl IndexWriter {
-    /// An index without keys.
-    pub fn new() -> Self {
-        let segment = Arc::new(Segment::new(0, SEGMENT_SLOTS, 0));
-        let entries = vec![segment];
-        let directory = directory(0, &entries);
-        let shared = Arc::new(Index { directory: EpochCell::new(directory.clone()) });
-        let segment_bytes = entries[0].bytes();
-        Self { shared, directory, entries, segment_count: 1, segment_bytes }
+    /// An index without keys, of this group.
+    pub fn new(group: FeatureGroupId) -> Self {
+        let segments = Segments::new();
+        let place = Place::new(0, 0);
+        segments.reserve(place);
+        let directory = Arc::new(Directory::new(0, [place].into_iter()));
+        let shared = Arc::new(Index { segments, directory: EpochCell::new(directory.clone()) });
+        let heads = vec![Head::default()];
+        Self { group, shared, directory, heads, free_units: Vec::new(), segment_count: 1, used_units: 1 }
     }
 
     /// The readers' half.
@@ -46,9 +65,16 @@ impl IndexWriter {
         &self.shared
     }
 
-    /// Bytes in memory.
+    /// Bytes in memory, those of segments that wait for readers and of free ones among them.
     pub fn bytes(&self) -> usize {
-        self.segment_bytes + self.directory.bytes() + vec_bytes(&self.entries) + ARC_BYTES + size_of::<Index>()
+        let units = self.shared.segments.bytes(self.heads.len() as u32);
+        let lists = vec_bytes(&self.heads) + vec_bytes(&self.free_units);
+        units + lists + self.directory.bytes() + ARC_BYTES + size_of::<Index>()
+    }
+
+    /// Bytes among them of segments that wait for readers, and of free ones.
+    pub fn dead_bytes(&self) -> usize {
+        (self.heads.len() - self.used_units) * UNIT_BYTES
     }
 
     /// Where the key with this hash stands; `is` compares keys.
@@ -72,10 +98,12 @@ impl IndexWriter {
         shared_before: u64,
         trash: &mut Trash,
     ) {
-        while self.segment(hash).is_full() {
+        while self.is_full(self.place(hash)) {
             self.grow(hash, &rehash, generation, trash);
         }
-        self.own(hash, generation, shared_before, trash).insert(hash, row);
+        let place = self.own(hash, generation, shared_before, trash);
+        self.shared.segments.at(place).insert(hash, row);
+        self.head_mut(place).used += 1;
     }
 
     /// Publishes another row of a key that is there. Segments older than generation `shared_before` are part of a
@@ -89,7 +117,8 @@ impl IndexWriter {
         shared_before: u64,
         trash: &mut Trash,
     ) {
-        self.own(hash, generation, shared_before, trash).replace(found.slot, row);
+        let place = self.own(hash, generation, shared_before, trash);
+        self.shared.segments.at(place).replace(found.slot, row);
     }
 
     /// Takes entries out, which are given by ascending hash: each segment that has some is replaced by one without them.
@@ -99,132 +128,223 @@ impl IndexWriter {
         debug_assert!(entries.is_sorted_by_key(|(hash, _)| *hash));
         let mut rest = entries;
         while let Some(&(hash, _)) = rest.first() {
-            let old = self.segment(hash).clone();
-            let here = rest.partition_point(|(other, _)| *other <= old.last_hash(hash));
+            let old = self.place(hash);
+            let Head { used, depth, .. } = self.head(old);
+            let here = rest.partition_point(|(other, _)| *other <= last_hash(hash, depth));
             let mut gone: Vec<u32> = rest[..here].iter().map(|(_, row)| *row).collect();
             gone.sort_unstable();
-            let kept = old.used() - gone.len();
-            let slots = SEGMENT_SLOTS.max((kept + 1).next_power_of_two() * 2).min(old.slots());
-            let new = Segment::new(old.depth, slots, generation);
-            old.rows().filter(|row| gone.binary_search(row).is_err()).for_each(|row| new.insert(rehash(row), row));
-            assert_eq!(new.used(), kept, "every entry that is taken out was there");
-            self.segment_bytes = self.segment_bytes + new.bytes() - old.bytes();
-            self.put(hash, &Arc::new(new), old.bytes(), trash);
+            let stays = |row: &u32| gone.binary_search(row).is_err();
+            let kept: Vec<(u64, u32)> = self.shared.rows(old).filter(stays).map(|row| (rehash(row), row)).collect();
+            assert_eq!(kept.len() + gone.len(), used as usize, "every entry that is taken out was there");
+            let units_log2 = units_log2_for(kept.len(), old);
+            let new = self.filled(units_log2, Head { generation, depth, used: 0 }, kept.into_iter());
+            self.put(hash, new);
+            self.retire(old, trash);
             rest = &rest[here..];
         }
     }
 
-    /// The segments that have hashes of a range, in their order, each once.
-    pub fn segments_between(&self, first: u64, last: u64) -> impl Iterator<Item = &Arc<Segment>> {
-        let mut next = Some(first).filter(|first| *first <= last);
-        std::iter::from_fn(move || {
-            let from = next?;
-            let segment = self.segment(from);
-            next = segment.last_hash(from).checked_add(1).filter(|next| *next <= last);
-            Some(segment)
-        })
+    /// Takes a segment back that nobody looks at any more.
+    pub fn free(&mut self, place: Place) {
+        self.free_units.extend(place.units());
+    }
+
+    /// Puts a row number into all slots of a segment, for models: nobody may see it.
+    #[cfg(all(test, loom))]
+    pub fn spoil(&self, place: Place, row: u32) {
+        (0..self.head(place).used as usize).for_each(|slot| self.shared.segments.at(place).replace(slot, row));
     }
 
     /// All segments, in the order of their hashes, each once.
-    pub fn segments(&self) -> impl Iterator<Item = &Arc<Segment>> {
+    pub fn places(&self) -> impl Iterator<Item = Place> {
         let mut at = 0;
         std::iter::from_fn(move || {
-            let segment = self.entries.get(at)?;
-            at += 1 << (self.directory.depth - segment.depth);
-            Some(segment)
+            let place = Place::of_number(self.directory.places.get(at)?.load(Ordering::Relaxed));
+            at += 1 << (self.directory.depth - self.head(place).depth);
+            Some(place)
+        })
+    }
+
+    /// The segments that have hashes of a range, in their order, each once.
+    pub fn places_between(&self, first: u64, last: u64) -> impl Iterator<Item = Place> {
+        let mut next = Some(first).filter(|first| *first <= last);
+        std::iter::from_fn(move || {
+            let from = next?;
+            let place = self.place(from);
+            let end = last_hash(from, self.depth(place));
+            next = end.checked_add(1).filter(|next| *next <= last);
+            Some(place)
         })
     }
 
     /// The segment that a hash leads to, and the lowest hash that leads to the next one, if there is a next one.
-    pub fn segment_from(&self, hash: u64) -> (&Arc<Segment>, Option<u64>) {
-        let segment = self.segment(hash);
-        let next = (prefix(hash, segment.depth) as u128 + 1) << (64 - segment.depth);
-        (segment, u64::try_from(next).ok())
+    pub fn place_from(&self, hash: u64) -> (Place, Option<u64>) {
+        let place = self.place(hash);
+        (place, last_hash(hash, self.depth(place)).checked_add(1))
     }
 
-    fn segment(&self, hash: u64) -> &Arc<Segment> {
-        &self.entries[prefix(hash, self.directory.depth)]
+    /// Bits of hash that all keys of a segment share.
+    pub fn depth(&self, place: Place) -> u32 {
+        self.head(place).depth
+    }
+
+    /// The rows of all segments.
+    pub fn rows(&self) -> impl Iterator<Item = u32> {
+        self.places().flat_map(move |place| self.shared.rows(place))
+    }
+
+    fn place(&self, hash: u64) -> Place {
+        self.directory.place(hash)
+    }
+
+    fn segment(&self, hash: u64) -> Segment<'_> {
+        self.shared.segments.at(self.place(hash))
+    }
+
+    fn head(&self, place: Place) -> Head {
+        self.heads[place.first() as usize]
+    }
+
+    fn head_mut(&mut self, place: Place) -> &mut Head {
+        &mut self.heads[place.first() as usize]
+    }
+
+    fn is_full(&self, place: Place) -> bool {
+        self.head(place).used as usize >= place.entries_max()
+    }
+
+    /// A segment without entries.
+    fn allocate(&mut self, units_log2: u32, head: Head) -> Place {
+        // One unit is what nearly all have, and what those that are out of use are taken apart into.
+        let free = if units_log2 == 0 { self.free_units.pop() } else { None };
+        let place = match free {
+            Some(unit) => {
+                self.shared.segments.clear(unit);
+                Place::new(unit, 0)
+            }
+            None => {
+                let place = Place::new(self.heads.len() as u32, units_log2);
+                self.shared.segments.reserve(place);
+                self.heads.resize(place.units().end as usize, Head::default());
+                place
+            }
+        };
+        *self.head_mut(place) = head;
+        self.used_units += place.units().len();
+        place
+    }
+
+    /// Takes a segment out of use, which nobody who comes now can reach.
+    fn retire(&mut self, place: Place, trash: &mut Trash) {
+        self.used_units -= place.units().len();
+        trash.push(Dead::Segment(self.group, place));
+    }
+
+    /// A segment of these entries.
+    fn filled(&mut self, units_log2: u32, head: Head, entries: impl Iterator<Item = (u64, u32)>) -> Place {
+        let place = self.allocate(units_log2, head);
+        for (hash, row) in entries {
+            self.shared.segments.at(place).insert(hash, row);
+            self.head_mut(place).used += 1;
+        }
+        place
     }
 
     /// The segment of a hash, no part of a snapshot.
-    fn own(&mut self, hash: u64, generation: u64, shared_before: u64, trash: &mut Trash) -> &Segment {
-        if self.segment(hash).generation < shared_before {
-            let copy = Arc::new(self.segment(hash).copy(generation));
-            self.put(hash, &copy, copy.bytes(), trash);
+    fn own(&mut self, hash: u64, generation: u64, shared_before: u64, trash: &mut Trash) -> Place {
+        let place = self.place(hash);
+        let head = self.head(place);
+        if head.generation >= shared_before {
+            return place;
         }
-        self.segment(hash)
+        let copy = self.allocate(place.units_log2(), Head { generation, ..head });
+        let segments = &self.shared.segments;
+        segments.at(copy).copy_from(segments.at(place));
+        self.put(hash, copy);
+        self.retire(place, trash);
+        copy
     }
 
     /// Makes room for `hash`: its segment splits, or doubles if splitting would not divide it.
     fn grow(&mut self, hash: u64, rehash: &impl Fn(u32) -> u64, generation: u64, trash: &mut Trash) {
-        let old = self.segment(hash).clone();
-        let entries: Vec<(u64, u32)> = old.rows().map(|row| (rehash(row), row)).collect();
-        let divides = |at: usize| entries.iter().any(|(h, _)| prefix(*h, old.depth + 1) & 1 == at);
-        let needs_doubling = old.depth == self.directory.depth;
-        let may_double = self.entries.len() * 2 <= (self.segment_count + 8) * DIRECTORY_SLACK;
-        if !(divides(0) && divides(1)) || (needs_doubling && !may_double) {
-            let larger = Arc::new(Segment::new(old.depth, old.slots() * 2, generation));
-            entries.iter().for_each(|&(h, row)| larger.insert(h, row));
-            self.segment_bytes += larger.bytes() - old.bytes();
-            self.put(hash, &larger, old.bytes(), trash);
-            return;
+        let old = self.place(hash);
+        let depth = self.head(old).depth;
+        let entries: Vec<(u64, u32)> = self.shared.rows(old).map(|row| (rehash(row), row)).collect();
+        let half = |at: usize| entries.iter().copied().filter(move |(h, _)| prefix(*h, depth + 1) & 1 == at);
+        let counts = [0, 1].map(|at| half(at).count());
+        let needs_doubling = depth == self.directory.depth;
+        let may_double = self.directory.places.len() * 2 <= (self.segment_count + 8) * DIRECTORY_SLACK;
+        if counts.contains(&0) || (needs_doubling && !may_double) {
+            let head = Head { generation, depth, used: 0 };
+            let larger = self.filled(old.units_log2() + 1, head, entries.iter().copied());
+            self.put(hash, larger);
+        } else {
+            if needs_doubling {
+                self.double(trash);
+            }
+            let head = Head { generation, depth: depth + 1, used: 0 };
+            let halves = [0, 1].map(|at| self.filled(units_log2_for(counts[at], old), head, half(at)));
+            let shift = 63 - depth;
+            for (at, place) in halves.into_iter().enumerate() {
+                self.put(hash & !(1 << shift) | (at as u64) << shift, place);
+            }
+            self.segment_count += 1;
         }
-        if needs_doubling {
-            self.double(trash);
-        }
-        let slots = |at: usize| {
-            let count = entries.iter().filter(|(h, _)| prefix(*h, old.depth + 1) & 1 == at).count();
-            SEGMENT_SLOTS.max((count + 1).next_power_of_two() * 2).min(old.slots())
-        };
-        let halves = [0, 1].map(|at| Segment::new(old.depth + 1, slots(at), generation));
-        entries.iter().for_each(|&(h, row)| halves[prefix(h, old.depth + 1) & 1].insert(h, row));
-        let shift = 63 - old.depth;
-        for (at, half) in halves.into_iter().enumerate() {
-            let first = hash & !(1 << shift) | (at as u64) << shift;
-            self.segment_bytes += half.bytes();
-            let old_bytes = if at == 0 { old.bytes() } else { 0 };
-            self.put(first, &Arc::new(half), old_bytes, trash);
-        }
-        self.segment_bytes -= old.bytes();
-        self.segment_count += 1;
+        self.retire(old, trash);
     }
 
-    /// Puts a segment in all entries that begin with its prefix of `hash`. So many bytes go with what stood there, which is
-    /// in the trash once for each entry and counted once.
-    fn put(&mut self, hash: u64, segment: &Arc<Segment>, mut old_bytes: usize, trash: &mut Trash) {
-        let width = 1 << (self.directory.depth - segment.depth);
-        let first = prefix(hash, segment.depth) * width;
-        for at in first..first + width {
-            self.entries[at] = segment.clone();
-            self.directory.entries[at].replace(segment.clone(), std::mem::take(&mut old_bytes), trash);
-        }
+    /// Puts a segment in all entries that begin with its prefix of `hash`.
+    fn put(&self, hash: u64, place: Place) {
+        let depth = self.head(place).depth;
+        let width = 1 << (self.directory.depth - depth);
+        let first = prefix(hash, depth) * width;
+        let entries = &self.directory.places[first..first + width];
+        // Release, after all that the segment has.
+        entries.iter().for_each(|entry| entry.store(place.number(), Ordering::Release));
     }
 
     fn double(&mut self, trash: &mut Trash) {
-        self.entries = self.entries.iter().flat_map(|segment| [segment.clone(), segment.clone()]).collect();
-        let old_bytes = self.directory.bytes();
-        self.directory = directory(self.directory.depth + 1, &self.entries);
-        self.shared.directory.replace(self.directory.clone(), old_bytes, trash);
+        let places = self.directory.places.iter().map(|entry| Place::of_number(entry.load(Ordering::Relaxed)));
+        let new = Arc::new(Directory::new(self.directory.depth + 1, places.flat_map(|place| [place; 2])));
+        let old = std::mem::replace(&mut self.directory, new);
+        self.shared.directory.replace(self.directory.clone(), old.bytes(), trash);
     }
 
-    /// Asserts that every row is found where its hash leads; `hash_of` gives the hash of the key of a row.
-    pub fn check(&self, hash_of: impl Fn(u32) -> u64) {
-        assert_eq!(self.entries.len(), 1 << self.directory.depth);
-        assert_eq!(self.segments().count(), self.segment_count);
-        assert_eq!(self.segments().map(|segment| segment.bytes()).sum::<usize>(), self.segment_bytes);
-        for segment in self.segments() {
-            assert_eq!(segment.rows().count(), segment.used());
-            for row in segment.rows() {
+    /// Asserts that every row is found where its hash leads, and that every unit is in use once, free once or waiting once;
+    /// `hash_of` gives the hash of the key of a row.
+    pub fn check(&self, hash_of: impl Fn(u32) -> u64, trash: &Trash) {
+        assert_eq!(self.directory.places.len(), 1 << self.directory.depth);
+        assert_eq!(self.places().count(), self.segment_count);
+        for place in self.places() {
+            assert_eq!(self.shared.rows(place).count(), self.head(place).used as usize);
+            for row in self.shared.rows(place) {
                 let hash = hash_of(row);
-                assert!(Arc::ptr_eq(self.segment(hash), segment), "row {row} lies in the segment of its hash");
-                assert!(segment.find(hash, |found| found == row).is_some(), "row {row} is found by its hash");
+                assert_eq!(self.place(hash), place, "row {row} lies in the segment of its hash");
+                assert!(
+                    self.segment(hash).find(hash, |found| found == row).is_some(),
+                    "row {row} is found by its hash"
+                );
             }
         }
+        let waiting = trash.iter().filter_map(|dead| match dead {
+            Dead::Segment(group, place) if *group == self.group => Some(*place),
+            _ => None,
+        });
+        assert_eq!(self.places().map(|place| place.units().len()).sum::<usize>(), self.used_units);
+        let mut units: Vec<u32> = self.places().chain(waiting).flat_map(Place::units).collect();
+        units.extend(&self.free_units);
+        units.sort_unstable();
+        assert!(
+            units.into_iter().eq(0..self.heads.len() as u32),
+            "every unit is in use once, free once or waiting once"
+        );
     }
 }
 
-fn directory(depth: u32, entries: &[Arc<Segment>]) -> Arc<Directory> {
-    Arc::new(Directory { depth, entries: entries.iter().map(|segment| EpochCell::new(segment.clone())).collect() })
+/// The size of a segment for so many of the entries of `old`, and one more: what is left of a large one may fit a smaller one.
+fn units_log2_for(entries: usize, old: Place) -> u32 {
+    let fits = |size: &u32| entries < Place::new(0, *size).entries_max();
+    (0..=old.units_log2()).find(fits).expect("the whole fitted in that many")
 }
 
 #[cfg(test)]
@@ -233,20 +353,33 @@ mod tests {
     use crate::index::index_hash;
     use crate::lanes::Epochs;
 
-    fn fill(rows: u32, hash_of: impl Fn(u32) -> u64) -> IndexWriter {
+    const GROUP: FeatureGroupId = FeatureGroupId(1);
+
+    /// Takes back what nobody looks at.
+    fn collect(index: &mut IndexWriter, trash: &mut Trash) {
+        trash.collect(|dead| {
+            if let Dead::Segment(group, place) = dead {
+                assert_eq!(group, GROUP);
+                index.free(place);
+            }
+        });
+    }
+
+    fn fill(rows: u32, hash_of: impl Fn(u32) -> u64 + Copy) -> IndexWriter {
         let (epochs, mut trash) = Epochs::new();
-        let mut index = IndexWriter::new();
+        let mut index = IndexWriter::new(GROUP);
         for row in 0..rows {
-            index.insert(hash_of(row), row, &hash_of, 0, 0, &mut trash);
-            trash.collect(drop);
+            index.insert(hash_of(row), row, hash_of, 0, 0, &mut trash);
+            collect(&mut index, &mut trash);
         }
-        index.check(&hash_of);
+        index.check(hash_of, &trash);
         let guard = epochs.pin(0);
         for row in 0..rows {
             let hash = hash_of(row);
             assert_eq!(index.find(hash, |found| found == row).unwrap().row, row);
-            let segment = index.shared().directory(&guard).segment(hash, &guard);
-            assert_eq!(segment.find(hash, |found| found == row).unwrap().1, row);
+            let view = index.shared().view(&guard);
+            view.prefetch(hash);
+            assert_eq!(view.segment(hash).find(hash, |found| found == row).unwrap().1, row);
             assert!(index.find(hash, |_| false).is_none());
         }
         index
@@ -255,16 +388,17 @@ mod tests {
     #[test]
     fn many_keys_are_found_through_splits_and_segments_stay_small() {
         let index = fill(60_000, |row| index_hash(7, &row.to_le_bytes()));
-        assert!(index.segments().all(|segment| segment.slots() == SEGMENT_SLOTS));
-        assert!(index.bytes() < 60_000 * 12, "{} bytes", index.bytes());
+        assert!(index.places().all(|place| place.units_log2() == 0));
+        assert!(index.bytes() < 60_000 * 13, "{} bytes", index.bytes());
+        assert!(index.free_units.len() <= 1, "what a split takes out of use the next one takes");
     }
 
     #[test]
     fn equal_hashes_and_common_prefixes_grow_one_segment_and_no_directory() {
         let index = fill(3_000, |_| 0xdead_beef_dead_beef);
-        assert_eq!((index.entries.len(), index.segment_count), (1, 1));
+        assert_eq!((index.directory.places.len(), index.segment_count), (1, 1));
         let index = fill(3_000, |row| (0xabcd << 48) | u64::from(row) << 7);
-        assert!(index.entries.len() <= 128, "{}", index.entries.len());
+        assert!(index.directory.places.len() <= 128, "{}", index.directory.places.len());
     }
 
     #[test]
@@ -273,50 +407,92 @@ mod tests {
         let same = |_| 0xdead_beef_dead_beef_u64;
         let hashes: [&dyn Fn(u32) -> u64; 2] = [&hash_of, &same];
         for (hash_of, rows) in hashes.into_iter().zip([20_000, 3_000]) {
-            let (_epochs, mut trash) = Epochs::new();
+            let (epochs, mut trash) = Epochs::new();
             let mut index = fill(rows, hash_of);
-            let before = index.bytes();
-            let old: Vec<_> = index.segments().cloned().collect();
+            let live_bytes = |index: &IndexWriter| index.bytes() - index.dead_bytes();
+            let before = live_bytes(&index);
+            let reader = epochs.pin(0);
+            let old: Vec<_> = index.places().collect();
             let mut gone: Vec<(u64, u32)> =
                 (0..rows).filter(|row| row % 3 > 0).map(|row| (hash_of(row), row)).collect();
             gone.sort_unstable();
             index.remove(&gone, hash_of, 4, &mut trash);
-            index.check(hash_of);
+            collect(&mut index, &mut trash);
+            index.check(hash_of, &trash);
             for row in 0..rows {
                 let found = index.find(hash_of(row), |found| found == row);
                 assert_eq!(found.map(|found| found.row), (row % 3 == 0).then_some(row));
             }
-            assert_eq!(old.iter().map(|segment| segment.rows().count()).sum::<usize>(), rows as usize);
-            assert!(index.segments().all(|segment| segment.generation == 4));
-            assert!(index.bytes() <= before);
+            assert_eq!(old.iter().map(|place| index.shared.rows(*place).count()).sum::<usize>(), rows as usize);
+            assert!(index.places().all(|place| index.head(place).generation == 4));
+            let units = |places: &[Place]| places.iter().map(|place| place.units().len()).sum::<usize>();
+            let now: Vec<_> = index.places().collect();
+            assert!(units(&now) <= units(&old) && (units(&now) < units(&old) || units(&old) == old.len()));
+            assert!(index.dead_bytes() >= units(&old) * UNIT_BYTES && live_bytes(&index) <= before + (64 << 10));
+            drop(reader);
+            collect(&mut index, &mut trash);
+            let all = index.heads.len();
             gone.iter().for_each(|&(hash, row)| index.insert(hash, row, hash_of, 4, 0, &mut trash));
-            index.check(hash_of);
+            // What has one unit finds the units that were free; larger ones double twice.
+            let grown = index.heads.len() - all;
+            assert!(grown <= if units(&old) == old.len() { 0 } else { 2 * units(&old) }, "{grown} units");
+            index.check(hash_of, &trash);
         }
     }
 
     #[test]
     fn a_range_of_hashes_has_the_segments_that_it_touches_each_once() {
         let index = fill(20_000, |row| index_hash(7, &row.to_le_bytes()));
-        let all: Vec<_> = index.segments().map(Arc::as_ptr).collect();
-        assert!(index.segments_between(0, u64::MAX).map(Arc::as_ptr).eq(all.iter().copied()));
+        let all: Vec<_> = index.places().collect();
+        assert!(index.places_between(0, u64::MAX).eq(all.iter().copied()));
         let (low, high) = (u64::MAX / 3, u64::MAX / 3 * 2);
-        let some: Vec<_> = index.segments_between(low, high).map(Arc::as_ptr).collect();
-        assert_eq!((some[0], some[some.len() - 1]), [low, high].map(|hash| Arc::as_ptr(index.segment(hash))).into());
+        let some: Vec<_> = index.places_between(low, high).collect();
+        assert_eq!((some[0], some[some.len() - 1]), (index.place(low), index.place(high)));
         assert!(some.len() > 3 && some.len() < all.len());
-        assert_eq!(index.segments_between(high, low).count(), 0);
+        assert_eq!(index.places_between(high, low).count(), 0);
     }
 
     #[test]
-    fn a_segment_of_a_snapshot_is_copied_before_it_changes() {
+    fn a_walk_from_segment_to_segment_sees_each_row_once_for_the_writer_and_for_readers() {
+        for rows in [10, 20_000] {
+            let index = fill(rows, |row| index_hash(7, &row.to_le_bytes()));
+            let (epochs, _trash) = Epochs::new();
+            let guard = epochs.pin(0);
+            let view = index.shared().view(&guard);
+            let (mut of_writer, mut of_reader, mut from) = (Vec::new(), Vec::new(), Some(0));
+            while let Some(hash) = from {
+                let (place, next) = index.place_from(hash);
+                let (segment, end) = view.segment_with_end(hash);
+                assert_eq!(end.checked_add(1), next);
+                of_writer.extend(index.shared().entries(place).map(|(_, row)| row));
+                of_reader.extend(segment.rows());
+                from = next;
+            }
+            assert_eq!(of_writer, of_reader);
+            of_writer.sort_unstable();
+            assert!(of_writer.into_iter().eq(0..rows));
+        }
+    }
+
+    #[test]
+    fn a_segment_of_a_snapshot_is_copied_before_it_changes_and_is_used_again_after_it() {
         let (_epochs, mut trash) = Epochs::new();
         let mut index = fill(10, u64::from);
-        let old: Vec<_> = index.segments().cloned().collect();
+        let old: Vec<_> = index.places().collect();
         let found = index.find(3, |row| row == 3).unwrap();
         index.replace(3, found, 77, 1, 1, &mut trash);
         assert!(index.find(3, |row| row == 77).is_some());
-        assert!(old[0].rows().any(|row| row == 3) && !old[0].rows().any(|row| row == 77));
-        let (before, now) = (index.bytes(), index.find(4, |row| row == 4).unwrap());
+        let rows = |index: &IndexWriter| index.shared.rows(old[0]).collect::<Vec<_>>();
+        assert!(rows(&index).contains(&3) && !rows(&index).contains(&77));
+        let (before, now) = (index.heads.len(), index.find(4, |row| row == 4).unwrap());
         index.replace(4, now, 78, 1, 1, &mut trash);
-        assert_eq!(index.bytes(), before, "the second change finds its own copy");
+        assert_eq!(index.heads.len(), before, "the second change finds its own copy");
+        index.check(|row| if row > 70 { u64::from(row) - 74 } else { u64::from(row) }, &trash);
+        collect(&mut index, &mut trash);
+        let found = index.find(5, |row| row == 5).unwrap();
+        index.replace(5, found, 79, 2, 2, &mut trash);
+        assert_eq!(index.heads.len(), before, "the copy for the next snapshot lies where the first segment lay");
+        assert!(!rows(&index).contains(&3) && rows(&index).contains(&79));
+        index.check(|row| if row > 70 { u64::from(row) - 74 } else { u64::from(row) }, &trash);
     }
 }

@@ -6,7 +6,7 @@
 //! - [`epochs`] and [`trash`]: who may still be looking, and what therefore waits before it is used again. Safe code,
 //!   and here because the next one rests on it.
 //! - [`cell`]: a pointer that readers follow without a lock; unsafe, argued from the epochs.
-//! - [`prefetch`]: a hint to the processor.
+//! - [`prefetch`]: a hint to the processor. [`tags`]: a comparison of bytes, side by side.
 //! - [`sync`]: the atomics of all this; in models, those of loom.
 #![allow(unsafe_code)]
 
@@ -17,10 +17,11 @@ mod models;
 pub(crate) mod prefetch;
 pub(crate) mod slab;
 pub(crate) mod sync;
+pub(crate) mod tags;
 pub(crate) mod trash;
 mod words;
 
 pub(crate) use cell::EpochCell;
 pub(crate) use epochs::{Epochs, Guard, LongGuard};
-pub(crate) use slab::{Slab, Slot};
+pub(crate) use slab::{Growth, Slab, Slot};
 pub(crate) use trash::{Dead, Trash};

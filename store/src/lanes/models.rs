@@ -20,7 +20,8 @@
 //! - The `Arc`s, the `OnceLock`s of a slab and the `Mutex` of the graveyard are those of std, which order more than
 //!   loom is told of. So it is checked that a row can be read by what publishes its number, without their help.
 //!
-//! There are two slots for readers here, a slab begins with two rows, and a segment has eight slots.
+//! There are two slots for readers here, a slab begins with two rows, and a segment has one line, which is full with seven
+//! entries.
 #![allow(clippy::unwrap_used)] // a helper of a test may panic as the test may
 
 use std::any::Any;
@@ -37,7 +38,7 @@ use stoa_protocol::{FeatureGroup, FeatureGroupId, FeatureType, KeyType, LogIndex
 use super::sync::{Ordering, prepare_fences};
 use super::trash::Retired;
 use super::{Dead, EpochCell, Epochs, LongGuard, Slab, Trash};
-use crate::index::{Index, IndexWriter, Segment};
+use crate::index::{Index, IndexWriter, Place};
 use crate::{Command, Partition, StoreOptions};
 
 /// Runs a model to its end; with `preemptions`, in those orders only that interrupt a running thread so often at most.
@@ -194,6 +195,8 @@ fn what_waits_when_the_writer_goes_is_not_dropped_before_its_reader_has_left() {
 /// No row has this number: it is what stands in an empty slot, and what a segment is filled with that is used again.
 const NO_ROW: u32 = 0;
 const ROWS: usize = 9;
+/// The group whose rows these are.
+const GROUP: FeatureGroupId = FeatureGroupId(1);
 
 /// Rows that say whose they are, and the index over them; what readers have of a group.
 struct Table {
@@ -231,7 +234,7 @@ impl Table {
     /// As a multi-get does it.
     fn read(&self, entity: u64) -> Option<u64> {
         let guard = self.epochs.pin(0);
-        let segment = self.index.directory(&guard).segment(hash(entity), &guard);
+        let segment = self.index.view(&guard).segment(hash(entity));
         let (_, row) = segment.find(hash(entity), |row| self.is(row, entity))?;
         Some(self.version(row, entity))
     }
@@ -246,13 +249,14 @@ struct TableWriter {
     free_rows: Vec<u32>,
     /// Snapshots that have begun.
     snapshots: u64,
+    /// Directories that were out of use, to the end: a mistake shows as a failure of the model.
     kept: Vec<Arc<dyn Any + Send + Sync>>,
 }
 
 impl TableWriter {
     fn new() -> Self {
         let (epochs, trash) = Epochs::new();
-        let index = IndexWriter::new();
+        let index = IndexWriter::new(GROUP);
         let witnesses = std::array::from_fn(|_| Witness::new());
         let table = Arc::new(Table { epochs, index: index.shared().clone(), rows: Slab::new(16), witnesses });
         Self { table, index, trash, next_row: NO_ROW + 1, free_rows: Vec::new(), snapshots: 0, kept: Vec::new() }
@@ -276,20 +280,19 @@ impl TableWriter {
             return;
         };
         self.index.replace(hash(entity), found, row, self.snapshots, self.snapshots, &mut self.trash);
-        self.trash.push(Dead::Row(FeatureGroupId(1), found.row));
+        self.trash.push(Dead::Row(GROUP, found.row));
     }
 
-    /// Takes rows back, and fills segments that are out of use with what no reader may see.
+    /// Takes rows and segments back. Segments are filled with what no reader may see before they are used again.
     fn collect(&mut self) {
         self.trash.collect(|dead| match dead {
             Dead::Row(_, row) => self.free_rows.push(row),
             Dead::Value(_) => unreachable!("there are no values of variable width"),
-            Dead::Memory(retired) => {
-                if let Some(segment) = retired.memory.downcast_ref::<Segment>() {
-                    (0..segment.used()).for_each(|slot| segment.replace(slot, NO_ROW));
-                }
-                self.kept.push(retired.memory);
+            Dead::Segment(_, place) => {
+                self.index.spoil(place, NO_ROW);
+                self.index.free(place);
             }
+            Dead::Memory(retired) => self.kept.push(retired.memory),
         });
     }
 
@@ -368,9 +371,9 @@ fn a_reader_that_comes_late_and_one_that_stays_long_both_keep_their_rows() {
 }
 
 /// Reads the segments of a snapshot, whose only entity is 2 in version 0, and ends it.
-fn read_snapshot(table: Arc<Table>, guard: LongGuard, segments: Vec<Arc<Segment>>) -> JoinHandle<()> {
+fn read_snapshot(table: Arc<Table>, guard: LongGuard, segments: Vec<Place>) -> JoinHandle<()> {
     thread::spawn(move || {
-        let rows: Vec<_> = segments.iter().flat_map(|segment| segment.rows()).collect();
+        let rows: Vec<_> = segments.iter().flat_map(|place| table.index.rows(*place)).collect();
         let versions: Vec<_> = rows.into_iter().map(|row| table.is(row, 2).then(|| table.version(row, 2))).collect();
         assert_eq!(versions, [Some(0)], "the rows of the moment when the snapshot began");
         drop(guard);
@@ -382,7 +385,7 @@ fn a_snapshot_keeps_its_segment_and_a_reader_goes_from_it_to_the_copy() {
     explore(None, || {
         let mut writer = TableWriter::new();
         writer.write(2, 0);
-        let segments = writer.index.segments().cloned().collect();
+        let segments = writer.index.places().collect();
         let snapshot = read_snapshot(writer.table.clone(), writer.table.epochs.pin_long(), segments);
         writer.snapshots += 1;
         let reader = writer.read(1, 2);

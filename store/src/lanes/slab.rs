@@ -1,5 +1,5 @@
-//! An array of slots of one width that grows by segments: 64 slots, then 128, 256 and so on. Nothing ever moves, so a
-//! reader that knows a slot number needs nothing else; half of the largest size is reserved address space at worst,
+//! An array of slots of one width that grows by segments: 64 slots as a rule, then 128, 256 and so on. Nothing ever moves,
+//! so a reader that knows a slot number needs nothing else; half of the largest size is reserved address space at worst,
 //! which the system backs with memory only as slots are first written ([`Words`]).
 //!
 //! The words are relaxed atomics. The writer fills a slot, then publishes its number with a release store elsewhere
@@ -10,25 +10,45 @@ use std::sync::OnceLock;
 
 use super::prefetch::prefetch;
 use super::sync::{AtomicU64, Ordering};
-use super::words::Words;
+use super::words::{HUGE_PAGE_BYTES, Words};
 
-/// Models pay for every word that there is.
-const FIRST_SLOTS: u64 = if cfg!(loom) { 2 } else { 64 };
 /// 64 x (2^27 - 1) slots: more than a u32 can name.
 const SEGMENTS: usize = 27;
 const WORD: usize = 8;
 
+/// How a slab takes memory.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Growth {
+    /// Slots of the first segment, as a power of two.
+    pub first_slots_log2: u32,
+    /// From so many bytes on a segment lies in huge pages, if the system grants them.
+    pub huge_bytes_min: usize,
+}
+
+impl Growth {
+    /// As columns and values do. What stays unused of the last huge page is an eighth of the least segment at worst. (Models
+    /// pay for every word that there is.)
+    pub const OF_VALUES: Self =
+        Self { first_slots_log2: if cfg!(loom) { 1 } else { 6 }, huge_bytes_min: 8 * HUGE_PAGE_BYTES };
+}
+
 /// Fixed-width slots, numbered by a u32, zero until they are written.
 pub(crate) struct Slab {
     words: usize,
+    growth: Growth,
     segments: [OnceLock<Words>; SEGMENTS],
 }
 
 impl Slab {
-    /// An empty slab whose slots have `bytes` bytes, a multiple of 8.
+    /// An empty slab for values, whose slots have `bytes` bytes, a multiple of 8.
     pub fn new(bytes: usize) -> Self {
+        Self::growing(bytes, Growth::OF_VALUES)
+    }
+
+    /// The same, which takes its memory in another way.
+    pub fn growing(bytes: usize, growth: Growth) -> Self {
         assert!(bytes > 0 && bytes.is_multiple_of(WORD), "a slot of {bytes} bytes is not whole words");
-        Self { words: bytes / WORD, segments: [const { OnceLock::new() }; SEGMENTS] }
+        Self { words: bytes / WORD, growth, segments: [const { OnceLock::new() }; SEGMENTS] }
     }
 
     /// Bytes of a slot.
@@ -38,12 +58,13 @@ impl Slab {
 
     /// Gives all slots up to `slot` their memory; to be called before the first write to a slot.
     pub fn reserve(&self, slot: u32) {
-        let (segment, _) = locate(slot);
+        let (segment, _) = self.growth.locate(slot);
         for at in (0..=segment).rev() {
             if self.segments[at].get().is_some() {
                 break;
             }
-            self.segments[at].get_or_init(|| Words::zeroed((FIRST_SLOTS << at) as usize * self.words));
+            let slots = 1 << (self.growth.first_slots_log2 as usize + at);
+            self.segments[at].get_or_init(|| Words::zeroed(slots * self.words, self.growth.huge_bytes_min));
         }
     }
 
@@ -52,7 +73,7 @@ impl Slab {
         let mut bytes = 0;
         for (at, words) in self.segments.iter().enumerate() {
             let Some(words) = words.get() else { break };
-            let before = (FIRST_SLOTS << at) - FIRST_SLOTS;
+            let before = self.growth.slots_before(at);
             bytes += words.bytes(u64::from(slots).saturating_sub(before) as usize * self.words);
         }
         bytes
@@ -64,12 +85,12 @@ impl Slab {
         if slots.is_empty() {
             return;
         }
-        let (first, last) = (locate(slots.start).0, locate(slots.end - 1).0);
+        let (first, last) = (self.growth.locate(slots.start).0, self.growth.locate(slots.end - 1).0);
         for at in first..=last {
             let Some(words) = self.segments[at].get() else {
                 break;
             };
-            let before = (FIRST_SLOTS << at) - FIRST_SLOTS;
+            let before = self.growth.slots_before(at);
             words.release(u64::from(slots.start).saturating_sub(before) as usize * self.words);
         }
     }
@@ -103,16 +124,9 @@ impl Slab {
     /// Asks for these bytes of a slot to be brought near, or for as many as are worth it.
     #[inline]
     pub fn prefetch(&self, slot: u32, offset: usize, bytes: usize) {
-        let words = self.words_of(slot);
-        let bytes = bytes.min(PREFETCH_BYTES_MAX);
-        let last = ((offset + bytes).div_ceil(WORD).max(1) - 1).min(words.len() - 1);
-        let mut at = offset / WORD;
-        while at < last {
-            prefetch(&words[at]);
-            at += LINE_WORDS;
-        }
-        // A slot begins in the middle of a line as a rule: its end may lie one line further.
-        prefetch(&words[last]);
+        let bytes = bytes.clamp(1, PREFETCH_BYTES_MAX);
+        let last = ((offset + bytes).div_ceil(WORD) - 1).min(self.words - 1);
+        self.slot(slot).prefetch(offset / WORD, last);
     }
 
     /// A slot, to look into.
@@ -121,11 +135,12 @@ impl Slab {
         Slot { words: self.words_of(slot) }
     }
 
+    /// The words of a slot. They are the caller's to order, who loads and stores them by itself.
     #[inline]
-    fn words_of(&self, slot: u32) -> &[AtomicU64] {
-        let (segment, offset) = locate(slot);
+    pub fn words_of(&self, slot: u32) -> &[AtomicU64] {
+        let (segment, offset) = self.growth.locate(slot);
         let segment = self.segments[segment].get().expect("a slot is reserved before its number is given away");
-        &segment[offset * self.words..(offset + 1) * self.words]
+        &segment[offset * self.words..][..self.words]
     }
 }
 
@@ -142,29 +157,49 @@ impl Slot<'_> {
         self.words[at].load(Ordering::Relaxed)
     }
 
-    /// Asks for the line of a word to be brought near.
+    /// Asks for the lines of the words `first` to `last` to be brought near.
     #[inline]
-    pub fn prefetch(self, at: usize) {
-        prefetch(&self.words[at]);
+    pub fn prefetch(self, first: usize, last: usize) {
+        let words = &self.words[first..=last];
+        words.chunks(LINE_WORDS).for_each(|words| prefetch(&words[0]));
+        // A slot begins in the middle of a line as a rule: its end may lie one line further.
+        prefetch(&words[last - first]);
     }
 
     /// Copies `out.len()` bytes from `offset` on.
     #[inline]
     pub fn copy(self, offset: usize, out: &mut [u8]) {
         let (at, shift) = (offset / WORD, (offset % WORD) as u32 * 8);
+        if offset % WORD + out.len() < WORD {
+            // Within one word: validity bits, as a rule.
+            if !out.is_empty() {
+                copy_few(out, self.word(at) >> shift);
+            }
+            return;
+        }
         let (whole, rest) = out.as_chunks_mut::<WORD>();
         if shift == 0 {
             let words = &self.words[at..];
             assert!(whole.len() <= words.len(), "{} words out of {}", whole.len(), words.len());
-            for (chunk, word) in whole.iter_mut().zip(words) {
-                *chunk = word.load(Ordering::Relaxed).to_le_bytes();
+            let load =
+                |(chunk, word): (&mut [u8; WORD], &AtomicU64)| *chunk = word.load(Ordering::Relaxed).to_le_bytes();
+            // Eight words a turn: the compiler makes no more of a loop over atomics than is written here.
+            let (lines, few) = whole.as_chunks_mut::<LINE_WORDS>();
+            let (of_lines, of_few) = words.split_at(lines.len() * LINE_WORDS);
+            for (line, words) in lines.iter_mut().zip(of_lines.as_chunks::<LINE_WORDS>().0) {
+                line.iter_mut().zip(words).for_each(load);
             }
+            few.iter_mut().zip(of_few).for_each(load);
             if !rest.is_empty() {
-                copy_few(rest, words[whole.len()].load(Ordering::Relaxed));
+                copy_few(rest, of_few[few.len()].load(Ordering::Relaxed));
             }
             return;
         }
-        let mut at = at;
+        self.copy_shifted(at, shift, whole, rest);
+    }
+
+    /// Copies from a place within a word on.
+    fn copy_shifted(self, mut at: usize, shift: u32, whole: &mut [[u8; WORD]], rest: &mut [u8]) {
         let mut low = self.word(at);
         for chunk in whole {
             at += 1;
@@ -190,18 +225,33 @@ impl Slot<'_> {
             if count * 8 > 64 - shift as usize { low | self.word(at + word + 1) << 1 << (63 - shift) } else { low }
         };
         let (whole, rest) = bytes.as_chunks::<WORD>();
-        let mut last = [0; WORD];
-        last[..rest.len()].copy_from_slice(rest);
         let mask = (1 << (rest.len() * 8)) - 1;
         whole.iter().enumerate().all(|(word, chunk)| stored(word, WORD) == u64::from_le_bytes(*chunk))
-            && (rest.is_empty() || stored(whole.len(), rest.len()) & mask == u64::from_le_bytes(last))
+            && (rest.is_empty() || stored(whole.len(), rest.len()) & mask == word_of_few(rest))
     }
 }
 
-/// Fewer bytes than a word has: a call of the C library's copy costs more than they do.
+/// Fewer bytes than a word has, the first of it: a call of the C library's copy costs more than they do.
 #[inline]
 fn copy_few(out: &mut [u8], word: u64) {
-    out.iter_mut().zip(word.to_le_bytes()).for_each(|(out, byte)| *out = byte);
+    let count = out.len();
+    // Two halves that overlap where the bytes are not as many.
+    if let Some(first) = out.first_chunk_mut() {
+        *first = (word as u32).to_le_bytes();
+        *out.last_chunk_mut().expect("as long as the first") = ((word >> ((count - 4) * 8)) as u32).to_le_bytes();
+    } else {
+        out.iter_mut().zip(word.to_le_bytes()).for_each(|(out, byte)| *out = byte);
+    }
+}
+
+/// The word that fewer bytes than it has are the first of; the others are zero.
+#[inline]
+fn word_of_few(bytes: &[u8]) -> u64 {
+    let four = |bytes: &[u8; 4]| u64::from(u32::from_le_bytes(*bytes));
+    match (bytes.first_chunk(), bytes.last_chunk()) {
+        (Some(first), Some(last)) => four(first) | four(last) << ((bytes.len() - 4) * 8),
+        _ => bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+    }
 }
 
 /// Words of a cache line.
@@ -209,11 +259,19 @@ const LINE_WORDS: usize = 8;
 /// Four lines; the hardware's own prefetcher sees the pattern after that.
 const PREFETCH_BYTES_MAX: usize = 256;
 
-#[inline]
-fn locate(slot: u32) -> (usize, usize) {
-    let at = u64::from(slot) + FIRST_SLOTS;
-    let segment = at.ilog2() - FIRST_SLOTS.ilog2();
-    (segment as usize, (at - (FIRST_SLOTS << segment)) as usize)
+impl Growth {
+    /// How many slots are in the segments before this one.
+    fn slots_before(self, segment: usize) -> u64 {
+        (1 << (self.first_slots_log2 as usize + segment)) - (1 << self.first_slots_log2)
+    }
+
+    /// The segment of a slot, and its place there.
+    #[inline]
+    fn locate(self, slot: u32) -> (usize, usize) {
+        let at = u64::from(slot) + (1 << self.first_slots_log2);
+        let octave = at.ilog2();
+        ((octave - self.first_slots_log2) as usize, (at ^ 1 << octave) as usize)
+    }
 }
 
 #[cfg(test)]
@@ -258,9 +316,10 @@ mod tests {
 
     #[test]
     fn the_last_slot_of_all_has_a_place() {
-        assert_eq!(locate(0), (0, 0));
-        assert_eq!(locate(63), (0, 63));
-        assert_eq!(locate(64), (1, 0));
-        assert!(locate(u32::MAX).0 < SEGMENTS);
+        let growth = Growth::OF_VALUES;
+        assert_eq!([0, 63, 64, 191, 192].map(|slot| growth.locate(slot)), [(0, 0), (0, 63), (1, 0), (1, 127), (2, 0)]);
+        assert!(growth.locate(u32::MAX).0 < SEGMENTS);
+        let from_one = Growth { first_slots_log2: 0, ..growth };
+        assert_eq!([0, 1, 2, 3, 6].map(|slot| from_one.locate(slot)), [(0, 0), (1, 0), (1, 1), (2, 0), (2, 3)]);
     }
 }

@@ -8,6 +8,7 @@ use stoa_protocol::FeatureGroupId;
 
 use super::epochs::Epochs;
 use crate::arena::ArenaRef;
+use crate::index::Place;
 
 /// A thing out of use.
 pub(crate) enum Dead {
@@ -15,7 +16,9 @@ pub(crate) enum Dead {
     Row(FeatureGroupId, u32),
     /// A value or key in the arena.
     Value(ArenaRef),
-    /// A segment, a directory, a table of groups.
+    /// A segment of the index of a group.
+    Segment(FeatureGroupId, Place),
+    /// A directory, a table of groups.
     Memory(Box<Retired>),
 }
 
@@ -85,7 +88,7 @@ impl Dead {
     fn memory_bytes(&self) -> usize {
         match self {
             Self::Memory(retired) => retired.bytes + size_of::<Retired>(),
-            Self::Row(..) | Self::Value(_) => 0,
+            Self::Row(..) | Self::Value(_) | Self::Segment(..) => 0,
         }
     }
 }
@@ -95,7 +98,7 @@ impl Drop for Trash {
     fn drop(&mut self) {
         let memory = self.queue.drain(..).filter_map(|(_, dead)| match dead {
             Dead::Memory(retired) => Some(retired.memory),
-            Dead::Row(..) | Dead::Value(_) => None,
+            Dead::Row(..) | Dead::Value(_) | Dead::Segment(..) => None,
         });
         self.epochs.bury(memory);
     }

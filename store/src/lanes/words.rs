@@ -11,81 +11,100 @@ use super::sync::AtomicU64;
 /// heap of the C library does the same with what is larger than this.)
 const MAPPED_BYTES_MIN: usize = 128 << 10;
 
-/// From here on it comes in huge pages if the system grants them. Random rows of a table of gigabytes miss the translation
-/// caches at each row with pages of 4 KiB; pages of 2 MiB take that away. A page of them is the most that stays unused at
-/// the end of what was written, so an eighth of the least segment at worst.
-const HUGE_BYTES_MIN: usize = 16 << 20;
-
 const PAGE_BYTES: usize = 4 << 10;
-const HUGE_PAGE_BYTES: usize = 2 << 20;
+/// Bytes of a huge page, and the alignment of words that are to lie in such: a mapping that begins elsewhere has none at its
+/// ends.
+pub(super) const HUGE_PAGE_BYTES: usize = 2 << 20;
+/// Bytes of a cache line, and the alignment of words on the heap.
+const LINE_BYTES: usize = 64;
+const WORD_BYTES: usize = size_of::<AtomicU64>();
 
-/// Zeroed words. They are backed with memory as they are first written.
+/// Zeroed words, the first at the start of a cache line. They are backed with memory as they are first written.
 pub(super) struct Words {
     first: NonNull<AtomicU64>,
     count: usize,
-    /// The mapping that they lie in, until they go; `None` if they are a boxed slice of the heap.
-    map: Option<MmapMut>,
+    memory: Memory,
 }
 
-// SAFETY: `first` points to memory that belongs to this alone and that may change threads as any allocation does, and all
-// that can be reached through a shared reference are atomics.
+/// What words lie in, until they go.
+enum Memory {
+    /// A boxed slice that was leaked, with room to begin at a line.
+    Heap(NonNull<[AtomicU64]>),
+    /// Of the system, in pages of so many bytes, which begin so many bytes behind the start of the mapping.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))] // there they are unmapped when they go, and no more
+    Map { map: MmapMut, page_bytes: usize, start: usize },
+}
+
+// SAFETY: `first` and `memory` point to memory that belongs to this alone and that may change threads as any allocation does,
+// and all that can be reached through a shared reference are atomics.
 unsafe impl Send for Words {}
 // SAFETY: as above.
 unsafe impl Sync for Words {}
 
 impl Words {
-    /// So many words, all zero.
-    pub fn zeroed(count: usize) -> Self {
-        let bytes = count * size_of::<AtomicU64>();
+    /// So many words, all zero; from `huge_bytes_min` on in huge pages if the system grants them. Random rows of a table of
+    /// gigabytes miss the translation caches at each row with pages of 4 KiB; pages of 2 MiB take that away. Up to a page of
+    /// them stays unused at the end of what was written.
+    pub fn zeroed(count: usize, huge_bytes_min: usize) -> Self {
+        let bytes = count * WORD_BYTES;
+        let is_huge = cfg!(target_os = "linux") && bytes >= huge_bytes_min;
+        let page_bytes = if is_huge { HUGE_PAGE_BYTES } else { PAGE_BYTES };
+        // Whole pages, and room to begin at the border of one where the system does not do that by itself.
+        let room = if is_huge { HUGE_PAGE_BYTES } else { 0 };
+        let map = || MmapOptions::new().len(bytes.next_multiple_of(page_bytes) + room).map_anon().ok();
         // A system that maps nothing more refuses the heap, too; that then says so.
-        let mapped = (bytes >= MAPPED_BYTES_MIN).then(|| MmapOptions::new().len(bytes).map_anon().ok()).flatten();
-        match mapped {
-            Some(map) => Self::mapped(map, count),
+        match (bytes >= MAPPED_BYTES_MIN).then(map).flatten() {
+            Some(map) => Self::mapped(map, page_bytes, count),
             None => Self::heap(count),
         }
     }
 
-    fn mapped(mut map: MmapMut, count: usize) -> Self {
-        // A wish: without it everything works, slower.
+    fn mapped(mut map: MmapMut, page_bytes: usize, count: usize) -> Self {
         #[cfg(target_os = "linux")]
-        if is_huge(map.len()) {
+        if page_bytes == HUGE_PAGE_BYTES {
+            // A wish: without it everything works, slower.
             let _ = map.advise(memmap2::Advice::HugePage);
         }
-        let first = NonNull::new(map.as_mut_ptr().cast()).expect("a mapping has an address");
-        Self { first, count, map: Some(map) }
+        let start = map.as_mut_ptr().align_offset(page_bytes);
+        assert!(start + count * WORD_BYTES <= map.len(), "a mapping has room to begin at the border of a page");
+        // SAFETY: `start` is within the mapping, as asserted.
+        let first = unsafe { map.as_mut_ptr().add(start) };
+        let first = NonNull::new(first.cast()).expect("a mapping has an address");
+        Self { first, count, memory: Memory::Map { map, page_bytes, start } }
     }
 
     fn heap(count: usize) -> Self {
+        let room = count + LINE_BYTES / WORD_BYTES - 1;
         #[cfg(not(loom))]
         let words = {
-            let words = Box::<[AtomicU64]>::new_zeroed_slice(count);
+            let words = Box::<[AtomicU64]>::new_zeroed_slice(room);
             // SAFETY: an AtomicU64 has the representation of a u64, for which all bits zero is a value.
-            Box::leak(unsafe { words.assume_init() })
+            NonNull::from(Box::leak(unsafe { words.assume_init() }))
         };
         // Those of loom are larger and made one by one.
         #[cfg(loom)]
-        let words = Box::leak((0..count).map(|_| AtomicU64::new(0)).collect::<Box<[_]>>());
-        Self { first: NonNull::from(words).cast(), count, map: None }
+        let words = NonNull::from(Box::leak((0..room).map(|_| AtomicU64::new(0)).collect::<Box<[_]>>()));
+        let start = words.cast::<AtomicU64>().align_offset(LINE_BYTES).min(room - count);
+        // SAFETY: `start` is within the slice.
+        let first = unsafe { words.cast::<AtomicU64>().add(start) };
+        Self { first, count, memory: Memory::Heap(words) }
     }
 
     /// Bytes of memory once the first so many words have been written: all of a slice of the heap; of a mapping the pages
     /// up to there, as if every wish for huge pages were granted.
     pub fn bytes(&self, written: usize) -> usize {
-        let written = written.min(self.count) * size_of::<AtomicU64>();
-        match &self.map {
-            None => self.count * size_of::<AtomicU64>(),
-            Some(map) => pages_end(map.as_ptr().addr(), map.len(), written),
+        match &self.memory {
+            Memory::Heap(words) => words.len() * WORD_BYTES,
+            Memory::Map { page_bytes, .. } => (written.min(self.count) * WORD_BYTES).next_multiple_of(*page_bytes),
         }
     }
-}
 
-impl Words {
     /// Gives the pages back that lie wholly behind the first so many words: they read as zero, and take memory when they are
     /// written again. Memory of the heap stays.
     pub fn release(&self, kept: usize) {
         #[cfg(target_os = "linux")]
-        if let Some(map) = &self.map {
-            let end = pages_end(map.as_ptr().addr(), map.len(), kept * size_of::<AtomicU64>());
+        if let Memory::Map { map, start, .. } = &self.memory {
+            let end = start + self.bytes(kept);
             if end < map.len() {
                 // SAFETY: the mapping is private and anonymous, and no file or other mapping shares its pages; so all that
                 // happens is that words behind `end`, a border of pages within the mapping, become zero, as if another
@@ -99,31 +118,11 @@ impl Words {
     }
 }
 
-/// Whether a mapping of so many bytes is to have huge pages.
-fn is_huge(bytes: usize) -> bool {
-    cfg!(target_os = "linux") && bytes >= HUGE_BYTES_MIN
-}
-
-/// Where the page ends that holds the last of so many bytes of a mapping, counted from its start.
-fn pages_end(start: usize, length: usize, bytes: usize) -> usize {
-    if bytes == 0 {
-        return 0;
-    }
-    // A huge page lies on a border of its size, and whole in the mapping.
-    let page_start = (start + bytes - 1) / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
-    let page_end = page_start + HUGE_PAGE_BYTES;
-    if is_huge(length) && page_start >= start && page_end <= start + length {
-        return page_end - start;
-    }
-    bytes.next_multiple_of(PAGE_BYTES)
-}
-
 impl Drop for Words {
     fn drop(&mut self) {
-        if self.map.is_none() {
-            let words = std::ptr::slice_from_raw_parts_mut(self.first.as_ptr(), self.count);
+        if let Memory::Heap(words) = self.memory {
             // SAFETY: this is the slice that `heap` leaked, and nobody borrows it any more.
-            drop(unsafe { Box::from_raw(words) });
+            drop(unsafe { Box::from_raw(words.as_ptr()) });
         }
     }
 }
@@ -146,33 +145,21 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    #[cfg(target_os = "linux")]
-    fn a_mapping_is_counted_by_pages_that_are_huge_where_one_fits() {
-        let start = 10 * HUGE_PAGE_BYTES + 5 * PAGE_BYTES;
-        let to_border = HUGE_PAGE_BYTES - 5 * PAGE_BYTES;
-        let length = to_border + HUGE_BYTES_MIN + 3 * PAGE_BYTES;
-        let cases = [
-            (0, 0),
-            (1, PAGE_BYTES),
-            (to_border, to_border),
-            (to_border + 1, to_border + HUGE_PAGE_BYTES),
-            (to_border + HUGE_BYTES_MIN + 1, to_border + HUGE_BYTES_MIN + PAGE_BYTES),
-            (length, length),
-        ];
-        for (bytes, counted) in cases {
-            assert_eq!(pages_end(start, length, bytes), counted, "{bytes} bytes");
-            let small = HUGE_BYTES_MIN - PAGE_BYTES;
-            assert_eq!(pages_end(start, small, bytes.min(small)), bytes.min(small).next_multiple_of(PAGE_BYTES));
-        }
-    }
+    const HUGE_BYTES_MIN: usize = 4 << 20;
 
     #[test]
-    fn words_of_either_kind_are_zero_and_keep_what_is_written() {
-        for count in [0, 1, 1_000, MAPPED_BYTES_MIN / 8, MAPPED_BYTES_MIN / 8 + 1] {
-            let words = Words::zeroed(count);
+    fn words_of_every_kind_begin_at_a_line_are_zero_and_keep_what_is_written() {
+        let (mapped, huge) = (MAPPED_BYTES_MIN / 8, HUGE_BYTES_MIN / 8);
+        for count in [0, 1, 7, 8, 1_000, mapped - 1, mapped, mapped + 1, huge - 1, huge, huge + 1] {
+            let words = Words::zeroed(count, HUGE_BYTES_MIN);
             assert_eq!(words.len(), count);
-            assert_eq!(words.map.is_some(), count >= MAPPED_BYTES_MIN / 8);
+            assert_eq!(matches!(words.memory, Memory::Map { .. }), count >= mapped);
+            let alignment = match words.memory {
+                Memory::Heap(_) => LINE_BYTES,
+                Memory::Map { page_bytes, .. } => page_bytes,
+            };
+            assert_eq!(alignment == HUGE_PAGE_BYTES, count >= huge && cfg!(target_os = "linux"));
+            assert!(words.as_ptr().addr().is_multiple_of(alignment), "{count} words");
             assert!(words.iter().all(|word| word.load(Ordering::Relaxed) == 0));
             for at in [0, count / 2, count.saturating_sub(1)].into_iter().filter(|at| *at < count) {
                 words[at].store(!0, Ordering::Relaxed);
@@ -183,16 +170,33 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
+    fn a_mapping_is_counted_by_the_pages_that_were_written_and_the_heap_whole() {
+        let page = PAGE_BYTES / 8;
+        let mapped = Words::zeroed(MAPPED_BYTES_MIN / 8 + 1, HUGE_BYTES_MIN);
+        let cases = [(0, 0), (1, 1), (page, 1), (page + 1, 2), (usize::MAX, MAPPED_BYTES_MIN / PAGE_BYTES + 1)];
+        cases.iter().for_each(|&(words, pages)| assert_eq!(mapped.bytes(words), pages * PAGE_BYTES, "{words} words"));
+        let huge = Words::zeroed(HUGE_BYTES_MIN / 8 + 1, HUGE_BYTES_MIN);
+        let page = HUGE_PAGE_BYTES / 8;
+        let cases = [(0, 0), (1, 1), (page, 1), (page + 1, 2), (usize::MAX, HUGE_BYTES_MIN / HUGE_PAGE_BYTES + 1)];
+        cases
+            .iter()
+            .for_each(|&(words, pages)| assert_eq!(huge.bytes(words), pages * HUGE_PAGE_BYTES, "{words} words"));
+        let heap = Words::zeroed(10, HUGE_BYTES_MIN);
+        assert_eq!([0, 10].map(|words| heap.bytes(words)), [10 * 8 + LINE_BYTES - 8; 2]);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
     fn pages_that_were_given_back_are_zero_and_those_before_them_as_they_were() {
-        for count in [1_000, MAPPED_BYTES_MIN / 8, HUGE_BYTES_MIN / 8] {
-            let words = Words::zeroed(count);
+        for count in [1_000, MAPPED_BYTES_MIN / 8, HUGE_BYTES_MIN / 8, 2 * HUGE_BYTES_MIN / 8 + 5] {
+            let words = Words::zeroed(count, HUGE_BYTES_MIN);
             words.iter().for_each(|word| word.store(!0, Ordering::Relaxed));
             let kept = count / 3;
             words.release(kept);
-            let end = words.bytes(kept) / 8;
+            let end = (words.bytes(kept) / 8).min(count);
             assert!(words[..end].iter().all(|word| word.load(Ordering::Relaxed) == !0));
             assert!(words[end..].iter().all(|word| word.load(Ordering::Relaxed) == 0));
-            assert_eq!(end < count, words.map.is_some());
+            assert_eq!(end < count, matches!(words.memory, Memory::Map { .. }));
             words[count - 1].store(7, Ordering::Relaxed);
             assert_eq!(words[count - 1].load(Ordering::Relaxed), 7, "they are there to be written");
         }

@@ -11,7 +11,7 @@ use crate::arena::Arena;
 use crate::changes::range;
 use crate::cold::{Cold, ColdRow};
 use crate::group::Group;
-use crate::index::{Segment, index_hash};
+use crate::index::{Place, index_hash};
 use crate::row::RowBuffer;
 
 /// Rows by ascending hash, equal hashes by key. What they are was fixed when it was made.
@@ -25,8 +25,8 @@ pub(super) struct SortedRows {
 
 /// Segments stand in the order of their hashes, so each is sorted by itself.
 struct Live {
-    /// Each with its first hash and the number of bits that its hashes share.
-    segments: std::vec::IntoIter<Arc<Segment>>,
+    /// Each with the number of bits that its hashes share. None is changed or filled again before the snapshot ends.
+    segments: std::vec::IntoIter<(Place, u32)>,
     /// The first hash of the next segment; `None` after the last.
     next_at: Option<u64>,
     /// The rows of the segment that has been begun: hash, key, row; last first.
@@ -62,7 +62,7 @@ impl Wanted<'_> {
 }
 
 impl SortedRows {
-    pub fn new(group: Arc<Group>, arena: Arc<Arena>, seed: u64, segments: Vec<Arc<Segment>>) -> Self {
+    pub fn new(group: Arc<Group>, arena: Arc<Arena>, seed: u64, segments: Vec<(Place, u32)>) -> Self {
         let cold = group.cold.clone().map(|cold| ColdCursor { thawed: cold.thawed(), cold, chunk: 0, row: 0 });
         let live = Live { segments: segments.into_iter(), next_at: Some(0), begun: Vec::new() };
         Self { group, arena, seed, live, cold }
@@ -119,14 +119,13 @@ impl Live {
     /// The next row that is wanted.
     fn peek(&mut self, group: &Group, arena: &Arena, seed: u64, wanted: &Wanted<'_>) -> Option<&(u64, Vec<u8>, u32)> {
         while self.begun.is_empty() {
-            let segment = self.segments.next()?;
+            let (place, bits) = self.segments.next()?;
             let first = self.next_at?;
-            let bits = segment.depth;
             self.next_at = first.checked_add(if bits == 0 { u64::MAX } else { 1 << (64 - bits) });
             if !wanted.has_any(first, bits) {
                 continue;
             }
-            for row in segment.rows() {
+            for row in group.index.rows(place) {
                 let mut key = Vec::new();
                 group.key_of(row, arena, &mut key);
                 let hash = index_hash(seed, &key);

@@ -72,7 +72,7 @@ impl SnapshotSource {
         let fits = |base: &&SnapshotBase| base.seed == partition.space.seed && base.applied <= partition.applied;
         let base = base.filter(fits);
         let groups = partition.groups.values().map(|writer| {
-            let segments = writer.index.segments().cloned().collect();
+            let segments = writer.index.places().map(|place| (place, writer.index.depth(place))).collect();
             let arena = partition.space.arena.shared().clone();
             let rows = SortedRows::new(writer.group.clone(), arena, partition.space.seed, segments);
             let table = writer.table();
