@@ -67,7 +67,7 @@ impl Workload {
 
 impl Shape {
     fn features(&self) -> Vec<Feature> {
-        let feature = |name: String, ty| Feature { name, ty, description: String::new() };
+        let feature = |name: String, ty| Feature::new(&name, ty);
         match self.array {
             true => vec![feature("embedding".into(), FeatureType::FixedArray { items: self.floats })],
             false => (0..self.floats).map(|at| feature(format!("f{at}"), FeatureType::Float32)).collect(),

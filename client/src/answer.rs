@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stoa_protocol::position::PartitionPosition;
-use stoa_protocol::read::RowStatus;
-use stoa_protocol::row_block::SectionRows;
+use stoa_protocol::read::{RowStatus, SectionHead, SectionResult};
+use stoa_protocol::row_block::{AnswerWriter, BlockLayout, SectionRows, parse_answer};
+use stoa_protocol::widen::{widen, widens};
 use stoa_protocol::{FeatureType, LogIndex, Position, Value};
 
 use crate::multi_get::ReadStats;
@@ -33,10 +34,17 @@ pub enum ValueStatus {
 }
 
 /// The answer to [`View::get`](crate::View::get).
+///
+/// The rows of a group may come from partitions that are at different schema versions of it, while a new one spreads; each
+/// row is of one of them ([`ViewAnswer::schema_version`]). Where a feature was widened since the view was opened, the column
+/// has the widest type that an answer has it in, and values of partitions that are behind are widened here: a column has one
+/// type.
 pub struct ViewAnswer {
     plan: Arc<ViewPlan>,
     split: Split,
     sections: Vec<Option<SectionRows>>,
+    /// The types of each group's columns, where some are wider than the plan's.
+    widened: Option<Vec<Vec<FeatureType>>>,
     rows: usize,
     stats: ReadStats,
 }
@@ -52,12 +60,13 @@ impl ViewAnswer {
     pub(crate) fn new(
         plan: Arc<ViewPlan>,
         split: Split,
-        sections: Vec<Option<SectionRows>>,
+        mut sections: Vec<Option<SectionRows>>,
         rows: usize,
         stats: ReadStats,
     ) -> Self {
         assert_eq!(sections.len(), split.sections.len());
-        Self { plan, split, sections, rows, stats }
+        let widened = widen_all(&plan, &split, &mut sections);
+        Self { plan, split, sections, widened, rows, stats }
     }
 
     /// Number of rows, those asked for.
@@ -86,6 +95,12 @@ impl ViewAnswer {
     pub fn event_time(&self, row: usize, group: usize) -> Option<i64> {
         let (section, at) = self.section(row, group)?;
         (section.status(at) != RowStatus::NotFound).then(|| section.event_time(at))
+    }
+
+    /// The schema version of the group that a row's values are of: the one that the view was opened with, or a later one.
+    /// `None` if there is no answer. Panics beyond the ends.
+    pub fn schema_version(&self, row: usize, group: usize) -> Option<u32> {
+        Some(self.section(row, group)?.0.head.schema_version)
     }
 
     /// Whether every section was answered: no value is `Unavailable`.
@@ -167,6 +182,53 @@ impl ViewAnswer {
     }
 }
 
+/// Brings columns that are of several types to the widest; gives the types if there are others than the plan's.
+fn widen_all(plan: &ViewPlan, split: &Split, sections: &mut [Option<SectionRows>]) -> Option<Vec<Vec<FeatureType>>> {
+    let group_of = |at: usize| split.sections[at].group;
+    let is_newer = |(at, section): (usize, &Option<SectionRows>)| {
+        section.as_ref().is_some_and(|rows| rows.head.schema_version > plan.groups[group_of(at)].schema_version)
+    };
+    if !sections.iter().enumerate().any(is_newer) {
+        return None; // nearly always
+    }
+    let mut types: Vec<Vec<FeatureType>> = plan.groups.iter().map(|group| group.types.clone()).collect();
+    for (at, rows) in sections.iter().enumerate().filter_map(|(at, rows)| Some((at, rows.as_ref()?))) {
+        for (widest, ty) in types[group_of(at)].iter_mut().zip(rows.types()) {
+            if widens(*widest, ty) {
+                *widest = ty;
+            }
+        }
+    }
+    for (at, section) in sections.iter_mut().enumerate() {
+        let wanted = &types[group_of(at)];
+        if let Some(rows) = section.as_mut().filter(|rows| !rows.types().eq(wanted.iter().copied())) {
+            *rows = widen_section(rows, wanted);
+        }
+    }
+    Some(types)
+}
+
+/// The rows of a section with columns of these types, to which its own widen.
+fn widen_section(rows: &SectionRows, types: &[FeatureType]) -> SectionRows {
+    let layout = BlockLayout::packed(types.iter().copied());
+    let mut answer = AnswerWriter::new(1);
+    let (number, mut block) = answer.block(&layout, rows.rows());
+    for row in 0..rows.rows() {
+        block.set_status(row, rows.status(row), rows.event_time(row));
+        for (column, (from, to)) in rows.types().zip(types).enumerate() {
+            match rows.value(column, row) {
+                Some(value) if from == *to => block.set_value(row, column, value),
+                Some(value) => block.set_value(row, column, &widen(from, *to, value)),
+                None => {}
+            }
+        }
+    }
+    block.finish();
+    let head = SectionHead { block: number, first_row: 0, ..rows.head };
+    let parsed = parse_answer(answer.finish(&[SectionResult::Rows(head)]).into_body().into());
+    parsed.expect("what was just written").remove(0).expect("it was written as rows")
+}
+
 /// All accessors panic for a row beyond the end.
 impl<'a> Column<'a> {
     /// Its name in the view.
@@ -174,9 +236,10 @@ impl<'a> Column<'a> {
         &self.answer.plan.columns[self.at].name
     }
 
-    /// Its type.
+    /// Its type: that of the view's plan, or a wider one, if the feature was widened since the view was opened.
     pub fn ty(&self) -> FeatureType {
-        self.answer.plan.columns[self.at].ty
+        let plan = &self.answer.plan.columns[self.at];
+        self.answer.widened.as_ref().map_or(plan.ty, |types| types[plan.group][plan.place])
     }
 
     /// The place of its group in [`ViewAnswer::groups`].

@@ -81,7 +81,9 @@ struct Job {
 }
 
 impl<T: Transport> Group<T> {
-    /// A writer of these features, in the order in which rows give their values.
+    /// A writer of these features, by whatever names they have, in the order in which rows give their values. It goes on
+    /// when the group's schema changes: values are taken in the types of the schema with which the group was opened, and of
+    /// features that were dropped since they are passed over.
     ///
     /// # Errors
     /// [`WriteError::Rows`] if the group has no such feature, or one is named twice.
@@ -92,7 +94,7 @@ impl<T: Transport> Group<T> {
             let place = definition.feature(name).ok_or_else(|| RowsError::Unknown {
                 column: (*name).to_owned(),
                 of: definition.full_name(),
-                wanted: definition.features.iter().map(|feature| feature.name.clone()).collect(),
+                wanted: definition.live_features().map(|(_, feature)| feature.name.clone()).collect(),
             })?;
             if places.contains(&place) {
                 return Err(RowsError::Twice { column: (*name).to_owned() }.into());

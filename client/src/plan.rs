@@ -54,7 +54,7 @@ pub struct GroupPlan {
 pub struct ColumnPlan {
     /// Its name in the view.
     pub name: String,
-    /// Its type.
+    /// Its type when the view was opened; see [`Column::ty`](crate::Column::ty).
     pub ty: FeatureType,
     /// Place of its group in [`ViewPlan::groups`].
     pub group: usize,

@@ -8,6 +8,7 @@ use stoa_protocol::key::{KeyBlock, encode_key, partition_hash};
 use stoa_protocol::read::{Projection, ReadLevel, ReadSection};
 use stoa_protocol::row_block::SectionRows;
 use stoa_protocol::value::check_value;
+use stoa_protocol::widen::widens;
 use stoa_protocol::{ClusterMap, FeatureType, LogIndex, PartitionId, Position, Width};
 
 use crate::distinct::Distinct;
@@ -145,7 +146,7 @@ impl Split {
     }
 
     /// Whether an answer is one to a section: as many rows and columns, of the same types, of the schema asked or a newer
-    /// one. A newer one has appended features, and those asked for are still at their places; the whole answer is of it.
+    /// one. A newer one has the features asked for still at their places, some in a wider type; the whole answer is of it.
     pub fn fits(&self, plan: &ViewPlan, section: usize, answer: &SectionRows) -> Result<(), String> {
         let asked = &self.sections[section];
         let group = &plan.groups[asked.group];
@@ -160,7 +161,9 @@ impl Split {
         if answer.rows() != rows {
             return Err(format!("it has {} rows of {}, and {rows} were asked", answer.rows(), group.name));
         }
-        if !answer.types().eq(group.types.iter().copied()) {
+        let newer = answer.head.schema_version > group.schema_version;
+        let same = |(found, asked): (FeatureType, &FeatureType)| found == *asked || (newer && widens(*asked, found));
+        if answer.types().len() != group.types.len() || !answer.types().zip(&group.types).all(same) {
             return Err(format!("its columns of {} are not of the types asked", group.name));
         }
         for (column, ty) in group.types.iter().enumerate().filter(|(_, ty)| has_wrong_bytes(**ty)) {

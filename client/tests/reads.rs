@@ -10,7 +10,7 @@ use std::time::Duration;
 use stoa_client::{READS_MAX, ReadError, ReadOptions, Rows, RowsError, ValueStatus};
 use stoa_protocol::message::Kind;
 use stoa_protocol::position::PartitionPosition;
-use stoa_protocol::{ErrorClass, ErrorCode, LogIndex, PartitionId, PartitionSetId, Position};
+use stoa_protocol::{ErrorClass, ErrorCode, FeatureType, LogIndex, PartitionId, PartitionSetId, Position, Value};
 use support::{Cluster, Mood};
 
 fn rows(products: impl Iterator<Item = i64>) -> Rows {
@@ -77,6 +77,47 @@ async fn a_view_reads_on_when_a_feature_is_appended_to_a_group() {
     cluster.state().schema_version = 0;
     let answer = view.get(&rows([4, 6].into_iter()), &ReadOptions::default()).await.unwrap();
     assert_eq!(answer.column("p_name").unwrap().status(1), ValueStatus::Unavailable, "an older schema is not believed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_view_reads_on_while_a_feature_is_widened_partition_by_partition() {
+    let cluster = Cluster::new();
+    let client = cluster.client().await;
+    let view = client.view("test/rank@1").await.unwrap();
+    let partitions: Vec<_> = client.map().sets[0].partitions.iter().map(|partition| partition.id).collect();
+    assert!(partitions.len() > 1, "some are ahead of the others");
+    for ahead in 0..=partitions.len() {
+        cluster.state().widened = partitions[..ahead].iter().copied().collect();
+        let answer = view.get(&rows(0..40), &ReadOptions::default()).await.unwrap();
+        assert!(answer.is_complete());
+        let units = answer.column("p_units").unwrap();
+        let of_group = units.group();
+        assert_eq!(units.ty(), if ahead == 0 { FeatureType::Int32 } else { FeatureType::Int64 });
+        let mut seen = [0; 2];
+        for row in 0..40 {
+            let schema = answer.schema_version(row, of_group).unwrap();
+            seen[schema as usize - 1] += 1;
+            assert_eq!(
+                units.i64(row),
+                Some((row as i64) << if schema == 2 { 40 } else { 0 }),
+                "row {row}, schema {schema}"
+            );
+            assert_eq!(units.to_value(row), Value::Int(units.i64(row).unwrap()));
+            let name = answer.column("p_name").unwrap();
+            assert_eq!(name.str(row), (row % 2 == 0).then(|| format!("product {row}")).as_deref());
+            assert_eq!(answer.event_time(row, of_group), Some(row as i64 * 10));
+        }
+        assert!(
+            seen.iter().filter(|count| **count > 0).count()
+                == if [0, partitions.len()].contains(&ahead) { 1 } else { 2 }
+        );
+    }
+    // A type that is not wider is no answer, whatever schema it says it is of.
+    let wide = view.get(&rows(0..1), &ReadOptions::default()).await.unwrap();
+    assert!(wide.is_complete());
+    cluster.state().widened_as = 1;
+    let unfit = view.get(&rows(0..1), &ReadOptions::default()).await.unwrap();
+    assert!(!unfit.is_complete(), "an Int64 of the schema in which it was an Int32");
 }
 
 #[tokio::test(start_paused = true)]

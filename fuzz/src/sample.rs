@@ -1,5 +1,6 @@
 //! Definitions, rows and a partition that targets share.
 
+use stoa_protocol::catalog::EarlierType;
 use stoa_protocol::key::encode_key;
 use stoa_protocol::message::SessionStep;
 use stoa_protocol::{
@@ -59,11 +60,29 @@ pub fn visitor() -> FeatureGroup {
     group
 }
 
-/// The same group with one more feature.
+/// The same group with one more feature, with a default if it is an Int32, and with one more change: a feature is widened if
+/// that is possible, dropped else.
 pub fn grown(group: &FeatureGroup, ty: FeatureType) -> FeatureGroup {
     let mut group = group.clone();
     group.schema_version += 1;
-    group.features.push(Feature { name: format!("g{}", group.features.len()), ty, description: String::new() });
+    let changed = group.schema_version as usize % group.features.len();
+    let feature = &mut group.features[changed];
+    let wider = match feature.ty {
+        FeatureType::Int8 => Some(FeatureType::Int16),
+        FeatureType::Int16 => Some(FeatureType::Int64),
+        FeatureType::Float32 => Some(FeatureType::Float64),
+        _ => None,
+    };
+    match wider.filter(|_| !feature.dropped && feature.default.is_none()) {
+        Some(wider) => {
+            let before = std::mem::replace(&mut feature.ty, wider);
+            feature.earlier.push(EarlierType { until: group.schema_version, ty: before });
+        }
+        None => feature.dropped = true,
+    }
+    let mut feature = Feature::new(&format!("g{}", group.features.len()), ty);
+    feature.default = (ty == FeatureType::Int32).then(|| vec![1, 0, 0, 0]);
+    group.features.push(feature);
     group
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use stoa_protocol::key::{key_prefix, partition_hash};
 use stoa_protocol::limits::SET_PARTITIONS_MAX;
+use stoa_protocol::widen::narrowest;
 use stoa_protocol::{FeatureGroup, FeatureGroupId, Reader, Width, Wire};
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128};
 
@@ -192,8 +193,19 @@ fn row<'a>(payload: &'a [u8], input: &mut Reader<'a>, group: &FeatureGroup) -> O
         hashed.extend_from_slice(input.take(8, "a stamp").ok()?);
     } else {
         let validity = input.take(group.features.len().div_ceil(8), "validity").ok()?;
+        let defaults = group.features.iter().filter(|feature| feature.default.is_some()).count();
+        let nulls = input.take(defaults.div_ceil(8), "written nulls").ok()?;
+        let mut null = 0;
         for (place, feature) in group.features.iter().enumerate() {
+            let is_null = feature.default.is_some() && {
+                null += 1;
+                nulls[(null - 1) / 8] >> ((null - 1) % 8) & 1 == 1
+            };
             if validity[place / 8] >> (place % 8) & 1 == 0 {
+                if is_null {
+                    (place as u16).put(&mut hashed);
+                    u32::MAX.put(&mut hashed);
+                }
                 continue;
             }
             let bytes = match feature.ty.width() {
@@ -201,9 +213,12 @@ fn row<'a>(payload: &'a [u8], input: &mut Reader<'a>, group: &FeatureGroup) -> O
                 Width::Variable => u32::get(input).ok()? as usize,
             };
             variable += if feature.ty.width() == Width::Variable { bytes } else { 0 };
+            let value = input.take(bytes, "a value").ok()?;
+            let narrow = narrowest(feature.ty, feature.earlier.iter().map(|earlier| earlier.ty), value);
+            let value = narrow.as_deref().unwrap_or(value);
             (place as u16).put(&mut hashed);
-            (bytes as u32).put(&mut hashed);
-            hashed.extend_from_slice(input.take(bytes, "a value").ok()?);
+            (value.len() as u32).put(&mut hashed);
+            hashed.extend_from_slice(value);
         }
     }
     let rest = &payload[start..input.position()];

@@ -89,6 +89,8 @@ pub enum Bug {
     SweepEarly,
     /// A batch of an earlier schema version is refused.
     RefuseEarlierSchema,
+    /// The bytes of a batch of an earlier schema are taken for those of the present type.
+    EarlierByPlace,
 }
 
 /// Whether the named bug is on. Without the feature `planted` it is the constant `false`.

@@ -143,7 +143,8 @@ impl RowBatch {
     /// Checks that the batch can be applied to a group of this definition: schema version, features, types, canonical
     /// keys, values, event times not after `event_time_max` (microseconds). Apply does not check again.
     ///
-    /// A batch of an earlier schema version fits: a version of a group only grows, by features after its last.
+    /// A batch of an earlier schema version fits: features keep their places, and the definition knows which types they had
+    /// then. Of a feature that was dropped since it may have anything.
     pub fn check(&self, group: &FeatureGroup, event_time_max: i64) -> Result<(), ErrorBody> {
         let fail = |code, message: String| Err(ErrorBody::new(code, message));
         if self.schema_version > group.schema_version || self.group != group.id {
@@ -176,8 +177,10 @@ impl RowBatch {
                 let message = format!("{} has no feature {}", group.full_name(), column.feature);
                 return fail(ErrorCode::SchemaMismatch, message);
             };
-            if feature.ty != column.ty {
-                let message = format!("feature {} is {}, and the batch has {}", feature.name, feature.ty, column.ty);
+            let ty = feature.type_at(self.schema_version);
+            if ty != column.ty {
+                let (name, schema) = (&feature.name, self.schema_version);
+                let message = format!("feature {name} is {ty} in schema {schema}, and the batch has {}", column.ty);
                 return fail(ErrorCode::SchemaMismatch, message);
             }
             for row in 0..self.rows {
@@ -535,6 +538,7 @@ fn put_ends(ends: &[u32], out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::EarlierType;
     use crate::key::{KeyType, KeyValue, encode_key};
 
     fn group() -> FeatureGroup {
@@ -619,6 +623,26 @@ mod tests {
         let mut other = group();
         other.entity.keys[0].ty = KeyType::String;
         assert_eq!(batch.check(&other, 1_000).unwrap_err().code, ErrorCode::BadKey);
+    }
+
+    #[test]
+    fn a_batch_has_the_types_that_its_own_schema_has() {
+        let narrow = sample();
+        let mut widened = group();
+        widened.schema_version = 2;
+        widened.features[0].ty = FeatureType::Int64;
+        widened.features[0].earlier.push(EarlierType { until: 2, ty: FeatureType::Int32 });
+        widened.features[1].dropped = true;
+        assert_eq!(narrow.check(&widened, 1_000), Ok(()));
+        let mut builder = RowBatchBuilder::new(&widened, &[0]);
+        builder.upsert(&key(1), 0, 0, &[Value::Int(i64::MAX)]).unwrap();
+        assert_eq!(builder.finish().unwrap().check(&widened, 0), Ok(()));
+        // The bytes of one schema under the number of the other.
+        let mut builder = RowBatchBuilder::new(&FeatureGroup { schema_version: 2, ..group() }, &[0]);
+        builder.upsert(&key(1), 0, 0, &[Value::Int(1)]).unwrap();
+        let error = builder.finish().unwrap().check(&widened, 0).unwrap_err();
+        assert_eq!(error.code, ErrorCode::SchemaMismatch, "{error}");
+        assert!(error.message.contains("Int64 in schema 2, and the batch has Int32"), "{error}");
     }
 
     #[test]

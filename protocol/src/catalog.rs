@@ -1,14 +1,19 @@
 //! What users define: projects, entities, feature groups, grants, feature views. The root group keeps them; a group's
-//! definition also reaches each of its partitions through that partition's own log.
+//! definition also reaches each of its partitions through that partition's own log. How a group's definition may change is
+//! [`crate::evolution`]'s to say.
+
+use std::collections::BTreeSet;
 
 use crate::codec::{DecodeError, Reader, Wire, check_name, get_list, put_list};
 use crate::ids::{FeatureGroupId, PartitionSetId, ViewId};
 use crate::key::KeyType;
 use crate::limits::{
-    DESCRIPTION_BYTES_MAX, GROUP_FEATURES_MAX, KEY_COLUMNS_MAX, LATE_HORIZON_US_DEFAULT, ROW_FIXED_BYTES_MAX,
-    TTL_US_MAX, TTL_US_MIN, VIEW_FEATURES_MAX,
+    DEFAULTS_BYTES_MAX, DESCRIPTION_BYTES_MAX, FEATURE_ALIASES_MAX, GROUP_FEATURES_MAX, KEY_COLUMNS_MAX,
+    LATE_HORIZON_US_DEFAULT, ROW_FIXED_BYTES_MAX, TTL_US_MAX, TTL_US_MIN, VIEW_FEATURES_MAX,
 };
 use crate::types::{FeatureType, Width};
+use crate::value::check_value;
+use crate::widen::{EARLIER_TYPES_MAX, widens};
 
 /// A column of an entity's key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,8 +76,76 @@ pub struct Feature {
     pub ty: FeatureType,
     /// What it means, for people.
     pub description: String,
+    /// Further names, as good as the first one and as unique.
+    pub aliases: Vec<String>,
+    /// The bytes of what rows have that were written without the feature; `None`: a null. A null that was written stays one.
+    pub default: Option<Vec<u8>>,
+    /// Whether it is gone: what batches have of it is passed over, and nobody reads it. It keeps its place and its names.
+    pub dropped: bool,
+    /// The types that it had before, the first one first. The root group's to fill in: empty in a definition by names.
+    pub earlier: Vec<EarlierType>,
 }
-crate::wire_struct!(Feature { name, ty, description });
+
+/// A type that a feature had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EarlierType {
+    /// The first schema version of the group in which it had another one.
+    pub until: u32,
+    /// The type.
+    pub ty: FeatureType,
+}
+crate::wire_struct!(EarlierType { until, ty });
+
+impl Feature {
+    /// A feature with a name and a type, and nothing else.
+    pub fn new(name: &str, ty: FeatureType) -> Self {
+        let (aliases, earlier) = (Vec::new(), Vec::new());
+        Self { name: name.into(), ty, description: String::new(), aliases, default: None, dropped: false, earlier }
+    }
+
+    /// Whether it has more than name, type and description: earlier programs know nothing of that.
+    pub fn has_more(&self) -> bool {
+        !self.aliases.is_empty() || self.default.is_some() || self.dropped || !self.earlier.is_empty()
+    }
+}
+
+/// Name, type and description. Where there is more, the type's tag has this bit, and the rest comes behind: a program that
+/// knows no such features refuses the tag and misreads nothing.
+const FEATURE_HAS_MORE: u8 = 0x80;
+
+impl Wire for Feature {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.name.put(out);
+        let tag_at = out.len();
+        self.ty.put(out);
+        self.description.put(out);
+        if self.has_more() {
+            out[tag_at] |= FEATURE_HAS_MORE;
+            put_list(&self.aliases, out);
+            self.default.put(out);
+            self.dropped.put(out);
+            put_list(&self.earlier, out);
+        }
+    }
+
+    fn get(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let name = String::get(input)?;
+        let tag = u8::get(input)?;
+        let parameter = u16::get(input)?.to_le_bytes();
+        let ty = FeatureType::from_bytes(&[tag & !FEATURE_HAS_MORE, parameter[0], parameter[1]])?;
+        let mut feature = Self { name, description: Wire::get(input)?, ..Self::new("", ty) };
+        if tag & FEATURE_HAS_MORE != 0 {
+            feature.aliases = get_list(input, "aliases")?;
+            feature.default = Wire::get(input)?;
+            feature.dropped = Wire::get(input)?;
+            feature.earlier = get_list(input, "earlier types")?;
+            if !feature.has_more() {
+                return Err(DecodeError::invalid("what more a feature has", "nothing", "something"));
+            }
+        }
+        Ok(feature)
+    }
+}
 
 /// What a read is given of a row that has outlived its group's time to live. It is marked as expired either way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -150,7 +223,8 @@ pub struct FeatureGroup {
     pub ttl: Option<Ttl>,
     /// How long a delete keeps older events out, and how long an expired row stays, in microseconds.
     pub late_horizon_us: i64,
-    /// Its features. A feature's place is its number in batches and reads and never changes.
+    /// Its features, those that were dropped among them. A feature's place is its number in batches and reads and never
+    /// changes.
     pub features: Vec<Feature>,
     /// What it is, for people.
     pub description: String,
@@ -199,9 +273,14 @@ impl FeatureGroup {
         format!("{}/{}@{}", self.project, self.name, self.version)
     }
 
-    /// The place of a feature by its name.
+    /// The place of a feature by any of its names; `None` if it was dropped.
     pub fn feature(&self, name: &str) -> Option<u16> {
-        self.features.iter().position(|f| f.name == name).map(|at| at as u16)
+        self.features.iter().position(|f| f.is_called(name) && !f.dropped).map(|at| at as u16)
+    }
+
+    /// The features that were not dropped, with their places.
+    pub fn live_features(&self) -> impl Iterator<Item = (u16, &Feature)> {
+        (0..).zip(&self.features).filter(|(_, feature)| !feature.dropped)
     }
 
     /// Rows whose event time is before this have expired at a partition time: event time + time to live <= time.
@@ -234,20 +313,34 @@ impl FeatureGroup {
             let allowed = format!("1 to {GROUP_FEATURES_MAX}");
             return Err(DecodeError::invalid("the number of features", self.features.len(), allowed));
         }
-        let mut fixed = 0;
-        for (at, feature) in self.features.iter().enumerate() {
-            check_name("the name of a feature", &feature.name)?;
+        let (mut fixed, mut defaults) = (0, 0);
+        let mut names = BTreeSet::new();
+        for feature in &self.features {
             check_description(&feature.description)?;
-            if self.features[..at].iter().any(|other| other.name == feature.name) {
-                return Err(DecodeError::invalid("a feature", &feature.name, "given once"));
+            for name in feature.names() {
+                check_name("the name of a feature", name)?;
+                if !names.insert(name) {
+                    return Err(DecodeError::invalid("a feature", name, "given once"));
+                }
+                if self.entity.keys.iter().any(|key| key.name == name) {
+                    return Err(DecodeError::invalid("a feature", name, "not the name of a key column"));
+                }
             }
-            if self.entity.keys.iter().any(|key| key.name == feature.name) {
-                return Err(DecodeError::invalid("a feature", &feature.name, "not the name of a key column"));
+            if feature.has_more() {
+                check_more(feature, self.schema_version)?;
             }
+            defaults += feature.default.as_ref().map_or(0, Vec::len);
             fixed += match feature.ty.width() {
                 Width::Fixed(width) => width,
                 Width::Variable => 8,
             };
+        }
+        if defaults > DEFAULTS_BYTES_MAX {
+            return Err(DecodeError::invalid(
+                "the bytes of all defaults",
+                defaults,
+                format!("up to {DEFAULTS_BYTES_MAX}"),
+            ));
         }
         if fixed > ROW_FIXED_BYTES_MAX {
             return Err(DecodeError::invalid("the bytes of one row", fixed, format!("up to {ROW_FIXED_BYTES_MAX}")));
@@ -277,10 +370,7 @@ impl FeatureGroup {
             event_time: None,
             ttl: None,
             late_horizon_us: LATE_HORIZON_US_DEFAULT,
-            features: features
-                .iter()
-                .map(|(name, ty)| Feature { name: (*name).into(), ty: *ty, description: String::new() })
-                .collect(),
+            features: features.iter().map(|(name, ty)| Feature::new(name, *ty)).collect(),
             description: String::new(),
         }
     }
@@ -354,6 +444,31 @@ pub fn parse_full_name(what: &'static str, text: &str) -> Result<(String, String
     Ok((project.to_owned(), name.to_owned(), version))
 }
 
+/// Checks aliases, default and earlier types of a feature whose group is at this schema version.
+fn check_more(feature: &Feature, schema_version: u32) -> Result<(), DecodeError> {
+    if feature.aliases.len() > FEATURE_ALIASES_MAX {
+        let allowed = format!("up to {FEATURE_ALIASES_MAX}");
+        return Err(DecodeError::invalid("the number of aliases", feature.aliases.len(), allowed));
+    }
+    if let Some(bytes) = &feature.default {
+        let bad =
+            |error| DecodeError::invalid("a default", format!("{error}, of {}", feature.name), "of its feature's type");
+        check_value(feature.ty, bytes).map_err(bad)?;
+    }
+    if feature.earlier.len() > EARLIER_TYPES_MAX {
+        let allowed = format!("up to {EARLIER_TYPES_MAX}");
+        return Err(DecodeError::invalid("the number of earlier types", feature.earlier.len(), allowed));
+    }
+    let mut chain = feature.earlier.iter().map(|earlier| (earlier.until, earlier.ty)).collect::<Vec<_>>();
+    chain.push((schema_version.saturating_add(1), feature.ty));
+    let rises = |pair: &[(u32, FeatureType)]| pair[0].0 < pair[1].0 && widens(pair[0].1, pair[1].1);
+    if chain[0].0 < 2 || !chain.windows(2).all(rises) {
+        let allowed = format!("ever wider, and of earlier schemas than {schema_version}");
+        return Err(DecodeError::invalid("the earlier types of a feature", &feature.name, allowed));
+    }
+    Ok(())
+}
+
 fn check_description(text: &str) -> Result<(), DecodeError> {
     if text.len() <= DESCRIPTION_BYTES_MAX {
         return Ok(());
@@ -378,6 +493,13 @@ pub enum Definition {
     View(ViewDefinition),
 }
 crate::wire_enum!(Definition { 1 => Project(x), 2 => Entity(x), 3 => Group(x), 4 => Grant(x), 5 => View(x) });
+
+impl Definition {
+    /// Whether it has features with more than name, type and description ([`Feature::has_more`]).
+    pub fn has_more(&self) -> bool {
+        matches!(self, Self::Group(group) if group.features.iter().any(Feature::has_more))
+    }
+}
 
 /// A team's space.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,6 +11,7 @@ pub mod batch;
 pub mod catalog;
 pub mod codec;
 pub mod error;
+pub mod evolution;
 pub mod fixed_map;
 pub mod frame;
 pub mod ids;
@@ -23,6 +24,7 @@ pub mod read;
 pub mod row_block;
 pub mod types;
 pub mod value;
+pub mod widen;
 
 pub use batch::{BatchColumn, ColumnValues, RowBatch, RowBatchBuilder, RowOp};
 pub use catalog::{Entity, Feature, FeatureGroup, FeatureView, KeyColumn, OnExpired, Ttl};

@@ -28,6 +28,12 @@ pub const KEY_BYTES_MAX: usize = 4_096;
 /// Features of one group.
 pub const GROUP_FEATURES_MAX: usize = 1_024;
 
+/// Names of a feature beside its first one: enough to rename it every year.
+pub const FEATURE_ALIASES_MAX: usize = 16;
+
+/// Bytes of the defaults of all features of a group: as many as a row of fixed values has, for zeros of several embeddings.
+pub const DEFAULTS_BYTES_MAX: usize = ROW_FIXED_BYTES_MAX;
+
 /// Features of one view.
 pub const VIEW_FEATURES_MAX: usize = 2_048;
 

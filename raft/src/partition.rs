@@ -7,12 +7,12 @@ use bytes::Bytes;
 use stoa_env::{BootTime, Clock, planted};
 use stoa_protocol::codec::{DecodeError, Wire};
 use stoa_protocol::message::{DigestAnswer, SessionAnswer, WriteAnswer};
-use stoa_protocol::{FeatureGroup, FeatureGroupId, LogIndex};
+use stoa_protocol::{Feature, FeatureGroup, FeatureGroupId, LogIndex};
 use stoa_store::{Command, Outcome, Partition, PartitionReader, RestoreError, SnapshotBase, StoreOptions};
 
 use crate::machine::{ApplyError, Machine, SnapshotEnds, SnapshotPart};
 use crate::partition_time::PartitionTime;
-use crate::root::state::{EXPIRY_VERSION, FIRST_VERSION};
+use crate::root::state::{EVOLUTION_VERSION, EXPIRY_VERSION, FIRST_VERSION};
 
 /// Rows that are looked at in one go while it is quiet: commands that come meanwhile wait for a millisecond or two.
 const TIDY_ROWS: usize = 8_192;
@@ -32,6 +32,7 @@ pub struct PartitionMachine {
 fn version_of(command: &Command) -> u32 {
     match command {
         Command::Stamp { .. } | Command::Sweep(_) => EXPIRY_VERSION,
+        Command::Define(group) if group.features.iter().any(Feature::has_more) => EVOLUTION_VERSION,
         Command::Define(group) if group.ttl.is_some() => EXPIRY_VERSION,
         Command::Noop | Command::Define(_) | Command::Write { .. } => FIRST_VERSION,
     }

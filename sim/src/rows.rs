@@ -1,6 +1,6 @@
 //! The rows of a run: their features, and the values of a write, which tell whose they are.
 
-use stoa_protocol::Value;
+use stoa_protocol::{FeatureType, Value};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// The features of the group that clients share, in the order of its definition and of rows that were read.
@@ -61,6 +61,22 @@ pub fn value_of(number: u64, feature: usize) -> Value {
     }
 }
 
+/// The value as a feature of this type has it: features of the group may become wider in the middle of a run.
+pub fn typed(value: Value, ty: FeatureType) -> Value {
+    match (value, ty) {
+        (Value::Float64(real), FeatureType::Float32) => Value::Float32(real as f32),
+        (value, _) => value,
+    }
+}
+
+/// The value as [`value_of`] makes it, in whatever width it was read.
+pub fn untyped(value: Value) -> Value {
+    match value {
+        Value::Float32(real) => Value::Float64(f64::from(real)),
+        value => value,
+    }
+}
+
 /// The write that a value is of, as far as the value says it.
 pub fn number_of(value: &Value) -> Option<u64> {
     match value {
@@ -81,6 +97,14 @@ pub fn whole_row(number: u64) -> Vec<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_value_of_a_run_is_lost_in_the_narrowest_type_that_its_feature_has() {
+        for number in [0, 1, 77, 1 << 22] {
+            let value = value_of(number, 2);
+            assert_eq!(untyped(typed(value.clone(), FeatureType::Float32)), value);
+        }
+    }
 
     #[test]
     fn a_value_tells_its_write_unless_it_is_null_or_a_flag() {

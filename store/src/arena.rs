@@ -41,6 +41,10 @@ const _: () = {
 pub(crate) struct ArenaRef(pub u64);
 
 impl ArenaRef {
+    /// Stands in the row of an answer, and nowhere else, where the default of a feature belongs. As no value has so few
+    /// bytes and a slot, it is nobody's.
+    pub const DEFAULT: Self = Self(1);
+
     fn new(class: usize, length: usize, slot: u32) -> Self {
         Self((class as u64) << 56 | (length as u64) << 32 | u64::from(slot))
     }

@@ -34,7 +34,7 @@ const WRITE_HEADER_BYTES: usize = 40;
 pub enum Command {
     /// Changes nothing: a new leader's first entry.
     Noop,
-    /// A feature group, new or with features appended.
+    /// A feature group, new or with another schema.
     Define(FeatureGroup),
     /// Rows of one group.
     Write {

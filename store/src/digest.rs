@@ -61,7 +61,7 @@ pub(crate) fn range_of(types: &[KeyType], partition_by: u16, key: &[u8]) -> usiz
 }
 
 /// The hash of a row: group, key, event time, sequence, then the stamp of a tombstone, or place, length and bytes of
-/// each value that is present.
+/// each value that is present; see docs/storage-snapshot.md.
 pub(crate) fn row_digest(
     group: FeatureGroupId,
     key: &[u8],
@@ -81,6 +81,7 @@ pub(crate) fn row_digest(
                 scratch.extend_from_slice(&value_head(feature, reference.len()));
                 arena.read(reference, scratch);
             }
+            None if !place.is_plain() => put_changed(feature, row, plan, scratch),
             None if row.is_present(plan, place) => put_value(feature, row.value(plan, place), scratch),
             None => {}
         }
@@ -104,6 +105,25 @@ pub(crate) fn put_head(
     sequence.put(scratch);
     scratch.push(u8::from(tombstone.is_some()));
     tombstone.into_iter().for_each(|stamp_us| stamp_us.put(scratch));
+}
+
+/// A length that no value has: it stands for a null that was written and hides a default.
+const WRITTEN_NULL: usize = u32::MAX as usize;
+
+/// Appends what a row has of a feature that was widened, or has a default. A value stands in the narrowest type that it ever
+/// had: a change of the schema changes no digest, and where a replica keeps the value shows in none.
+#[cold]
+fn put_changed(feature: usize, row: &RowBuffer, plan: &LanePlan, scratch: &mut Vec<u8>) {
+    match row.narrowest(plan, feature) {
+        Some(value) => put_value(feature, &value, scratch),
+        None if row.is_null(plan, &plan.features[feature]) => put_null(feature, scratch),
+        None => {}
+    }
+}
+
+/// Appends a null that was written and hides a default.
+pub(crate) fn put_null(feature: usize, scratch: &mut Vec<u8>) {
+    scratch.extend_from_slice(&value_head(feature, WRITTEN_NULL));
 }
 
 /// A u16 place and a u32 length.

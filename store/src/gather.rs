@@ -7,15 +7,17 @@ use stoa_protocol::key::KeyRange;
 use stoa_protocol::limits::FRAME_BYTES_MAX;
 use stoa_protocol::read::RowStatus;
 use stoa_protocol::row_block::{BlockWriter, STATUS_AT, VALIDITY_AT};
+use stoa_protocol::types::Width;
+use stoa_protocol::widen::widen;
 use stoa_protocol::{ErrorBody, ErrorCode, OnExpired};
 
-use crate::arena::Arena;
+use crate::arena::{Arena, ArenaRef};
 use crate::cold::{ColdRow, Lookup};
 use crate::group::{Group, reference};
 use crate::index::{IndexView, Reached, index_hash};
 use crate::lane_plan::{EVENT_TIME_AT, FLAGS_AT, LanePlan};
 use crate::lanes::{Guard, Slot};
-use crate::projector::Projector;
+use crate::projector::{Patch, Projector};
 use crate::row::RowBuffer;
 
 /// Keys of a chunk: enough misses at once for any memory, few enough that their lanes stay in the first caches.
@@ -215,6 +217,12 @@ fn copy_cold(plan: &LanePlan, version: &RowBuffer, projector: &Projector, out: &
         out[piece.to..piece.to + piece.bytes].copy_from_slice(&version.bytes[from..from + piece.bytes]);
     }
     hide(projector, out);
+    if !projector.patches.is_empty() {
+        patch(projector, out, |lane, from, bytes| {
+            let from = plan.starts[lane] + from;
+            bytes.copy_from_slice(&version.bytes[from..from + bytes.len()]);
+        });
+    }
 }
 
 /// Copies what is wanted of a row, whose part in lane 0 is `head`; places of variable values get the references that stand in
@@ -231,6 +239,9 @@ fn copy(group: &Group, row: u32, head: Slot<'_>, projector: &Projector, out: &mu
         slot.copy(piece.from, &mut out[piece.to..piece.to + piece.bytes]);
     }
     hide(projector, out);
+    if !projector.patches.is_empty() {
+        patch(projector, out, |lane, from, bytes| group.lanes[lane].slot(row).copy(from, bytes));
+    }
 }
 
 /// Takes the validity bits of features away that were not asked for.
@@ -239,6 +250,37 @@ fn hide(projector: &Projector, out: &mut [u8]) {
     if projector.hides {
         let validity = &mut out[VALIDITY_AT..VALIDITY_AT + projector.mask.len()];
         validity.iter_mut().zip(&projector.mask).for_each(|(bits, mask)| *bits &= mask);
+    }
+}
+
+/// Fills in what a row has at the places of an earlier schema, and the defaults of what was never written; `read` reads the
+/// bytes of the row from a byte of a lane on.
+#[cold]
+fn patch(projector: &Projector, out: &mut [u8], read: impl Fn(usize, usize, &mut [u8])) {
+    let has = |lane: usize, byte: usize, mask: u8| {
+        let mut bits = [0];
+        read(lane, byte, &mut bits);
+        bits[0] & mask != 0
+    };
+    for Patch { ty, to, validity: (byte, bit), earlier, default } in &projector.patches {
+        if out[*byte] & bit != 0 {
+            continue;
+        }
+        let before = earlier.iter().find(|place| has(place.validity_lane, place.validity_byte, place.validity_mask));
+        if let Some(place) = before {
+            let mut bytes = [0; 8];
+            read(place.lane, place.offset, &mut bytes[..place.width]);
+            let wide = widen(place.ty, *ty, &bytes[..place.width]);
+            out[*to..*to + wide.len()].copy_from_slice(&wide);
+            out[*byte] |= bit;
+        } else if let Some((_, value)) = default.as_ref().filter(|(null, _)| !has(null.lane, null.byte, null.mask)) {
+            match ty.width() {
+                Width::Fixed(width) => out[*to..*to + width].copy_from_slice(value),
+                Width::Variable if value.is_empty() => {}
+                Width::Variable => out[*to..*to + 8].copy_from_slice(&ArenaRef::DEFAULT.0.to_le_bytes()),
+            }
+            out[*byte] |= bit;
+        }
     }
 }
 
@@ -275,6 +317,8 @@ impl Heap {
                         Some(row) => heap.extend_from_slice(row.value(reference)),
                         None => probe.of.arena.read(reference, heap),
                     });
+                } else if reference == ArenaRef::DEFAULT {
+                    block.set_variable(probe.to, at, |heap| heap.extend_from_slice(projector.default_at(at)));
                 }
             }
             if let Err(error) = check_answer_bytes(block.heap_bytes()) {

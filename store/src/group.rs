@@ -35,7 +35,8 @@ impl Group {
         Self { key_types: definition.entity.key_types(), definition, plan, lanes, index, cold: None }
     }
 
-    /// The group with a definition that appends features, for rows up to number `rows`: those read null there. No row is cold.
+    /// The group with a definition that follows its own, for rows up to number `rows`, which have nothing in new lanes. No row is
+    /// cold.
     pub fn extended(&self, definition: FeatureGroup, rows: u32) -> Self {
         let plan = self.plan.extended(&definition);
         let mut lanes = self.lanes.clone();

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use stoa_planted::planted;
 use stoa_protocol::message::RowOutcome;
 use stoa_protocol::types::Width;
-use stoa_protocol::{BatchColumn, ColumnValues, FeatureGroup, FeatureGroupId, LogIndex, RowBatch, RowOp};
+use stoa_protocol::widen::widen;
+use stoa_protocol::{ColumnValues, FeatureGroup, FeatureGroupId, FeatureType, LogIndex, RowBatch, RowOp};
 
 use crate::arena::{Arena, ArenaRef};
 use crate::changes::Changes;
@@ -90,7 +91,8 @@ impl GroupWriter {
         self.group.definition.id
     }
 
-    /// Takes a definition that appends features, by the command at `index`. All rows are in memory.
+    /// Takes a definition that follows the one that stands, by the command at `index`. All rows are in memory, and none is
+    /// touched, so it takes as long with many as with none.
     pub fn extend(&mut self, definition: FeatureGroup, index: LogIndex) {
         self.stale = true;
         self.group = Arc::new(self.group.extended(definition, self.numbers.end()));
@@ -110,8 +112,11 @@ impl GroupWriter {
         self.changes.refine(depth_of(self.logical_bytes()));
         self.stale = true;
         let features = &self.group.plan.features;
-        let place = |(at, column): (usize, &BatchColumn)| (features[usize::from(column.feature)], batch.column(at));
-        let columns: Vec<(FeaturePlace, ColumnValues<'_>)> = batch.columns().iter().enumerate().map(place).collect();
+        let columns = batch.columns().iter().enumerate().map(|(at, column)| {
+            let feature = usize::from(column.feature);
+            Column { feature, place: features[feature], ty: column.ty, values: batch.column(at) }
+        });
+        let columns: Vec<Column<'_>> = columns.filter(|column| !column.place.dropped).collect();
         let mut older = Vec::new();
         for (row, &hash) in hashes.iter().enumerate() {
             if let Some(&far) = hashes.get(row + 2 * AHEAD) {
@@ -142,7 +147,7 @@ impl GroupWriter {
         &mut self,
         space: &mut Space,
         batch: &RowBatch,
-        columns: &[(FeaturePlace, ColumnValues<'_>)],
+        columns: &[Column<'_>],
         (row, hash): (usize, u64),
         time_us: i64,
     ) -> RowOutcome {
@@ -168,14 +173,19 @@ impl GroupWriter {
         // What has expired does not come back as part of a newer row, whether it has been swept or not.
         let has_expired = standing && self.old.event_time() < definition.expired_before(time_us);
         let inherits = standing && !delete && !has_expired && !planted!(ForgetAbsent);
+        let mut retired: Vec<(usize, ArenaRef)> = Vec::new();
         if inherits {
             self.new.copy_from(&self.old);
+            for &feature in &plan.dropped {
+                let place = &plan.features[usize::from(feature)];
+                retired.extend(self.new.reference(plan, place).map(|reference| (place.dictionary, reference)));
+                self.new.forget(plan, feature.into());
+            }
         } else {
             self.new.clear(plan);
             self.set_key(space, key, found.is_some());
         }
         self.new.set_event(event.0, event.1);
-        let mut retired: Vec<(usize, ArenaRef)> = Vec::new();
         if standing && !inherits {
             retired.extend(self.old.values_apart(plan));
         }
@@ -184,7 +194,7 @@ impl GroupWriter {
         } else {
             let mut version = std::mem::take(&mut self.new);
             let mut new = version.set_values(plan);
-            for (at, (place, values)) in columns.iter().enumerate() {
+            for (at, Column { feature, place, ty, values }) in columns.iter().enumerate() {
                 if planted!(TornRow) && standing && at > 0 {
                     break;
                 }
@@ -192,9 +202,20 @@ impl GroupWriter {
                 match values.value(row) {
                     Some(bytes) if place.variable => {
                         let reference = self.put_value(space, place.dictionary, bytes).0.to_le_bytes();
-                        new.set(place, Some(&reference));
+                        new.set(*feature, place, Some(&reference));
                     }
-                    fixed_or_null => new.set(place, fixed_or_null),
+                    // The batch is of an earlier schema.
+                    Some(bytes) if *ty != place.ty => {
+                        let wide = widen(*ty, place.ty, bytes);
+                        if planted!(EarlierByPlace) {
+                            let mut taken = [0; 8];
+                            taken[..bytes.len()].copy_from_slice(bytes);
+                            new.set(*feature, place, Some(&taken[..place.width]));
+                            continue;
+                        }
+                        new.set(*feature, place, Some(&wide));
+                    }
+                    fixed_or_null => new.set(*feature, place, fixed_or_null),
                 }
             }
             drop(new);
@@ -234,7 +255,7 @@ impl GroupWriter {
         for place in &group.plan.variable {
             if let Some(here) = version.reference(&group.plan, place) {
                 let there = self.put_value(space, place.dictionary, row.value(here)).0.to_le_bytes();
-                version.set_value(&group.plan, place, Some(&there));
+                version.put(&group.plan, place, Some(&there));
             }
         }
         std::mem::swap(&mut self.new, version);
@@ -322,13 +343,16 @@ impl GroupWriter {
         if let Some(stamp_us) = row.tombstone {
             self.new.set_tombstone(plan, stamp_us);
         }
-        for (place, value) in plan.features.iter().zip(row.values) {
+        for (feature, value) in row.values.iter().enumerate() {
+            let place = &plan.features[feature];
             match *value {
-                Some(bytes) if place.variable => {
+                Restored::Value(bytes) if place.variable => {
                     let reference = self.put_value(space, place.dictionary, bytes).0.to_le_bytes();
-                    self.new.set_value(plan, place, Some(&reference));
+                    self.new.set_value(plan, feature, Some(&reference));
                 }
-                fixed_or_null => self.new.set_value(plan, place, fixed_or_null),
+                Restored::Value(bytes) => self.new.set_value(plan, feature, Some(bytes)),
+                Restored::Null => self.new.set_value(plan, feature, None),
+                Restored::Nothing => {}
             }
         }
         self.account(space, key, Side::New);
@@ -504,7 +528,7 @@ impl GroupWriter {
             if new {
                 self.arena_bytes += moved.slot_bytes() as u64;
             }
-            self.new.set_value(plan, place, Some(&moved.0.to_le_bytes()));
+            self.new.put(plan, place, Some(&moved.0.to_le_bytes()));
             left.push((place.dictionary, value));
         }
         if let Some(key) = left_key {
@@ -671,6 +695,15 @@ pub(crate) enum Values {
     Stay,
 }
 
+/// A column of a batch, of a feature that was not dropped.
+struct Column<'a> {
+    feature: usize,
+    place: FeaturePlace,
+    /// Its type in the batch's schema.
+    ty: FeatureType,
+    values: ColumnValues<'a>,
+}
+
 /// A row of a snapshot besides its key.
 pub(crate) struct RestoredRow<'a, 'v> {
     pub event_time: i64,
@@ -678,7 +711,16 @@ pub(crate) struct RestoredRow<'a, 'v> {
     /// The partition time of the deletion, if it is a tombstone.
     pub tombstone: Option<i64>,
     /// By place; none of a tombstone.
-    pub values: &'a [Option<&'v [u8]>],
+    pub values: &'a [Restored<'v>],
+}
+
+/// What a row of a snapshot has of a feature.
+#[derive(Clone, Copy)]
+pub(crate) enum Restored<'a> {
+    Nothing,
+    /// A null that was written and hides a default.
+    Null,
+    Value(&'a [u8]),
 }
 
 #[derive(Clone, Copy)]

@@ -12,10 +12,16 @@
 //! appended features: their first lane begins with their validity bits
 //! ```
 //!
+//! A feature with a default has another bit behind the validity bits, set where a null was written: a row with neither bit
+//! has the default. A feature that was widened has a place of its new width in a new lane, and rows that were written before
+//! keep what they have at its earlier place: whoever looks takes the one that is there. So no schema change touches a row.
+//! Rows that are written again, and those of a snapshot, have the newest place alone.
+//!
 //! The key lies in lane 0, not in a lane of its own: a read compares it anyway, and has the rest of the line for free.
 //! Keys of fixed width are stored as they are, others as a reference into the arena. A tombstone keeps the partition
 //! time of its deletion where the first value would be. A null is stored as zero bytes, so that a gather need not ask.
 
+use stoa_protocol::codec::put_list;
 use stoa_protocol::types::{FeatureType, Width};
 use stoa_protocol::{FeatureGroup, Wire};
 use xxhash_rust::xxh3::xxh3_128;
@@ -51,6 +57,39 @@ pub(crate) struct FeaturePlace {
     /// The byte in that lane, and the bit in that byte.
     pub validity_byte: usize,
     pub validity_mask: u8,
+    /// Where it is noted that a null was written, if the feature has a default.
+    pub null: Option<BitPlace>,
+    /// Whether it had narrower types: its values may lie at an earlier place ([`LanePlan::earlier`]).
+    pub widened: bool,
+    /// Whether the feature was dropped: rows lose its values as they are written again.
+    pub dropped: bool,
+}
+
+impl FeaturePlace {
+    /// Whether there is nothing to know but the validity bit and the value.
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        !self.widened && self.null.is_none()
+    }
+}
+
+/// Where a bit lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BitPlace {
+    pub lane: usize,
+    /// The byte in the lane, and the bit in the byte.
+    pub byte: usize,
+    pub mask: u8,
+}
+
+/// What a feature was before it was widened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Earlier {
+    pub feature: u16,
+    /// Its earlier types, the narrowest first.
+    pub types: Vec<FeatureType>,
+    /// The places at which rows may still have it.
+    pub places: Vec<FeaturePlace>,
 }
 
 /// Where a key lies in lane 0.
@@ -76,6 +115,12 @@ pub(crate) struct LanePlan {
     pub features: Vec<FeaturePlace>,
     /// Those of variable width among them.
     pub variable: Vec<FeaturePlace>,
+    /// What those that were widened were before, by ascending feature.
+    pub earlier: Vec<Earlier>,
+    /// The defaults of features, by ascending feature.
+    pub defaults: Vec<(u16, Vec<u8>)>,
+    /// The features that were dropped.
+    pub dropped: Vec<u16>,
     lane_bytes_max: usize,
     /// A hash of all of the above: plans with the same one are the same.
     pub fingerprint: u128,
@@ -85,29 +130,43 @@ impl LanePlan {
     /// The plan of a new group, whose columns share lanes of up to so many bytes.
     pub fn new(group: &FeatureGroup, lane_bytes_max: usize) -> Self {
         let widths: Option<Vec<usize>> = group.entity.keys.iter().map(|column| column.ty.canonical_width()).collect();
+        let all: Vec<usize> = (0..group.features.len()).collect();
         let key = KeyPlace {
-            offset: VALIDITY_AT + group.features.len().div_ceil(8),
+            offset: VALIDITY_AT + validity_bytes(group, &all, 0),
             width: widths.as_ref().map_or(REFERENCE_BYTES, |widths| widths.iter().sum()),
             inline: widths.is_some(),
         };
         let stamp_at = key.offset + key.width;
-        let (strides, starts, features, variable) = (vec![stamp_at], Vec::new(), Vec::new(), Vec::new());
-        let mut plan = Self { strides, starts, key, stamp_at, features, variable, lane_bytes_max, fingerprint: 0 };
-        plan.pack(group, 0, VALIDITY_AT);
+        let mut plan = Self {
+            strides: vec![stamp_at],
+            starts: Vec::new(),
+            key,
+            stamp_at,
+            features: Vec::new(),
+            variable: Vec::new(),
+            earlier: Vec::new(),
+            defaults: Vec::new(),
+            dropped: Vec::new(),
+            lane_bytes_max,
+            fingerprint: 0,
+        };
+        plan.pack(group, &all, 0, VALIDITY_AT);
         plan.strides[0] = plan.strides[0].max(stamp_at + STAMP_BYTES).next_multiple_of(8);
-        plan.finish();
+        plan.finish(group);
         plan
     }
 
-    /// The plan after features were appended: the lanes so far stay as they are, and new ones follow.
+    /// The plan after a change of the schema: the lanes so far stay as they are, and new ones follow for features that were
+    /// appended or have another type.
     pub fn extended(&self, group: &FeatureGroup) -> Self {
         let mut plan = self.clone();
-        let added = group.features.len() - self.features.len();
-        if added > 0 {
-            plan.strides.push(added.div_ceil(8));
-            plan.pack(group, plan.strides.len() - 1, 0);
+        let is_new = |at: &usize| self.features.get(*at).is_none_or(|place| place.ty != group.features[*at].ty);
+        let new: Vec<usize> = (0..group.features.len()).filter(is_new).collect();
+        if !new.is_empty() {
+            plan.strides.push(validity_bytes(group, &new, self.features.len()));
+            plan.pack(group, &new, plan.strides.len() - 1, 0);
         }
-        plan.finish();
+        plan.finish(group);
         plan
     }
 
@@ -118,14 +177,38 @@ impl LanePlan {
 
     /// Bytes in the heap.
     pub fn bytes(&self) -> usize {
-        vec_bytes(&self.strides) + vec_bytes(&self.starts) + vec_bytes(&self.features) + vec_bytes(&self.variable)
+        let earlier = |of: &Earlier| vec_bytes(&of.types) + vec_bytes(&of.places);
+        vec_bytes(&self.strides)
+            + vec_bytes(&self.starts)
+            + vec_bytes(&self.features)
+            + vec_bytes(&self.variable)
+            + vec_bytes(&self.earlier)
+            + self.earlier.iter().map(earlier).sum::<usize>()
+            + vec_bytes(&self.defaults)
+            + self.defaults.iter().map(|(_, bytes)| bytes.capacity()).sum::<usize>()
+            + vec_bytes(&self.dropped)
     }
 
-    /// Places the features that are not placed yet, from lane `open` on, whose validity bits begin at `validity_at`.
-    fn pack(&mut self, group: &FeatureGroup, mut open: usize, validity_at: usize) {
-        let (validity_lane, placed) = (open, self.features.len());
+    /// What a feature was before it was widened.
+    pub fn earlier(&self, feature: usize) -> Option<&Earlier> {
+        let at = self.earlier.binary_search_by_key(&feature, |earlier| usize::from(earlier.feature)).ok()?;
+        Some(&self.earlier[at])
+    }
+
+    /// The default of a feature.
+    pub fn default(&self, feature: usize) -> Option<&[u8]> {
+        let at = self.defaults.binary_search_by_key(&feature, |(at, _)| usize::from(*at)).ok()?;
+        Some(&self.defaults[at].1)
+    }
+
+    /// Gives these features places, from lane `open` on, whose validity bits begin at `validity_at`. Those that have a place
+    /// already keep it as an earlier one.
+    fn pack(&mut self, group: &FeatureGroup, new: &[usize], mut open: usize, validity_at: usize) {
+        let (validity_lane, mut null_bit) = (open, new.len());
         let mut dictionary = self.features.iter().filter(|place| place.variable).count();
-        for (bit, feature) in group.features[placed..].iter().enumerate() {
+        let bit = |bit: usize| BitPlace { lane: validity_lane, byte: validity_at + bit / 8, mask: 1 << (bit % 8) };
+        for (number, &at) in new.iter().enumerate() {
+            let feature = &group.features[at];
             let (width, variable) = match feature.ty.width() {
                 Width::Fixed(width) => (width, false),
                 Width::Variable => (REFERENCE_BYTES, true),
@@ -138,7 +221,8 @@ impl LanePlan {
                 open = self.strides.len() - 1;
             }
             let lane = if alone { self.strides.len() - 1 } else { open };
-            self.features.push(FeaturePlace {
+            let validity = bit(number);
+            let mut place = FeaturePlace {
                 ty: feature.ty,
                 lane,
                 offset: self.strides[lane],
@@ -146,43 +230,96 @@ impl LanePlan {
                 variable,
                 dictionary,
                 validity_lane,
-                validity_byte: validity_at + bit / 8,
-                validity_mask: 1 << (bit % 8),
-            });
-            dictionary += usize::from(variable);
+                validity_byte: validity.byte,
+                validity_mask: validity.mask,
+                null: None,
+                widened: false,
+                dropped: false,
+            };
             self.strides[lane] += width;
+            match self.features.get_mut(at) {
+                Some(known) => {
+                    place.null = known.null;
+                    let before = std::mem::replace(known, place);
+                    match self.earlier.binary_search_by_key(&at, |earlier| usize::from(earlier.feature)) {
+                        Ok(found) => self.earlier[found].places.push(before),
+                        Err(free) => {
+                            let earlier = Earlier { feature: at as u16, types: Vec::new(), places: vec![before] };
+                            self.earlier.insert(free, earlier);
+                        }
+                    }
+                }
+                None => {
+                    if feature.default.is_some() {
+                        place.null = Some(bit(null_bit));
+                        null_bit += 1;
+                    }
+                    dictionary += usize::from(variable);
+                    self.features.push(place);
+                }
+            }
         }
         self.strides.iter_mut().for_each(|stride| *stride = stride.next_multiple_of(8));
     }
 
-    /// Fills in what follows from the rest.
-    fn finish(&mut self) {
+    /// Fills in what follows from the rest and from the definition.
+    fn finish(&mut self, group: &FeatureGroup) {
         let mut end = 0;
         let mut start = |stride: &usize| {
             end += stride;
             end - stride
         };
         self.starts = self.strides.iter().map(&mut start).collect();
+        let mut earlier = std::mem::take(&mut self.earlier).into_iter().peekable();
+        (self.defaults, self.dropped) = (Vec::new(), Vec::new());
+        for (at, (feature, place)) in (0..).zip(group.features.iter().zip(&mut self.features)) {
+            (place.dropped, place.widened) = (feature.dropped, !feature.earlier.is_empty());
+            self.dropped.extend(feature.dropped.then_some(at));
+            self.defaults.extend(feature.default.as_ref().map(|bytes| (at, bytes.clone())));
+            if place.widened {
+                let known = earlier.next_if(|known| known.feature == at);
+                let places = known.map_or_else(Vec::new, |known| known.places);
+                let types = feature.earlier.iter().map(|earlier| earlier.ty).collect();
+                self.earlier.push(Earlier { feature: at, types, places });
+            }
+        }
         self.variable = self.features.iter().filter(|place| place.variable).copied().collect();
+        self.fingerprint = self.hash();
+    }
+
+    fn hash(&self) -> u128 {
         let mut bytes = Vec::new();
         let mut put = |number: usize| (number as u64).put(&mut bytes);
         self.strides.iter().for_each(|stride| put(*stride));
         [self.key.offset, self.key.width, usize::from(self.key.inline), self.stamp_at].into_iter().for_each(&mut put);
-        for place in &self.features {
+        for place in self.features.iter().chain(self.earlier.iter().flat_map(|earlier| &earlier.places)) {
             [place.lane, place.offset, place.width, place.validity_lane, place.validity_byte]
                 .into_iter()
                 .for_each(&mut put);
             put(usize::from(place.validity_mask) << 1 | usize::from(place.variable));
+            let null = place.null.map_or([usize::MAX; 3], |null| [null.lane, null.byte, usize::from(null.mask)]);
+            null.into_iter().for_each(&mut put);
         }
+        self.earlier.iter().for_each(|earlier| put(usize::from(earlier.feature) << 16 | earlier.places.len()));
         self.features.iter().for_each(|place| place.ty.put(&mut bytes));
-        self.fingerprint = xxh3_128(&bytes);
+        self.earlier.iter().flat_map(|earlier| &earlier.places).for_each(|place| place.ty.put(&mut bytes));
+        put_list(&self.defaults, &mut bytes);
+        xxh3_128(&bytes)
     }
+}
+
+/// Bytes of the validity bits of these features, and of the bits for written nulls of those with a default that have none
+/// yet, which are those from `known` on.
+fn validity_bytes(group: &FeatureGroup, features: &[usize], known: usize) -> usize {
+    let nulls = features.iter().filter(|at| **at >= known && group.features[**at].default.is_some()).count();
+    (features.len() + nulls).div_ceil(8)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use stoa_protocol::KeyType;
+    use stoa_protocol::catalog::EarlierType;
+    use stoa_protocol::{Feature, KeyType};
 
     fn group(types: &[FeatureType], keys: &[KeyType]) -> FeatureGroup {
         let names: Vec<String> = (0..types.len().max(keys.len())).map(|at| format!("f{at}")).collect();
@@ -201,14 +338,18 @@ mod tests {
         take(0, 0, VALIDITY_AT);
         take(0, plan.key.offset, plan.key.width);
         plan.features.iter().for_each(|f| take(f.lane, f.offset, f.width));
-        let mut bits: Vec<_> =
-            plan.features.iter().map(|f| (f.validity_lane, f.validity_byte, f.validity_mask)).collect();
+        let places = || plan.features.iter().chain(plan.earlier.iter().flat_map(|earlier| &earlier.places));
+        plan.earlier.iter().flat_map(|earlier| &earlier.places).for_each(|f| take(f.lane, f.offset, f.width));
+        let mut bits: Vec<_> = places().map(|f| (f.validity_lane, f.validity_byte, f.validity_mask)).collect();
+        let (valid, nulls) = (bits.len(), plan.features.iter().filter_map(|f| f.null));
+        bits.extend(nulls.map(|null| (null.lane, null.byte, null.mask)));
+        bits.sort_unstable();
+        let wanted = valid + plan.features.iter().filter(|f| f.null.is_some()).count();
         let mut bytes: Vec<_> = bits.iter().map(|b| (b.0, b.1)).collect();
         bytes.dedup();
         bytes.iter().for_each(|&(lane, byte)| take(lane, byte, 1));
-        bits.sort_unstable();
         bits.dedup();
-        assert_eq!(bits.len(), features, "every feature has a validity bit of its own");
+        assert_eq!(bits.len(), wanted, "every place has a validity bit of its own, and every default a bit for nulls");
         assert!(taken.iter().all(|&count| count <= 1), "nothing overlaps");
         assert!(plan.stamp_at + STAMP_BYTES <= plan.strides[0]);
         assert!(plan.strides.iter().all(|stride| stride.is_multiple_of(8) && *stride > 0));
@@ -242,6 +383,47 @@ mod tests {
         let extended = LanePlan::new(&first, LANE_BYTES_MAX).extended(&all);
         check(&extended, 30);
         assert_eq!(extended.features[..7], LanePlan::new(&first, LANE_BYTES_MAX).features);
+    }
+
+    #[test]
+    fn features_that_change_get_new_places_and_keep_the_old_ones() {
+        use FeatureType::*;
+        let mut all = group(&[Int8, Float32, Int16, String], &[KeyType::Int64]);
+        all.features[0].default = Some(vec![1]);
+        let first = LanePlan::new(&all, 16);
+        check(&first, 4);
+        let plain = LanePlan::new(&group(&[Int8, Float32, Int16, String], &[KeyType::Int64]), 16);
+        assert!(plain.features.iter().all(FeaturePlace::is_plain) && first.fingerprint != plain.fingerprint);
+        let mut widen = |at: usize, ty| {
+            all.schema_version += 1;
+            let feature = &mut all.features[at];
+            feature.earlier.push(EarlierType { until: all.schema_version, ty: std::mem::replace(&mut feature.ty, ty) });
+            feature.default = feature.default.as_ref().map(|_| vec![0; 8]);
+            all.clone()
+        };
+        let (second, third) = (widen(0, Int32), widen(0, Int64));
+        let mut last = widen(1, Float64);
+        last.features.push(Feature { default: Some(vec![2]), ..Feature::new("more", Int8) });
+        last.features[3].dropped = true;
+        let mut plan = first.clone();
+        for group in [&second, &third, &last] {
+            plan = plan.extended(group);
+            check(&plan, group.features.len());
+        }
+        let before: Vec<_> = plan.earlier(0).unwrap().places.iter().map(|place| place.ty).collect();
+        assert_eq!((before, plan.earlier(0).unwrap().types.len()), (vec![Int8, Int32], 2));
+        assert_eq!((plan.features[0].null, plan.dropped.as_slice()), (first.features[0].null, &[3][..]));
+        assert_eq!((plan.default(4), plan.default(1)), (Some(&[2][..]), None));
+        let at_once = LanePlan::new(&last, 16);
+        check(&at_once, 5);
+        assert!(at_once.earlier(0).unwrap().places.is_empty() && at_once.fingerprint != plan.fingerprint);
+        let mut other = last.clone();
+        other.features[4].default = Some(vec![3]);
+        assert_ne!(
+            LanePlan::new(&other, 16).fingerprint,
+            at_once.fingerprint,
+            "readers share what has one fingerprint"
+        );
     }
 
     #[test]

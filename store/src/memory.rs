@@ -1,6 +1,6 @@
 //! What a partition's memory is used for.
 
-use stoa_protocol::FeatureGroup;
+use stoa_protocol::{Feature, FeatureGroup};
 
 /// Bytes of a partition, or of one of its groups, by use: what was asked of the allocator, and of mappings the pages that
 /// were written. A slab grows by doubling, and the part of a mapping that was never written is address space, not memory.
@@ -87,9 +87,18 @@ pub(crate) fn vec_bytes<T>(of: &Vec<T>) -> usize {
 pub(crate) fn definition_bytes(group: &FeatureGroup) -> usize {
     let FeatureGroup { project, name, entity, event_time, features, description, .. } = group;
     let texts = [project, name, description, &entity.name, &entity.description];
+    let of_feature = |feature: &Feature| {
+        let Feature { name, ty: _, description, aliases, default, dropped: _, earlier } = feature;
+        name.capacity()
+            + description.capacity()
+            + vec_bytes(aliases)
+            + aliases.iter().map(String::capacity).sum::<usize>()
+            + default.as_ref().map_or(0, Vec::capacity)
+            + vec_bytes(earlier)
+    };
     texts.into_iter().chain(event_time).map(String::capacity).sum::<usize>()
         + vec_bytes(&entity.keys)
         + entity.keys.iter().map(|column| column.name.capacity()).sum::<usize>()
         + vec_bytes(features)
-        + features.iter().map(|feature| feature.name.capacity() + feature.description.capacity()).sum::<usize>()
+        + features.iter().map(of_feature).sum::<usize>()
 }

@@ -177,7 +177,7 @@ impl Partition {
     /// Whether a definition takes the place of another one, neither the same nor refused.
     fn changes_schema(&self, group: &FeatureGroup) -> bool {
         let known = self.groups.get(&group.id).map(|writer| &writer.group.definition);
-        known.is_some_and(|known| known != group && group.check().is_ok() && extends(known, group).is_ok())
+        known.is_some_and(|known| known != group && group.check().is_ok() && group.follows(known).is_ok())
     }
 
     /// Takes in the rows of a group up to this hash.
@@ -291,7 +291,7 @@ impl Partition {
         if known == group {
             return Outcome::Defined;
         }
-        if let Err(why) = extends(known, group) {
+        if let Err(why) = group.follows(known) {
             let name = known.full_name();
             return refused(ErrorCode::Conflict, format!("{name} stands at schema {}: {why}", known.schema_version));
         }
@@ -413,7 +413,7 @@ impl Partition {
 /// times) the leader has checked alone.
 fn fits(batch: &RowBatch, group: &FeatureGroup, keys: &[stoa_protocol::KeyType]) -> Result<(), ErrorBody> {
     let mismatch = |message| Err(ErrorBody::new(ErrorCode::SchemaMismatch, message));
-    // Features keep place, name and type for ever, so a batch of an earlier schema fits a later one.
+    // Features keep their places, and the definition knows which type each had when: a batch of an earlier schema fits.
     let earlier_fits = !planted!(RefuseEarlierSchema);
     if batch.schema_version() > group.schema_version || (batch.schema_version() < group.schema_version && !earlier_fits)
     {
@@ -426,12 +426,11 @@ fn fits(batch: &RowBatch, group: &FeatureGroup, keys: &[stoa_protocol::KeyType])
     }
     for column in batch.columns() {
         match group.features.get(usize::from(column.feature)) {
-            Some(feature) if feature.ty == column.ty => {}
+            Some(feature) if feature.type_at(batch.schema_version()) == column.ty => {}
             Some(feature) => {
-                return mismatch(format!(
-                    "feature {} is {}, and the batch has {}",
-                    feature.name, feature.ty, column.ty
-                ));
+                let (name, schema) = (&feature.name, batch.schema_version());
+                let ty = feature.type_at(schema);
+                return mismatch(format!("feature {name} is {ty} in schema {schema}, and the batch has {}", column.ty));
             }
             None => return mismatch(format!("{} has no feature {}", group.full_name(), column.feature)),
         }
@@ -440,24 +439,6 @@ fn fits(batch: &RowBatch, group: &FeatureGroup, keys: &[stoa_protocol::KeyType])
         if let Err(error) = check_key(keys, batch.key(row)) {
             return Err(ErrorBody::new(ErrorCode::BadKey, format!("row {row} of the batch: {error}")));
         }
-    }
-    Ok(())
-}
-
-/// Whether `new` may take the place of `old`: a higher schema version that keeps every feature and appends others.
-/// Descriptions, time to live and late horizon may change with it.
-fn extends(old: &FeatureGroup, new: &FeatureGroup) -> Result<(), String> {
-    let identity = |group: &FeatureGroup| (group.project.clone(), group.name.clone(), group.version, group.set);
-    let keys = |group: &FeatureGroup| (group.entity.name.clone(), group.entity.keys.clone(), group.entity.partition_by);
-    if identity(old) != identity(new) || keys(old) != keys(new) || old.event_time != new.event_time {
-        return Err("project, name, version, set, entity, keys and event time of a group do not change".into());
-    }
-    if new.schema_version <= old.schema_version {
-        return Err(format!("another definition of schema {} cannot follow", new.schema_version));
-    }
-    let kept = old.features.iter().zip(&new.features).all(|(old, new)| (&old.name, old.ty) == (&new.name, new.ty));
-    if !kept || new.features.len() < old.features.len() {
-        return Err("features keep place, name and type; new ones come after the last".into());
     }
     Ok(())
 }

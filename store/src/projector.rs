@@ -3,9 +3,10 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use stoa_protocol::FeatureType;
 use stoa_protocol::row_block::{BlockColumn, BlockLayout, VALIDITY_AT, bytes_in_row};
 
-use crate::lane_plan::{FeaturePlace, LanePlan};
+use crate::lane_plan::{BitPlace, FeaturePlace, LanePlan};
 
 /// Bytes of a lane that a row of the answer has, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +19,21 @@ pub(crate) struct Piece {
     pub bytes: usize,
     /// The first byte in the row of the answer.
     pub to: usize,
+}
+
+/// What a value is where its place in the lanes has none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Patch {
+    /// Its type in the answer.
+    pub ty: FeatureType,
+    /// Its first byte in the row of the answer.
+    pub to: usize,
+    /// The byte in the row of the answer with its validity bit, and the bit.
+    pub validity: (usize, u8),
+    /// The places at which earlier versions of a row may have it, in narrower types.
+    pub earlier: Vec<FeaturePlace>,
+    /// Where it is noted that a null was written, and what stands for a value that was not.
+    pub default: Option<(BitPlace, Vec<u8>)>,
 }
 
 /// Words of a lane, from the first to the last.
@@ -41,6 +57,8 @@ pub(crate) struct Projector {
     pub hides: bool,
     /// Where the references of values of variable width stand in the answer's row.
     pub references: Vec<usize>,
+    /// What is to be looked at beside validity bit and value, of features that were widened or have a default.
+    pub patches: Vec<Patch>,
     /// What to bring near of each row.
     pub near: Vec<Near>,
 }
@@ -110,22 +128,33 @@ impl Projector {
             push(&mut pieces, Piece { lane, from: byte, bytes: 1, to: VALIDITY_AT + at });
         }
         let values_at = VALIDITY_AT + bytes.len();
-        let mut values: Vec<&FeaturePlace> = features.iter().map(place).collect();
-        values.sort_unstable_by_key(|place| (place.lane, place.offset));
+        let mut values: Vec<(&FeaturePlace, u16)> = features.iter().map(|feature| (place(feature), *feature)).collect();
+        values.sort_unstable_by_key(|(place, _)| (place.lane, place.offset));
         values.dedup();
         let mut stride = values_at;
         let mut offsets = Vec::with_capacity(values.len());
-        let mut references = Vec::new();
-        for place in &values {
+        let (mut references, mut patches) = (Vec::new(), Vec::new());
+        for &(place, feature) in &values {
             offsets.push(stride);
             references.extend(place.variable.then_some(stride));
+            if !place.is_plain() {
+                let byte = bytes.binary_search(&(place.validity_lane, place.validity_byte)).expect("it is among them");
+                patches.push(Patch {
+                    ty: place.ty,
+                    to: stride,
+                    validity: (VALIDITY_AT + byte, place.validity_mask),
+                    earlier: plan.earlier(feature.into()).map_or_else(Vec::new, |earlier| earlier.places.clone()),
+                    default: place.null.zip(plan.default(feature.into()).map(<[u8]>::to_vec)),
+                });
+            }
             push(&mut pieces, Piece { lane: place.lane, from: place.offset, bytes: place.width, to: stride });
             debug_assert_eq!(place.width, bytes_in_row(place.ty));
             stride += place.width;
         }
         let mut mask = vec![0; bytes.len()];
         let column = |place: &FeaturePlace| {
-            let of_value = |value: &&FeaturePlace| (value.lane, value.offset).cmp(&(place.lane, place.offset));
+            let of_value =
+                |(value, _): &(&FeaturePlace, u16)| (value.lane, value.offset).cmp(&(place.lane, place.offset));
             let value = values.binary_search_by(of_value).expect("it is among them");
             let byte = bytes.binary_search(&(place.validity_lane, place.validity_byte)).expect("it is among them");
             mask[byte] |= place.validity_mask;
@@ -134,15 +163,30 @@ impl Projector {
         };
         let columns = features.iter().map(place).map(column).collect();
         let layout = BlockLayout::new(columns, bytes.len(), stride);
-        let near = near(plan, &pieces);
+        // A place that nobody is to look at twice costs nothing; what earlier versions have is as far away as any lane.
+        patches.retain(|patch| !patch.earlier.is_empty() || patch.default.is_some());
+        let near = near(plan, &pieces, &patches);
         let hides = mask.iter().any(|mask| *mask != u8::MAX);
-        Self { layout, pieces, mask, hides, references, near }
+        Self { layout, pieces, mask, hides, references, patches, near }
+    }
+
+    /// The default of the value that begins at a place of the answer's row.
+    pub fn default_at(&self, to: usize) -> &[u8] {
+        let patch = self.patches.iter().find(|patch| patch.to == to);
+        patch.and_then(|patch| patch.default.as_ref()).map_or(&[], |(_, value)| value)
     }
 }
 
-/// The words of the pieces and of the key, which is compared with each row.
-fn near(plan: &LanePlan, pieces: &[Piece]) -> Vec<Near> {
+/// The words of the pieces and of the key, which is compared with each row, and of what patches look at.
+fn near(plan: &LanePlan, pieces: &[Piece], patches: &[Patch]) -> Vec<Near> {
     let mut ranges: Vec<_> = pieces.iter().map(|piece| (piece.lane, piece.from, piece.from + piece.bytes)).collect();
+    for patch in patches {
+        for place in &patch.earlier {
+            ranges.push((place.lane, place.offset, place.offset + place.width));
+            ranges.push((place.validity_lane, place.validity_byte, place.validity_byte + 1));
+        }
+        ranges.extend(patch.default.iter().map(|(null, _)| (null.lane, null.byte, null.byte + 1)));
+    }
     ranges.push((0, 0, plan.key.offset + plan.key.width));
     ranges.sort_unstable();
     let mut merged: Vec<(usize, usize, usize)> = Vec::new();
@@ -174,7 +218,7 @@ fn push(pieces: &mut Vec<Piece>, piece: Piece) {
 
 #[cfg(test)]
 mod tests {
-    use stoa_protocol::{FeatureGroup, FeatureType, KeyType};
+    use stoa_protocol::{FeatureGroup, KeyType};
 
     use super::*;
     use crate::lane_plan::LANE_BYTES_MAX;

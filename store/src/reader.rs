@@ -150,19 +150,43 @@ pub struct SectionSource<'a> {
 /// section's head; a deleted row is not found. A row that has outlived its group's time to live is marked as expired, with
 /// its last values or none, as the group says.
 ///
-/// A section of an older schema version than the group's is answered, as feature places never change.
+/// A section of an older schema version than the group's is answered, as feature places never change. The answer is of the
+/// group's schema as a whole, in its types, and its head says of which.
 ///
 /// # Errors
 /// Of a section, in its place. [`ErrorCode::NotCaughtUp`] if the index asked for is not applied;
 /// [`ErrorCode::SchemaNotReady`] if the group, or the schema version, has not been learnt; [`ErrorCode::NotFound`] for a
-/// feature that the group does not have; [`ErrorCode::BadKey`]; [`ErrorCode::TooLarge`] where answers would not fit a frame;
-/// [`ErrorCode::ReplicaOut`] where rows still lie in the snapshot of the last start and are damaged.
+/// feature that the group does not have, or not any more; [`ErrorCode::BadKey`]; [`ErrorCode::TooLarge`] where answers would
+/// not fit a frame; [`ErrorCode::NotReady`] if schemas changed over and over while it was read; [`ErrorCode::ReplicaOut`] where
+/// rows still lie in the snapshot of the last start and are damaged.
 pub fn read_sections(
     projection: &Projection,
     sources: &[SectionSource<'_>],
     answer: &mut AnswerWriter,
 ) -> Vec<Result<SectionHead, ErrorBody>> {
+    for _ in 0..SCHEMA_CHANGES_MAX {
+        if let Some(results) = read_under_one_schema(projection, sources, answer) {
+            return results;
+        }
+    }
+    let changed = ErrorBody::new(ErrorCode::NotReady, "the schema changed while it was read");
+    vec![Err(changed); sources.len()]
+}
+
+/// Reads that a change of schemas may spoil before one is given up. Changes come at the pace of people.
+const SCHEMA_CHANGES_MAX: usize = 4;
+
+/// Reads all sections, each under the schema that its partition has; `None` if one has changed meanwhile. A row that was
+/// written under the new schema may have values where the old one does not look. Whoever finds such a row, finds the new
+/// schema as well, since that was published before the row was; so it is enough to look once more when all is read. What
+/// such a read has put into the answer stays there, and no section's result names it.
+fn read_under_one_schema(
+    projection: &Projection,
+    sources: &[SectionSource<'_>],
+    answer: &mut AnswerWriter,
+) -> Option<Vec<Result<SectionHead, ErrorBody>>> {
     let stays = Stays::enter(sources);
+    let before: Vec<_> = stays.schemas().collect();
     let highest = projection.features.iter().max().copied();
     let mut results = Vec::with_capacity(sources.len());
     let mut classes: Vec<Class<'_>> = Vec::with_capacity(1);
@@ -216,28 +240,35 @@ pub fn read_sections(
         }
         failed.into_iter().for_each(|(target, error)| results[class.sections[target]] = Err(error));
     }
-    results
+    stays.schemas().eq(before).then_some(results)
 }
 
 /// What is held while a read looks at its partitions.
-struct Stays<'a>(Vec<(*const Shared, Guard<'a>)>);
+struct Stays<'a>(Vec<(&'a PartitionReader, Guard<'a>)>);
 
 impl<'a> Stays<'a> {
     /// A partition has not so many places for readers as a request may have sections, so each is entered once. In one order
     /// everywhere: threads that hold the last places of some partitions never wait for each other in a circle.
     fn enter(sources: &[SectionSource<'a>]) -> Self {
-        let place = |reader: &PartitionReader| Arc::as_ptr(&reader.shared);
         let mut readers: Vec<&'a PartitionReader> = sources.iter().map(|source| source.reader).collect();
         readers.sort_unstable_by_key(|reader| place(reader));
         readers.dedup_by_key(|reader| place(reader));
-        Self(readers.into_iter().map(|reader| (place(reader), reader.shared.epochs.pin(reader.home))).collect())
+        Self(readers.into_iter().map(|reader| (reader, reader.shared.epochs.pin(reader.home))).collect())
     }
 
     fn of(&self, reader: &PartitionReader) -> &Guard<'a> {
-        let place = Arc::as_ptr(&reader.shared);
-        let at = self.0.binary_search_by_key(&place, |stay| stay.0).expect("every partition of the read was entered");
-        &self.0[at].1
+        let at = self.0.binary_search_by_key(&place(reader), |stay| place(stay.0));
+        &self.0[at.expect("every partition of the read was entered")].1
     }
+
+    /// What tells the groups of each partition from those that it has after another definition.
+    fn schemas(&self) -> impl Iterator<Item = *const ()> + '_ {
+        self.0.iter().map(|(reader, guard)| std::ptr::from_ref(reader.shared.groups.load(guard)).cast())
+    }
+}
+
+fn place(reader: &PartitionReader) -> *const Shared {
+    Arc::as_ptr(&reader.shared)
 }
 
 impl SectionSource<'_> {
@@ -276,6 +307,14 @@ impl SectionSource<'_> {
         let count = definition.features.len();
         if let Some(feature) = highest.filter(|feature| usize::from(*feature) >= count) {
             let message = format!("{} has no feature {feature}, only 0 to {}", definition.full_name(), count - 1);
+            return Err(ErrorBody::new(ErrorCode::NotFound, message));
+        }
+        let dropped = |at: &&u16| definition.features[usize::from(**at)].dropped;
+        let any_dropped = !group.plan.dropped.is_empty();
+        if let Some(feature) = any_dropped.then(|| projection.features.iter().find(dropped)).flatten() {
+            let (name, schema) = (&definition.features[usize::from(*feature)].name, definition.schema_version);
+            let message =
+                format!("{name} was dropped: {} has none since schema {schema} or before", definition.full_name());
             return Err(ErrorBody::new(ErrorCode::NotFound, message));
         }
         for (at, key) in self.keys.iter().enumerate() {
@@ -335,7 +374,8 @@ pub(crate) fn admits(shared: &Shared, batch: &RowBatch) -> Result<(), ErrorBody>
             growth += row_bytes + key.len() as u64;
         }
         for (at, column) in batch.columns().iter().enumerate() {
-            if column.ty.width() == Width::Variable {
+            let dropped = group.plan.features.get(usize::from(column.feature)).is_some_and(|place| place.dropped);
+            if column.ty.width() == Width::Variable && !dropped {
                 growth += batch.value(at, row).map_or(0, |value| value.len() as u64);
             }
         }

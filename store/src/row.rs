@@ -1,6 +1,10 @@
 //! One version of a row outside its lanes: all lanes one after the other, as the plan lays them out. The writer builds a
 //! version here before it is stored, and digests and snapshots read one here.
 
+use std::ops::Deref;
+
+use stoa_protocol::widen::{Scalar, narrowest, widen};
+
 use crate::arena::{Arena, ArenaRef};
 use crate::lane_plan::{EVENT_TIME_AT, FLAGS_AT, FeaturePlace, LanePlan, SEQUENCE_AT};
 
@@ -93,9 +97,75 @@ impl RowBuffer {
         plan.variable.iter().filter_map(|place| Some((place.dictionary, self.reference(plan, place)?)))
     }
 
+    /// The value of a feature of fixed width in the type that it has now, whatever it has been.
+    pub fn fixed<'a>(&'a self, plan: &LanePlan, feature: usize) -> Option<Fixed<'a>> {
+        let place = &plan.features[feature];
+        if self.is_present(plan, place) {
+            return Some(Fixed::Here(self.value(plan, place)));
+        }
+        let before = self.earlier_place(plan, feature)?;
+        Some(Fixed::Converted(widen(before.ty, place.ty, self.value(plan, before))))
+    }
+
+    /// The value of a feature of fixed width in the narrowest type that it ever had and that has the value: the same on all
+    /// replicas, whatever form it has here.
+    pub fn narrowest<'a>(&'a self, plan: &LanePlan, feature: usize) -> Option<Fixed<'a>> {
+        let place = &plan.features[feature];
+        let place = match self.is_present(plan, place) {
+            true => place,
+            false => self.earlier_place(plan, feature)?,
+        };
+        let value = self.value(plan, place);
+        let types = plan.earlier(feature).into_iter().flat_map(|earlier| earlier.types.iter().copied());
+        Some(narrowest(place.ty, types, value).map_or(Fixed::Here(value), Fixed::Converted))
+    }
+
+    /// Whether there is a value of a feature.
+    pub fn holds(&self, plan: &LanePlan, feature: usize) -> bool {
+        self.is_present(plan, &plan.features[feature]) || self.earlier_place(plan, feature).is_some()
+    }
+
+    /// Whether a null was written that hides the feature's default.
+    pub fn is_null(&self, plan: &LanePlan, place: &FeaturePlace) -> bool {
+        place.null.is_some_and(|null| self.bytes[plan.starts[null.lane] + null.byte] & null.mask != 0)
+    }
+
+    /// The earlier place of a feature that has a value.
+    fn earlier_place<'a>(&self, plan: &'a LanePlan, feature: usize) -> Option<&'a FeaturePlace> {
+        if !plan.features[feature].widened {
+            return None;
+        }
+        plan.earlier(feature)?.places.iter().find(|place| self.is_present(plan, place))
+    }
+
     /// Sets a feature to these bytes in its lane, or to null.
-    pub fn set_value(&mut self, plan: &LanePlan, place: &FeaturePlace, bytes: Option<&[u8]>) {
-        self.set_values(plan).set(place, bytes);
+    pub fn set_value(&mut self, plan: &LanePlan, feature: usize, bytes: Option<&[u8]>) {
+        self.set_values(plan).set(feature, &plan.features[feature], bytes);
+    }
+
+    /// Takes all away that a row has of a feature, as if it had never been written.
+    pub fn forget(&mut self, plan: &LanePlan, feature: usize) {
+        let place = &plan.features[feature];
+        self.put(plan, place, None);
+        self.forget_earlier(plan, feature);
+        self.set_null(plan, place, false);
+    }
+
+    fn forget_earlier(&mut self, plan: &LanePlan, feature: usize) {
+        let places = plan.earlier(feature).map_or(&[][..], |earlier| &earlier.places);
+        places.iter().for_each(|place| self.put(plan, place, None));
+    }
+
+    fn set_null(&mut self, plan: &LanePlan, place: &FeaturePlace, written: bool) {
+        if let Some(null) = place.null {
+            let byte = &mut self.bytes[plan.starts[null.lane] + null.byte];
+            *byte = if written { *byte | null.mask } else { *byte & !null.mask };
+        }
+    }
+
+    /// Sets what a row has at a place, or that it has nothing there, and touches no other place of the feature.
+    pub fn put(&mut self, plan: &LanePlan, place: &FeaturePlace, bytes: Option<&[u8]>) {
+        self.set_values(plan).put(place, bytes);
     }
 
     /// For setting several, which is cheaper in the order of the features.
@@ -112,6 +182,25 @@ impl RowBuffer {
     }
 }
 
+/// The bytes of a value of fixed width.
+pub(crate) enum Fixed<'a> {
+    /// As they lie in the row.
+    Here(&'a [u8]),
+    /// In another type.
+    Converted(Scalar),
+}
+
+impl Deref for Fixed<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Here(bytes) => bytes,
+            Self::Converted(scalar) => scalar,
+        }
+    }
+}
+
 /// Sets values of a row. Validity bits are collected until one of another byte comes: eight changes of a byte in memory wait
 /// for each other.
 pub(crate) struct SetValues<'a> {
@@ -124,9 +213,26 @@ pub(crate) struct SetValues<'a> {
 }
 
 impl SetValues<'_> {
-    /// Sets a feature to these bytes in its lane, or to null.
+    /// Sets a feature, whose place is this, to these bytes in its lane, or to null.
     #[inline]
-    pub fn set(&mut self, place: &FeaturePlace, bytes: Option<&[u8]>) {
+    pub fn set(&mut self, feature: usize, place: &FeaturePlace, bytes: Option<&[u8]>) {
+        self.put(place, bytes);
+        if !place.is_plain() {
+            self.set_rest(feature, place, bytes.is_none());
+        }
+    }
+
+    /// What else there is of a feature that was widened or has a default.
+    #[cold]
+    fn set_rest(&mut self, feature: usize, place: &FeaturePlace, is_null: bool) {
+        // The bits may be in the byte that is collected.
+        self.put_validity();
+        self.row.forget_earlier(self.plan, feature);
+        self.row.set_null(self.plan, place, is_null);
+    }
+
+    #[inline]
+    fn put(&mut self, place: &FeaturePlace, bytes: Option<&[u8]>) {
         let validity_at = self.plan.starts[place.validity_lane] + place.validity_byte;
         if validity_at != self.validity_at {
             self.put_validity();

@@ -164,11 +164,7 @@ fn chunks_whose_rows_have_not_changed_are_kept() {
     // A change of the schema changes the bytes of every row.
     let mut wider = group();
     wider.schema_version = 2;
-    wider.features.push(stoa_protocol::catalog::Feature {
-        name: "late".into(),
-        ty: FeatureType::Bool,
-        description: String::new(),
-    });
+    wider.features.push(stoa_protocol::Feature::new("late", FeatureType::Bool));
     apply(&mut restored, &Command::Define(wider));
     assert_eq!(over(&restored, &later), 0);
 }

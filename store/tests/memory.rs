@@ -11,6 +11,7 @@ use std::alloc::System;
 use std::ops::Range;
 
 use cap::Cap;
+use stoa_protocol::evolution::evolve;
 use stoa_protocol::key::encode_key;
 use stoa_protocol::message::SessionStep;
 use stoa_protocol::{
@@ -35,7 +36,7 @@ fn main() {
         assert!(again.unwrap().success(), "what a partition reports is not what it takes");
         return;
     }
-    let shapes: [(&str, Make); 11] = [
+    let shapes: [(&str, Make); 12] = [
         ("48 floats", floats),
         ("strings", strings),
         ("repeated strings", repeated_strings),
@@ -45,6 +46,7 @@ fn main() {
         ("after the snapshot", after_a_snapshot),
         ("the same, tidied up", snapshot_tidied_up),
         ("features appended", features_appended),
+        ("schemas changed", schemas_changed),
         ("small partitions", small_partitions),
         ("writer sessions", sessions),
     ];
@@ -239,13 +241,41 @@ fn features_appended() -> Shape {
     let mut tested = Tested::new(std::slice::from_ref(&group));
     tested.fill(&group, 0..40_000, 1, float);
     for at in 20..30 {
-        let name = format!("late_{at}");
-        group.features.push(Feature { name, ty: FeatureType::Float32, description: "appended later".into() });
+        let late = Feature::new(&format!("late_{at}"), FeatureType::Float32);
+        group.features.push(Feature { description: "appended later".into(), ..late });
         group.schema_version += 1;
         assert_eq!(tested.apply(&Command::Define(group.clone())), Outcome::Defined);
     }
     tested.fill(&group, 0..40_000, 2, float);
     tested.alone()
+}
+
+/// Definitions and plans are most of it.
+fn schemas_changed() -> Shape {
+    let mut partitions = Vec::with_capacity(100);
+    for _ in 0..partitions.capacity() {
+        let mut group = group(1, KeyType::Int64, FeatureType::Int8, 200);
+        let mut tested = Tested::new(std::slice::from_ref(&group));
+        tested.fill(&group, 0..50, 1, |_, _| Value::Int(1));
+        for ty in [FeatureType::Int16, FeatureType::Int64] {
+            let mut wanted = group.features.clone();
+            for (at, feature) in wanted[..200].iter_mut().enumerate() {
+                feature.earlier.clear();
+                feature.aliases.push(format!("{}_of_{}", feature.name, group.schema_version));
+                feature.dropped |= at % 10 == 3;
+                feature.ty = if feature.dropped { feature.ty } else { ty };
+            }
+            for at in wanted.len() - 200..10 {
+                let late = Feature::new(&format!("late_{at}"), FeatureType::String);
+                wanted.push(Feature { default: Some(vec![b'x'; 2_000]), ..late });
+            }
+            group.schema_version += 1;
+            group.features = evolve(&group.features, &wanted, group.schema_version).unwrap();
+            assert_eq!(tested.apply(&Command::Define(group.clone())), Outcome::Defined);
+        }
+        partitions.push(tested);
+    }
+    Shape { partitions, _held: None }
 }
 
 fn small_partitions() -> Shape {

@@ -6,11 +6,13 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use stoa_protocol::evolution::evolve;
 use stoa_protocol::key::{KeyBlock, encode_key};
 use stoa_protocol::limits::{SWEEP_ROWS_MAX, TTL_US_MIN};
 use stoa_protocol::message::{RowOutcome, SessionStep};
 use stoa_protocol::read::{Projection, RowStatus, SectionResult};
 use stoa_protocol::row_block::{AnswerWriter, SectionRows, parse_answer};
+use stoa_protocol::widen::widen;
 use stoa_protocol::{
     ErrorCode, Feature, FeatureGroup, FeatureGroupId, FeatureType, KeyType, KeyValue, LogIndex, OnExpired, RowBatch,
     RowBatchBuilder, Ttl, Value,
@@ -54,13 +56,13 @@ impl Model {
         let inherited = old.filter(|old| old.deleted_at.is_none() && !has_expired(group, old, self.time_us));
         let mut values = inherited.map(|old| old.values.clone()).unwrap_or_default();
         let deleted_at = row.delete.then_some(self.time_us);
+        // A null that was written stays there: it hides a default.
         for (feature, value) in &row.values {
             values.insert(*feature, value.clone());
         }
         if row.delete {
             values.clear();
         }
-        values.retain(|_, value| *value != Value::Null);
         self.rows.insert(place, ModelRow { event: (row.time, row.sequence), deleted_at, values });
         RowOutcome::Applied
     }
@@ -102,7 +104,8 @@ enum Op {
         features: Vec<u16>,
         rows: Vec<(Row, u64)>,
     },
-    Append(u64, FeatureType),
+    /// Changes of the schema, one version each; the partition learns the last one alone.
+    Evolve(u64, Vec<Change>),
     Contradict(u64),
     NewerSchema(u64),
     Expire(u64, Option<Ttl>),
@@ -129,14 +132,37 @@ fn chunk(part: Result<SnapshotPart, RestoreError>) -> Bytes {
     part.unwrap().into_chunk().unwrap()
 }
 
-fn types() -> Vec<FeatureType> {
-    let names = ["Int32", "String", "FixedArray<Float32, 20>", "Bool", "Decimal128(2)", "Array<String>", "Float64"];
-    names.iter().map(|name| FeatureType::parse(name).unwrap()).collect()
+/// A change of a schema; a feature is the one of this number, counted round.
+#[derive(Debug, Clone)]
+enum Change {
+    Append { ty: FeatureType, default: Option<u64> },
+    Widen(usize),
+    Drop(usize),
+    Alias(usize),
 }
+
+const TYPES: [&str; 9] = [
+    "Int32",
+    "String",
+    "FixedArray<Float32, 20>",
+    "Int8",
+    "Float32",
+    "Decimal128(2)",
+    "Array<String>",
+    "Float64",
+    "Int16",
+];
+
+fn types() -> Vec<FeatureType> {
+    TYPES.iter().map(|name| FeatureType::parse(name).unwrap()).collect()
+}
+
+/// Features that every group has from the start.
+const FIRST: usize = 5;
 
 fn group(id: u64) -> FeatureGroup {
     let key = if id == 1 { KeyType::Int64 } else { KeyType::String };
-    let names: Vec<String> = (0..).map(|at| format!("f{at}")).take(4).collect();
+    let names: Vec<String> = (0..).map(|at| format!("f{at}")).take(FIRST).collect();
     let features: Vec<_> = names.iter().map(String::as_str).zip(types()).collect();
     let mut group = FeatureGroup::simple(id, "g", &[("id", key)], &features);
     group.late_horizon_us = HORIZON_US;
@@ -158,14 +184,79 @@ fn value(ty: FeatureType, from: u64) -> Value {
         return Value::Null;
     }
     match ty {
-        FeatureType::Int32 => Value::Int(from as i64),
+        FeatureType::Int8 => Value::Int(i64::from(from as i8)),
+        FeatureType::Int16 => Value::Int(-40 * from as i64 % 30_000),
+        FeatureType::Int32 => Value::Int(-70_000 * (from as i64)),
+        FeatureType::Int64 => Value::Int((from as i64) << (from % 50)),
+        FeatureType::Float32 => Value::Float32(from as f32 / 3.0),
         FeatureType::String => Value::String("s".repeat((from % 70) as usize)),
         FeatureType::FixedArray { items } => Value::FixedArray(vec![from as f32; usize::from(items)]),
-        FeatureType::Bool => Value::Bool(from.is_multiple_of(2)),
         FeatureType::Decimal128 { .. } => Value::Decimal128(-i128::from(from)),
         FeatureType::Array(_) => Value::Array(vec![Value::String("a".repeat((from % 40) as usize))]),
-        _ => Value::Float64(from as f64),
+        _ => Value::Float64(from as f64 / if from.is_multiple_of(3) { 3.0 } else { 4.0 }),
     }
+}
+
+/// What a read of a feature finds of what was written, if it was.
+fn as_read(feature: &Feature, written: Option<&Value>) -> Option<Value> {
+    let default = || feature.default.as_ref().map(|bytes| Value::decode(feature.ty, bytes).unwrap());
+    match written {
+        None => default(),
+        Some(Value::Null) => None,
+        Some(Value::Float32(single)) if feature.ty == FeatureType::Float64 => Some(Value::Float64(f64::from(*single))),
+        Some(value) => Some(value.clone()),
+    }
+}
+
+impl Change {
+    /// Makes the change, if it is one; the features are those of a group at schema version `version` then.
+    fn make(&self, features: &[Feature], version: u32) -> Option<Vec<Feature>> {
+        let mut wanted = features.to_vec();
+        wanted.iter_mut().for_each(|feature| feature.earlier.clear());
+        match *self {
+            Self::Append { ty, default } => {
+                let mut feature = Feature::new(&format!("f{}", features.len()), ty);
+                feature.default = default.map(|from| {
+                    let mut bytes = Vec::new();
+                    value(ty, from | 1).encode(ty, &mut bytes).unwrap();
+                    bytes
+                });
+                wanted.push(feature);
+            }
+            Self::Widen(at) => {
+                let feature = &mut wanted[at % features.len()];
+                let wider = match feature.ty {
+                    FeatureType::Int8 => [FeatureType::Int16, FeatureType::Int32][at % 2],
+                    FeatureType::Int16 => FeatureType::Int32,
+                    FeatureType::Int32 => FeatureType::Int64,
+                    FeatureType::Float32 => FeatureType::Float64,
+                    _ => return None,
+                };
+                feature.default = feature.default.as_ref().map(|bytes| widen(feature.ty, wider, bytes).to_vec());
+                feature.ty = wider;
+                if feature.dropped {
+                    return None;
+                }
+            }
+            Self::Drop(at) => wanted[at % features.len()].dropped = true,
+            Self::Alias(at) => {
+                let feature = &mut wanted[at % features.len()];
+                let name = format!("{}_{}", feature.name, feature.aliases.len());
+                feature.aliases.push(name);
+            }
+        }
+        Some(evolve(features, &wanted, version).unwrap())
+    }
+}
+
+fn any_change() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        3 => (0..TYPES.len(), prop::option::of(0..1_000u64))
+            .prop_map(|(ty, default)| Change::Append { ty: types()[ty], default }),
+        3 => (0..20usize).prop_map(Change::Widen),
+        1 => (0..20usize).prop_map(Change::Drop),
+        1 => (0..20usize).prop_map(Change::Alias),
+    ]
 }
 
 fn any_op() -> impl Strategy<Value = Op> {
@@ -173,7 +264,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         |(key, time, sequence, delete, seed)| (Row { key, time, sequence, delete, values: BTreeMap::new() }, seed),
     );
     let step = prop::option::weighted(0.4, (0..3u128, 0..4u64));
-    let write = (1..3u64, 0..6i64, step, prop::collection::vec(0..8u16, 0..5), prop::collection::vec(row, 1..8));
+    let write = (1..3u64, 0..6i64, step, prop::collection::vec(0..12u16, 0..6), prop::collection::vec(row, 1..8));
     let ttl = prop::option::weighted(
         0.8,
         (4..12i64, prop::bool::ANY).prop_map(|(units, serve)| Ttl {
@@ -185,7 +276,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         12 => write.prop_map(|(group, stamp_by, step, features, rows)| Op::Write {
             group, stamp_by, step, features, rows
         }),
-        1 => (1..3u64, 0..7usize).prop_map(|(group, ty)| Op::Append(group, types()[ty])),
+        3 => (1..3u64, prop::collection::vec(any_change(), 1..4)).prop_map(|(group, changes)| Op::Evolve(group, changes)),
         1 => (1..3u64).prop_map(Op::Contradict),
         1 => (1..3u64).prop_map(Op::NewerSchema),
         1 => (1..3u64, ttl).prop_map(|(group, ttl)| Op::Expire(group, ttl)),
@@ -211,6 +302,8 @@ struct Bench {
     one_seed: bool,
     replicas: Vec<(Partition, PartitionReader)>,
     definitions: BTreeMap<u64, FeatureGroup>,
+    /// Every schema that a group ever had: writers and readers that were opened then know no other.
+    schemas: BTreeMap<u64, Vec<FeatureGroup>>,
     model: Model,
     index: u64,
     /// The chunks of the last snapshot of the first replica.
@@ -233,6 +326,7 @@ impl Bench {
             one_seed,
             replicas: vec![make(1, 256, 1 << 18), make(if one_seed { 1 } else { 2 }, 64, 1), make(1, 8, 100)],
             definitions: BTreeMap::new(),
+            schemas: BTreeMap::new(),
             model: Model { time_us: i64::MIN, ..Model::default() },
             index: 0,
             last: Vec::new(),
@@ -240,6 +334,7 @@ impl Bench {
         };
         for id in [1, 2] {
             bench.definitions.insert(id, group(id));
+            bench.schemas.insert(id, vec![group(id)]);
             assert_eq!(bench.apply(&Command::Define(group(id))), Outcome::Defined);
         }
         bench
@@ -257,19 +352,25 @@ impl Bench {
     fn run(&mut self, op: Op) {
         match op {
             Op::Write { group, stamp_by, step, features, rows } => self.write(group, stamp_by, step, features, rows),
-            Op::Append(id, ty) => {
-                let definition = self.definitions.get_mut(&id).unwrap();
-                let name = format!("f{}", definition.features.len());
-                definition.features.push(Feature { name, ty, description: String::new() });
-                definition.schema_version += 1;
-                let command = Command::Define(definition.clone());
+            Op::Evolve(id, changes) => {
+                let mut definition = self.definitions[&id].clone();
+                for change in changes {
+                    let version = definition.schema_version + 1;
+                    let Some(features) = change.make(&definition.features, version) else { continue };
+                    (definition.features, definition.schema_version) = (features, version);
+                    self.schemas.get_mut(&id).unwrap().push(definition.clone());
+                }
+                self.definitions.insert(id, definition.clone());
+                let digest = self.replicas[0].0.digest();
+                let command = Command::Define(definition);
                 assert_eq!(self.apply(&command), Outcome::Defined);
                 assert_eq!(self.apply(&command), Outcome::Defined, "the same again changes nothing");
+                assert_eq!(self.replicas[0].0.digest().groups, digest.groups, "a schema change touches no row");
             }
             Op::Contradict(id) => {
                 let mut other = self.definitions[&id].clone();
                 other.schema_version += 1;
-                other.features[0].ty = FeatureType::Date;
+                (other.features[0].ty, other.features[0].earlier) = (FeatureType::Date, Vec::new());
                 let outcome = self.apply(&Command::Define(other));
                 assert!(matches!(outcome, Outcome::Refused(e) if e.code == ErrorCode::Conflict));
             }
@@ -285,6 +386,7 @@ impl Bench {
                 definition.ttl = ttl;
                 definition.schema_version += 1;
                 let command = Command::Define(definition.clone());
+                self.schemas.get_mut(&id).unwrap().push(definition.clone());
                 assert_eq!(self.apply(&command), Outcome::Defined);
             }
             Op::Stamp(by) => {
@@ -363,7 +465,10 @@ impl Bench {
     }
 
     fn write(&mut self, id: u64, stamp_by: i64, step: Option<(u128, u64)>, features: Vec<u16>, rows: Vec<(Row, u64)>) {
-        let definition = self.definitions[&id].clone();
+        // A writer that was opened before a change lays batches out by the schema it knows.
+        let schemas = &self.schemas[&id];
+        let behind = if stamp_by % 2 == 1 { rows.len() % schemas.len() } else { 0 };
+        let definition = schemas[schemas.len() - 1 - behind].clone();
         let stamp_us = self.model.time_us.max(0) + stamp_by * UNIT;
         let features: Vec<u16> = features.into_iter().filter(|f| usize::from(*f) < definition.features.len()).collect();
         let mut filled = Vec::new();
@@ -374,10 +479,9 @@ impl Bench {
             filled.push(row);
         }
         let step = step.map(|(session, sequence)| SessionStep { session, sequence });
-        // A writer that was opened before features were appended lays batches out by the schema it knows.
-        let first = group(id);
-        let knows_first = stamp_by % 2 == 1 && features.iter().all(|f| usize::from(*f) < first.features.len());
-        let batch = batch(if knows_first { &first } else { &definition }, &features, &filled);
+        let batch = batch(&definition, &features, &filled);
+        let dropped = |feature: &u16| self.definitions[&id].features[usize::from(*feature)].dropped;
+        filled.iter_mut().for_each(|row| row.values.retain(|feature, _| !dropped(feature)));
         let bytes = batch.bytes().to_vec();
         let outcome = self.apply(&Command::Write { stamp_us, step, batch });
         self.model.time_us = stamp_us;
@@ -397,7 +501,7 @@ impl Bench {
             }
             (*last, *content) = (*last + 1, bytes);
         }
-        let outcomes: Vec<_> = filled.iter().map(|row| self.model.write(&definition, row)).collect();
+        let outcomes: Vec<_> = filled.iter().map(|row| self.model.write(&self.definitions[&id], row)).collect();
         let older: Vec<u32> =
             (0..).zip(&outcomes).filter(|(_, outcome)| **outcome == RowOutcome::Older).map(|(at, _)| at).collect();
         let Outcome::Wrote(answer) = outcome else { panic!("{outcome:?}") };
@@ -421,15 +525,28 @@ impl Bench {
             );
             for (id, definition) in &self.definitions {
                 let keys: Vec<_> = (0..KEYS).map(|k| key(*id, k)).collect();
-                let features: Vec<u16> = (0..definition.features.len() as u16).rev().collect();
-                let answer = read(reader, *id, definition.schema_version, &features, &keys);
-                assert_eq!(answer.head.applied, LogIndex(self.index));
-                assert_eq!(reader.time_us(), self.model.time_us);
-                self.compare(definition, &features, &answer, self.model.time_us);
+                for known in &self.schemas[id] {
+                    let (live, gone): (Vec<u16>, Vec<u16>) = (0..known.features.len() as u16)
+                        .rev()
+                        .partition(|feature| !definition.features[usize::from(*feature)].dropped);
+                    let answer = read(reader, *id, known.schema_version, &live, &keys);
+                    assert_eq!(answer.head.applied, LogIndex(self.index));
+                    assert_eq!(
+                        answer.head.schema_version, definition.schema_version,
+                        "of one schema, whatever was asked"
+                    );
+                    assert_eq!(reader.time_us(), self.model.time_us);
+                    self.compare(definition, &live, &answer, self.model.time_us);
+                    if let Some(gone) = gone.first() {
+                        let wanted = projection(*id, known.schema_version, &[*gone]);
+                        let error = reader.read(&wanted, &block(&keys), LogIndex(0)).unwrap_err();
+                        assert!(error.code == ErrorCode::NotFound && error.message.contains("was dropped"), "{error}");
+                    }
+                }
+                let live: Vec<u16> = definition.live_features().map(|(at, _)| at).collect();
                 for time_us in [-5, 3, 40].map(|by| self.model.time_us.saturating_add(by * UNIT)) {
-                    let answer =
-                        read_at(reader, &projection(*id, definition.schema_version, &features), &keys, time_us);
-                    self.compare(definition, &features, &answer, time_us);
+                    let answer = read_at(reader, &projection(*id, definition.schema_version, &live), &keys, time_us);
+                    self.compare(definition, &live, &answer, time_us);
                     self.look(replica, definition, time_us);
                 }
             }
@@ -454,9 +571,10 @@ impl Bench {
             let shown =
                 wanted == RowStatus::Found || group.ttl.is_some_and(|ttl| ttl.on_expired == OnExpired::ServeLast);
             for (column, feature) in features.iter().enumerate() {
-                let ty = group.features[usize::from(*feature)].ty;
-                let found = answer.value(column, at).map(|bytes| Value::decode(ty, bytes).unwrap());
-                let wanted = row.filter(|_| shown).and_then(|row| row.values.get(feature)).cloned();
+                let of = &group.features[usize::from(*feature)];
+                assert_eq!(answer.types().nth(column), Some(of.ty));
+                let found = answer.value(column, at).map(|bytes| Value::decode(of.ty, bytes).unwrap());
+                let wanted = row.filter(|_| shown).and_then(|row| as_read(of, row.values.get(feature)));
                 assert_eq!(found, wanted, "group {id} key {key} feature {feature}");
             }
         }
@@ -555,7 +673,7 @@ fn a_read_that_cannot_be_answered_says_why() {
     assert_eq!(code(9, 1, &[0], good.clone(), 0), ErrorCode::SchemaNotReady);
     assert_eq!(code(1, 2, &[0], good.clone(), 0), ErrorCode::SchemaNotReady);
     assert_eq!(code(1, 1, &[0], good.clone(), 3), ErrorCode::NotCaughtUp);
-    assert_eq!(code(1, 1, &[4], good, 0), ErrorCode::NotFound);
+    assert_eq!(code(1, 1, &[FIRST as u16], good, 0), ErrorCode::NotFound);
     assert_eq!(code(1, 1, &[0], key(2, 0), 0), ErrorCode::BadKey);
     assert_eq!(code(1, 1, &[0], vec![], 0), ErrorCode::BadKey);
 }
@@ -628,7 +746,8 @@ fn a_snapshot_holds_its_instant_while_commands_go_on() {
     for from in 2..20 {
         bench.write(1, 1, None, vec![0, 1], rows(from));
         bench.write(2, 1, None, vec![0, 1], rows(from));
-        bench.run(Op::Append(1, FeatureType::String));
+        bench.run(Op::Evolve(1, vec![Change::Append { ty: FeatureType::String, default: Some(from as u64) }]));
+        bench.run(Op::Evolve(1, vec![Change::Widen(from as usize), Change::Drop(from as usize * 3 % 19 + 5)]));
         taken.extend(late.next());
     }
     assert!(bench.replicas[0].0.memory().dead > dead, "nothing is used again while the snapshot is read");
@@ -640,6 +759,30 @@ fn a_snapshot_holds_its_instant_while_commands_go_on() {
     bench.write(1, 1, None, vec![0, 1], rows(21));
     bench.check();
     assert!(bench.replicas[0].0.memory().total <= waiting.total, "the dead rows are used again");
+}
+
+#[test]
+fn the_bytes_of_a_dropped_feature_are_given_back_as_rows_are_written_again() {
+    let mut bench = Bench::new();
+    // Each of these rows has a text of its own, of 32 bytes and more.
+    let rows = || (0..KEYS).map(|k| (upsert(k, 1, 0, 0), 101 + 4 * k as u64)).collect::<Vec<_>>();
+    let texts: u64 = (0..KEYS as u64).map(|k| 32 + 4 * k).sum();
+    bench.write(1, 1, None, vec![0, 1], rows());
+    let written = bench.replicas[0].0.memory();
+    assert!(written.arena >= texts);
+    bench.run(Op::Evolve(1, vec![Change::Drop(1)]));
+    let dropped = bench.replicas[0].0.memory();
+    assert_eq!((dropped.arena, dropped.logical_bytes), (written.arena, written.logical_bytes), "no row was touched");
+    bench.run(Op::Snapshot);
+    bench.write(1, 1, None, vec![0], rows());
+    bench.check();
+    // Five rows of one who knows the first of two schemas, and still has texts.
+    bench.write(1, 1, None, vec![0, 1], rows().split_off(1));
+    bench.check();
+    for (partition, _) in &bench.replicas {
+        let memory = partition.memory();
+        assert_eq!((memory.arena, memory.logical_bytes + texts), (0, written.logical_bytes));
+    }
 }
 
 #[test]

@@ -3,11 +3,12 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says where
 
+use stoa_protocol::evolution::evolve;
 use stoa_protocol::key::{KeyBlock, encode_key};
 use stoa_protocol::read::{Projection, RowStatus, SectionResult};
 use stoa_protocol::row_block::{AnswerWriter, SectionRows, parse_answer};
 use stoa_protocol::{
-    ErrorBody, ErrorCode, FeatureGroup, FeatureGroupId, FeatureType, KeyType, LogIndex, RowBatchBuilder, Value,
+    ErrorBody, ErrorCode, Feature, FeatureGroup, FeatureGroupId, FeatureType, KeyType, LogIndex, RowBatchBuilder, Value,
 };
 use stoa_store::{Command, Outcome, Partition, PartitionReader, SectionSource, StoreOptions, read_sections};
 
@@ -195,4 +196,93 @@ fn a_section_that_makes_the_answer_too_large_fails_and_leaves_the_others_as_they
         }
     }
     assert!((0..90).all(|row| none.status(row) == RowStatus::NotFound));
+}
+
+/// A group of which feature 0 became an Int64 and feature 1 a Float64 with schema 2, which feature 3 came with, too.
+fn changing(version: u32) -> FeatureGroup {
+    use FeatureType::*;
+    let mut group =
+        FeatureGroup::simple(1, "c", &[("id", KeyType::Int64)], &[("a", Int16), ("b", Float32), ("s", String)]);
+    if version == 2 {
+        let types = [(0, Int64), (1, Float64)];
+        let mut wanted = group.features.clone();
+        types.into_iter().for_each(|(at, ty)| wanted[at].ty = ty);
+        wanted.push(Feature { default: Some(b"none yet".to_vec()), ..Feature::new("t", String) });
+        (group.features, group.schema_version) = (evolve(&group.features, &wanted, 2).unwrap(), 2);
+    }
+    group
+}
+
+/// Rows `ids`, written under a schema; every third has no feature 0 and every fourth a null there.
+fn write_changing(index: u64, version: u32, ids: std::ops::Range<i64>, partition: &mut Partition) {
+    let group = changing(version);
+    for part in 0..2 {
+        let features: &[u16] = if part == 0 { &[0, 1] } else { &[1] };
+        let mut builder = RowBatchBuilder::new(&group, features);
+        for id in ids.clone().filter(|id| (id % 3 == 0) == (part == 1)) {
+            let b =
+                if version == 1 { Value::Float32(id as f32 / 3.0) } else { Value::Float64(f64::from(id as f32 / 3.0)) };
+            let a = if id % 4 == 0 { Value::Null } else { Value::Int(-id) };
+            let values = if part == 0 { vec![a, b] } else { vec![b] };
+            builder.upsert(&key(id), 1, 0, &values).unwrap();
+        }
+        let batch = builder.finish().unwrap();
+        let outcome = partition.apply(LogIndex(index + part), &Command::Write { stamp_us: 0, step: None, batch });
+        assert!(matches!(outcome, Outcome::Wrote(_)), "{outcome:?}");
+    }
+}
+
+#[test]
+fn each_section_is_of_the_schema_that_its_head_names_wherever_its_partition_has_come_to() {
+    let make = || Partition::new(StoreOptions::default());
+    let define = |partition: &mut Partition, index, version| {
+        assert_eq!(partition.apply(LogIndex(index), &Command::Define(changing(version))), Outcome::Defined);
+    };
+    let ((mut behind, behind_reader), (mut ahead, ahead_reader), (mut grown, grown_reader)) = (make(), make(), make());
+    define(&mut behind, 1, 1);
+    write_changing(2, 1, 0..KEYS, &mut behind);
+    define(&mut ahead, 1, 2);
+    write_changing(2, 1, 0..KEYS, &mut ahead);
+    define(&mut grown, 1, 1);
+    write_changing(2, 1, 0..KEYS / 2, &mut grown);
+    define(&mut grown, 4, 2);
+    write_changing(5, 2, KEYS / 2..KEYS, &mut grown);
+    let chunks = || grown.snapshot().map(|part| part.unwrap().into_chunk().unwrap());
+    let restore = || Partition::restore(StoreOptions::default(), chunks()).unwrap();
+    let ((cold, cold_reader), (mut restored, restored_reader)) = (restore(), restore());
+    assert!(cold.is_cold() && !restored.thaw(usize::MAX).unwrap());
+    for partition in [&cold, &restored] {
+        assert_eq!((partition.digest(), partition.recompute_digest()), (grown.digest(), grown.digest()));
+    }
+    let block = keys(0..KEYS);
+    let readers =
+        [(&behind_reader, 1), (&ahead_reader, 2), (&grown_reader, 2), (&cold_reader, 2), (&restored_reader, 2)];
+    let source =
+        |reader| SectionSource { reader, at_least: LogIndex(0), time_us: 0, keys: block.range(0, KEYS as usize) };
+    let sources = readers.map(|(reader, _)| source(reader));
+    for asked in [1, 2] {
+        let features: &[u16] = if asked == 1 { &[1, 0, 1] } else { &[3, 0, 1] };
+        for (answer, (_, version)) in read(&projection(asked, features), &sources).iter().zip(readers) {
+            let Ok(rows) = answer else {
+                let error = answer.as_ref().unwrap_err();
+                assert_eq!((asked, version, error.code), (2, 1, ErrorCode::SchemaNotReady));
+                continue;
+            };
+            let group = changing(version);
+            assert_eq!(rows.head.schema_version, version);
+            assert!(rows.types().eq(features.iter().map(|at| group.features[usize::from(*at)].ty)));
+            for id in 0..KEYS {
+                let of =
+                    |column: usize, ty| rows.value(column, id as usize).map(|bytes| Value::decode(ty, bytes).unwrap());
+                let a = (id % 3 != 0 && id % 4 != 0).then_some(Value::Int(-id));
+                assert_eq!(of(1, group.features[0].ty), a, "key {id}, schema {version}");
+                let single = id as f32 / 3.0;
+                let b = if version == 1 { Value::Float32(single) } else { Value::Float64(f64::from(single)) };
+                assert_eq!(of(2, group.features[1].ty), Some(b), "key {id}, schema {version}");
+                if asked == 2 {
+                    assert_eq!(of(0, FeatureType::String), Some(Value::String("none yet".into())), "key {id}");
+                }
+            }
+        }
+    }
 }

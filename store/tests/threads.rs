@@ -2,8 +2,9 @@
 
 #![allow(clippy::unwrap_used)] // a helper of a test may panic as the test may
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use stoa_protocol::catalog::EarlierType;
 use stoa_protocol::key::KeyBlock;
 use stoa_protocol::limits::{SWEEP_ROWS_MAX, TTL_US_MIN};
 use stoa_protocol::read::{Projection, RowStatus};
@@ -228,4 +229,85 @@ fn readers_see_whole_rows_or_none_while_rows_are_swept_and_their_places_used_aga
         (memory.rows, memory.tombstones, memory.logical_bytes, memory.keys, memory.lanes, memory.arena),
         (0, 0, 0, 0, 0, 0)
     );
+}
+
+// ---- schemas that change under readers -------------------------------------------------------------------------------
+
+const GROUPS: u64 = 6;
+const WIDTHS: [FeatureType; 4] = [FeatureType::Int8, FeatureType::Int16, FeatureType::Int32, FeatureType::Int64];
+
+/// A group whose one feature was widened so often.
+fn widened(id: u64, times: u32) -> FeatureGroup {
+    let mut group = FeatureGroup::simple(id, "w", &[("id", KeyType::Int64)], &[("n", WIDTHS[times as usize])]);
+    group.schema_version = times + 1;
+    group.features[0].earlier = (0..times).map(|at| EarlierType { until: at + 2, ty: WIDTHS[at as usize] }).collect();
+    group
+}
+
+/// What key `id` has when it was written after so many widenings; the type before could not hold all of it.
+fn widened_value(id: i64, times: i64) -> Value {
+    let scale = [1, 200, 60_000, 5_000_000_000][times as usize];
+    Value::Int((id % 100 - 50) * scale)
+}
+
+/// Reads all keys by the first schema, over and over. The whole of an answer is of the schema that it names.
+fn read_widened(done: &AtomicBool, rounds: &AtomicU64, reader: &PartitionReader) {
+    let mut keys = KeyBlock::new();
+    (0..KEYS).for_each(|id| keys.push(&key(id)));
+    while !done.load(Ordering::Relaxed) {
+        rounds.fetch_add(1, Ordering::Relaxed);
+        for group in 1..=GROUPS {
+            let projection = Projection { group: FeatureGroupId(group), schema_version: 1, features: vec![0] };
+            let Ok(answer) = reader.read(&projection, &keys, LogIndex(0)) else { continue };
+            let ty = WIDTHS[answer.head.schema_version as usize - 1];
+            assert!(answer.types().eq([ty]), "{ty} in schema {}", answer.head.schema_version);
+            for id in 0..KEYS as usize {
+                if answer.status(id) == RowStatus::NotFound {
+                    continue;
+                }
+                let times = answer.event_time(id);
+                let value = answer.value(0, id).map(|bytes| Value::decode(ty, bytes).unwrap());
+                let schema = answer.head.schema_version;
+                assert_eq!(value, Some(widened_value(id as i64, times)), "key {id} of {times}, by schema {schema}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_answer_is_of_one_schema_whatever_becomes_of_the_schema_while_it_is_read() {
+    let (mut partition, reader) = Partition::new(StoreOptions::default());
+    let (done, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        let readers = [1, 2].map(|_| {
+            let (reader, done, rounds) = (reader.clone(), &done, &rounds);
+            scope.spawn(move || read_widened(done, rounds, &reader))
+        });
+        let mut index = 0;
+        let mut apply = |command: &Command| {
+            index += 1;
+            partition.apply(LogIndex(index), command);
+        };
+        for id in 1..=GROUPS {
+            for times in 0..WIDTHS.len() as u32 {
+                let group = widened(id, times);
+                let mut builder = RowBatchBuilder::new(&group, &[0]);
+                // From the end: who reads from the front is there when the new rows are.
+                for key_of in (0..KEYS).rev() {
+                    let value = widened_value(key_of, times.into());
+                    builder.upsert(&key(key_of), times.into(), 0, &[value]).unwrap();
+                }
+                let write = Command::Write { stamp_us: 0, step: None, batch: builder.finish().unwrap() };
+                apply(&Command::Define(group));
+                apply(&write);
+                // Until readers have been through all groups again, and are at work.
+                let seen = rounds.load(Ordering::Relaxed);
+                while rounds.load(Ordering::Relaxed) < seen + 6 && !readers.iter().any(|reader| reader.is_finished()) {
+                    std::thread::yield_now();
+                }
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    partition.check();
 }

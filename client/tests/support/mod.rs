@@ -1,7 +1,7 @@
 //! A cluster of three nodes in three zones, answering from a `BTreeMap`, behind a transport in memory. Time is tokio's
 //! paused clock, so that a test decides what passes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -63,6 +63,10 @@ pub struct State {
     pub behind: Option<u64>,
     /// The schema version that the partitions have learnt; the client opens its views at 1.
     pub schema_version: u32,
+    /// Partitions that are at schema 2, in which every Int32 is an Int64.
+    pub widened: BTreeSet<PartitionId>,
+    /// The schema that they say they are at.
+    pub widened_as: u32,
     /// Batches that are carried out before all others are refused.
     pub refuse_after: Option<usize>,
     /// Requests that are still on their way, and to whom.
@@ -137,7 +141,8 @@ fn view() -> FeatureView {
 
 impl Cluster {
     pub fn new() -> Self {
-        let mut state = State { leader: 1, index: 100, map_version: 1, schema_version: 1, ..State::default() };
+        let mut state =
+            State { leader: 1, index: 100, map_version: 1, schema_version: 1, widened_as: 2, ..State::default() };
         for id in 0..100 {
             state.rows.insert((FeatureGroupId(10), key(id)), id as i32 + 1_000);
             state.rows.insert((FeatureGroupId(11), key(id)), id as i32);
@@ -347,7 +352,11 @@ impl State {
         self.keys_read += keys.len();
         let projection = &request.projections[usize::from(section.projection)];
         let group = if projection.group.0 == 10 { household() } else { product() };
-        let types = projection.features.iter().map(|&at| group.features[usize::from(at)].ty);
+        let widened = self.widened.contains(&section.partition);
+        let types = projection.features.iter().map(|&at| match group.features[usize::from(at)].ty {
+            FeatureType::Int32 if widened => FeatureType::Int64,
+            ty => ty,
+        });
         let layout = BlockLayout::packed(types);
         let (block, mut rows) = answer.block(&layout, keys.len());
         for (at, key) in keys.iter().enumerate() {
@@ -356,6 +365,8 @@ impl State {
             for (column, place) in layout.columns().iter().enumerate() {
                 if place.ty == FeatureType::Int32 {
                     rows.set_value(at, column, &row.to_le_bytes());
+                } else if place.ty == FeatureType::Int64 {
+                    rows.set_value(at, column, &(i64::from(row) << 40).to_le_bytes());
                 } else if row % 2 == 0 {
                     // Odd products have no name.
                     rows.set_value(at, column, format!("product {row}").as_bytes());
@@ -364,7 +375,7 @@ impl State {
         }
         rows.finish();
         SectionResult::Rows(SectionHead {
-            schema_version: self.schema_version,
+            schema_version: if widened { self.widened_as } else { self.schema_version },
             applied: LogIndex(self.index),
             incarnation: 0,
             age: None,

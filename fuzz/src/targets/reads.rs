@@ -57,7 +57,8 @@ fn definition<'a>(partition: &'a Partition, projection: &Projection) -> Option<&
 }
 
 fn has_features(group: &FeatureGroup, projection: &Projection) -> bool {
-    projection.features.iter().all(|feature| usize::from(*feature) < group.features.len())
+    let is_live = |feature: &u16| group.features.get(usize::from(*feature)).is_some_and(|feature| !feature.dropped);
+    projection.features.iter().all(is_live)
 }
 
 /// The rows are those that each key has by itself, by all features.
@@ -66,7 +67,8 @@ fn check_rows(partition: &Partition, projection: &Projection, source: &SectionSo
     assert!(has_features(group, projection) && source.at_least <= rows.head.applied);
     assert_eq!((rows.rows(), rows.head.applied), (source.keys.len(), partition.applied()));
     assert!(rows.types().eq(projection.features.iter().map(|feature| group.features[usize::from(*feature)].ty)));
-    let all = Projection { features: (0..group.features.len() as u16).collect(), ..projection.clone() };
+    let live: Vec<u16> = group.live_features().map(|(place, _)| place).collect();
+    let all = Projection { features: live.clone(), ..projection.clone() };
     for (row, key) in source.keys.iter().enumerate() {
         assert_eq!(check_key(&group.entity.key_types(), key), Ok(()));
         let mut block = KeyBlock::new();
@@ -75,7 +77,7 @@ fn check_rows(partition: &Partition, projection: &Projection, source: &SectionSo
         assert_eq!((rows.status(row), rows.event_time(row)), (alone.status(0), alone.event_time(0)));
         for (column, feature) in projection.features.iter().enumerate() {
             let value = rows.value(column, row);
-            assert_eq!(value, alone.value(usize::from(*feature), 0));
+            assert_eq!(value, alone.value(live.binary_search(feature).expect("it is live"), 0));
             assert!(value.is_none() || rows.status(row) == RowStatus::Found);
         }
     }

@@ -8,6 +8,7 @@ use stoa_protocol::codec::check_name;
 use stoa_protocol::limits::{
     DESCRIPTION_BYTES_MAX, GROUP_FEATURES_MAX, KEY_COLUMNS_MAX, ROW_FIXED_BYTES_MAX, VIEW_FEATURES_MAX,
 };
+use stoa_protocol::value::check_value;
 use stoa_protocol::{FeatureGroupId, KeyType, LogIndex, ViewId, Width, Wire};
 use stoa_store::{Command, Outcome, Partition, StoreOptions};
 
@@ -49,10 +50,14 @@ fn check_limits(group: &FeatureGroup) {
     assert!(group.features.iter().map(|feature| width(feature.ty.width())).sum::<usize>() <= ROW_FIXED_BYTES_MAX);
     let parts = (group.project.clone(), group.name.clone(), group.version);
     assert_eq!(parse_full_name("a group", &group.full_name()), Ok(parts));
-    let names = || group.features.iter().map(|f| &f.name).chain(group.entity.keys.iter().map(|key| &key.name));
+    let keys = || group.entity.keys.iter().map(|key| key.name.as_str());
+    let names = || group.features.iter().flat_map(|feature| feature.names()).chain(keys());
     assert!(names().all(|name| check_name("a name", name).is_ok()));
     for (place, feature) in (0..).zip(&group.features) {
-        assert_eq!(group.feature(&feature.name), Some(place));
+        let found = (!feature.dropped).then_some(place);
+        assert!(feature.names().all(|name| group.feature(name) == found));
+        assert_eq!(feature.type_at(group.schema_version), feature.ty);
+        assert!(feature.default.as_ref().is_none_or(|bytes| check_value(feature.ty, bytes).is_ok()));
     }
 }
 

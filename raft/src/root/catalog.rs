@@ -1,17 +1,19 @@
 //! Definitions by names become definitions by numbers. A definition that stands already is left as it is; one that
-//! contradicts what stands is refused; a group's version may grow by features at its end, and live for another time.
+//! contradicts what stands is refused; the schema of a group's version may change as [`stoa_protocol::evolution`] says, and its
+//! rows may live for another time.
 
 use stoa_env::planted;
 use stoa_protocol::catalog::{
-    Definition, Entity, FeatureGroup, FeatureView, GrantDefinition, GroupDefinition, KeyColumn, ProjectDefinition,
-    ViewDefinition, ViewFeature, ViewFeatureDefinition,
+    Definition, Entity, Feature, FeatureGroup, FeatureView, GrantDefinition, GroupDefinition, KeyColumn,
+    ProjectDefinition, ViewDefinition, ViewFeature, ViewFeatureDefinition,
 };
 use stoa_protocol::codec::check_name;
+use stoa_protocol::evolution::evolve;
 use stoa_protocol::message::ViewAnswer;
 use stoa_protocol::{ErrorBody, ErrorCode, FeatureGroupId, ViewId};
 
 use super::refuse;
-use super::state::RootState;
+use super::state::{EVOLUTION_VERSION, RootState};
 
 /// Groups, views, entities, projects and grants that a catalog holds at the most, each: bounds the root group's state,
 /// which every node copies.
@@ -101,6 +103,7 @@ fn define_group(state: &mut RootState, definition: &GroupDefinition) -> Result<b
     let Some(set) = state.map.sets.first().map(|set| set.id) else {
         return refuse(ErrorCode::NotFormed, "the cluster has no partitions yet");
     };
+    let features = evolve(&[], &definition.features, 1).or_else(bad)?;
     let group = FeatureGroup {
         id: FeatureGroupId(state.issue_id()),
         project: definition.project.clone(),
@@ -112,7 +115,7 @@ fn define_group(state: &mut RootState, definition: &GroupDefinition) -> Result<b
         event_time: definition.event_time.clone(),
         ttl: definition.ttl,
         late_horizon_us: definition.late_horizon_us,
-        features: definition.features.clone(),
+        features,
         description: definition.description.clone(),
     };
     group.check().or_else(bad)?;
@@ -120,35 +123,77 @@ fn define_group(state: &mut RootState, definition: &GroupDefinition) -> Result<b
     Ok(true)
 }
 
-/// A version of a group may grow: new features at the end, another time to live, other descriptions.
+/// The schema of a group's version changes: features are added, dropped, widened, get other names; rows live for another time;
+/// descriptions change.
 fn grow_group(state: &mut RootState, place: usize, definition: &GroupDefinition) -> Result<bool, ErrorBody> {
     let (known, group) = &state.groups[place];
-    let same_features = definition.features.len() >= known.features.len()
-        && known.features.iter().zip(&definition.features).all(|(old, new)| old.name == new.name && old.ty == new.ty);
+    let name = group.full_name();
+    let contradicts = |why: String| {
+        refuse(
+            ErrorCode::Conflict,
+            format!("group {name} stands already: {why}; all else is a new version of the group"),
+        )
+    };
     let same_rest = known.entity == definition.entity
         && known.event_time == definition.event_time
         && known.late_horizon_us == definition.late_horizon_us;
-    if !(same_features || planted!(ExchangeFeatures)) || !same_rest {
-        let name = group.full_name();
+    if !same_rest {
+        return contradicts("this version keeps its entity, event time and late horizon".into());
+    }
+    let schema_version = group.schema_version + u32::from(!planted!(GrowUnderOneVersion));
+    let features = match evolve(&group.features, &definition.features, schema_version) {
+        Ok(features) => features,
+        Err(_) if planted!(ExchangeFeatures) => definition.features.clone(),
+        Err(why) => return contradicts(why),
+    };
+    if features.iter().any(Feature::has_more) && state.cluster_version < EVOLUTION_VERSION {
+        // Earlier programs refuse a feature of another type, and this one has to refuse what they do.
         return refuse(
-            ErrorCode::Conflict,
+            ErrorCode::WrongVersion,
             format!(
-                "group {name} stands already; this version may get new features at its end and another ttl and \
-                     on_expired, and nothing else; give the change a new version"
+                "a type of group {name} can be widened from cluster version {EVOLUTION_VERSION} on, and the cluster is at {}",
+                state.cluster_version
             ),
         );
     }
+    let goes = |at: &usize| features[*at].dropped && !group.features.get(*at).is_some_and(|feature| feature.dropped);
+    for at in (0..features.len()).filter(goes) {
+        let reads =
+            |view: &&FeatureView| view.features.iter().any(|f| (f.group, usize::from(f.feature)) == (group.id, at));
+        let views: Vec<String> =
+            state.views.iter().map(|(_, view)| view).filter(reads).map(FeatureView::full_name).collect();
+        if !views.is_empty() {
+            return contradicts(format!(
+                "{} is read by views and cannot be dropped: {}",
+                features[at].name,
+                named(&views)
+            ));
+        }
+    }
     let mut grown = group.clone();
-    grown.features = definition.features.clone();
+    grown.features = features;
     grown.ttl = definition.ttl;
     grown.description = definition.description.clone();
-    grown.schema_version += u32::from(!planted!(GrowUnderOneVersion));
+    grown.schema_version = schema_version;
     grown.check().or_else(bad)?;
     state.groups[place] = (definition.clone(), grown);
     Ok(true)
 }
 
+/// Views for a message, not more than anybody reads.
+fn named(views: &[String]) -> String {
+    const NAMED_MAX: usize = 20;
+    let first = views[..views.len().min(NAMED_MAX)].join(", ");
+    match views.len().checked_sub(NAMED_MAX) {
+        None | Some(0) => first,
+        Some(more) => format!("{first} and {more} more"),
+    }
+}
+
 fn define_grant(state: &mut RootState, grant: &GrantDefinition) -> Result<bool, ErrorBody> {
+    if state.grants.contains(grant) {
+        return Ok(false);
+    }
     need_project(state, &grant.to)?;
     let group = find_group(state, &grant.project, &grant.group, grant.version)?;
     for name in &grant.features {
@@ -157,18 +202,16 @@ fn define_grant(state: &mut RootState, grant: &GrantDefinition) -> Result<bool, 
     if grant.features.is_empty() {
         return bad("a grant names at least one feature");
     }
-    if state.grants.contains(grant) {
-        return Ok(false);
-    }
     state.grants.push(grant.clone());
     Ok(true)
 }
 
 fn need_feature(group: &FeatureGroup, name: &str) -> Result<u16, ErrorBody> {
     group.feature(name).ok_or_else(|| {
-        let known = group.features.iter().map(|f| f.name.as_str()).collect::<Vec<_>>().join(", ");
-        let message = format!("group {} has no feature {name}; it has: {known}", group.full_name());
-        ErrorBody::new(ErrorCode::NotFound, message)
+        let known = group.live_features().map(|(_, f)| f.name.as_str()).collect::<Vec<_>>().join(", ");
+        let gone = group.features.iter().any(|feature| feature.is_called(name));
+        let why = if gone { format!("{name} was dropped") } else { format!("there is no feature {name}") };
+        ErrorBody::new(ErrorCode::NotFound, format!("group {}: {why}; it has: {known}", group.full_name()))
     })
 }
 
@@ -185,7 +228,7 @@ fn define_view(state: &mut RootState, definition: &ViewDefinition) -> Result<boo
     for wanted in &definition.features {
         let group = find_group(state, &wanted.project, &wanted.group, wanted.version)?;
         let feature = need_feature(group, &wanted.feature)?;
-        need_grant(state, definition, wanted)?;
+        need_grant(state, definition, wanted, group)?;
         if let Some(missing) = group.entity.keys.iter().find(|key| !keys.contains(key)) {
             let message = format!(
                 "view {}/{}@{} reads group {} of entity {}, whose key column {} ({}) none of the view's entities has",
@@ -240,12 +283,19 @@ fn view_keys(state: &RootState, definition: &ViewDefinition) -> Result<Vec<KeyCo
     Ok(keys)
 }
 
-fn need_grant(state: &RootState, view: &ViewDefinition, wanted: &ViewFeatureDefinition) -> Result<(), ErrorBody> {
+/// A grant names a feature by whatever name it had then.
+fn need_grant(
+    state: &RootState,
+    view: &ViewDefinition,
+    wanted: &ViewFeatureDefinition,
+    group: &FeatureGroup,
+) -> Result<(), ErrorBody> {
+    let feature = group.feature(&wanted.feature);
     let granted = wanted.project == view.project
         || state.grants.iter().any(|grant| {
             grant.to == view.project
                 && (&grant.project, &grant.group, grant.version) == (&wanted.project, &wanted.group, wanted.version)
-                && grant.features.contains(&wanted.feature)
+                && grant.features.iter().any(|name| group.feature(name) == feature)
         });
     if granted {
         return Ok(());
@@ -289,26 +339,26 @@ pub fn find_view(state: &RootState, project: &str, name: &str, version: u32) -> 
 
 #[cfg(test)]
 mod tests {
-    use stoa_protocol::catalog::Feature;
     use stoa_protocol::map::NodeInfo;
-    use stoa_protocol::{ClusterId, FeatureType, KeyType, NodeId};
+    use stoa_protocol::{ClusterId, FeatureType, KeyType, NodeId, Wire};
 
     use super::*;
     use crate::root::command::{CreateSet, Definitions, Join, RootCommand};
     use crate::root::state::EXPIRY_VERSION;
-    use stoa_protocol::codec::Wire;
 
     fn state() -> RootState {
         let mut state = RootState::new(ClusterId(1));
         for (id, zone) in [(1, "a"), (2, "b"), (3, "c")] {
+            let speaks = EVOLUTION_VERSION;
             let node = NodeInfo {
                 id: NodeId(id),
                 zone: zone.into(),
                 addr: ([127, 0, 0, 1], id as u16).into(),
                 incarnation: 1,
             };
-            state.apply(&RootCommand::Join(Join { node, version_min: 1, version_max: 1 })).unwrap();
+            state.apply(&RootCommand::Join(Join { node, version_min: 1, version_max: speaks })).unwrap();
         }
+        state.apply(&RootCommand::RaiseVersion(EVOLUTION_VERSION)).unwrap();
         state.apply(&RootCommand::CreateSet(CreateSet { name: "shared".into(), partitions: 2, seed: 7 })).unwrap();
         for name in ["shop", "crm"] {
             define_project(&mut state, &ProjectDefinition { name: name.into(), description: String::new() }).unwrap();
@@ -332,10 +382,7 @@ mod tests {
             event_time: None,
             ttl: None,
             late_horizon_us: 0,
-            features: features
-                .iter()
-                .map(|name| Feature { name: (*name).into(), ty: FeatureType::Int32, description: String::new() })
-                .collect(),
+            features: features.iter().map(|name| Feature::new(name, FeatureType::Int32)).collect(),
             description: String::new(),
         }
     }
@@ -402,6 +449,7 @@ mod tests {
         let ttl = |after_us, on_expired| Some(Ttl { after_us, on_expired });
         state.apply(&with(None)).unwrap();
         let day = 86_400_000_000;
+        state.cluster_version = EXPIRY_VERSION - 1;
         let refused = state.apply(&with(ttl(day, OnExpired::Expire))).unwrap_err();
         assert_eq!(refused.code, ErrorCode::WrongVersion);
         state.cluster_version = EXPIRY_VERSION;
@@ -414,6 +462,81 @@ mod tests {
         }
         let refused = state.apply(&with(ttl(0, OnExpired::Expire))).unwrap_err();
         assert!(refused.message.contains("the time to live is 0, and may be 1000000 to"), "{}", refused.message);
+    }
+
+    #[test]
+    fn a_feature_that_views_read_is_not_dropped_and_one_that_was_dropped_is_read_by_none() {
+        let mut state = state();
+        define_group(&mut state, &group(&["age", "income"])).unwrap();
+        let mut of_crm = view("age");
+        of_crm.project = "crm".into();
+        define_view(&mut state, &of_crm).unwrap();
+        let mut dropped = group(&["age", "income"]);
+        dropped.features[0].dropped = true;
+        let error = define_group(&mut state, &dropped).unwrap_err();
+        assert_eq!(error.code, ErrorCode::Conflict);
+        assert!(error.message.contains("age is read by views and cannot be dropped: crm/rank@1"), "{error}");
+        dropped.features[0].dropped = false;
+        dropped.features[1].dropped = true;
+        assert!(define_group(&mut state, &dropped).unwrap());
+        assert!(!define_group(&mut state, &dropped).unwrap());
+        let (mut other, before) = (view("income"), find_group(&state, "crm", "profile", 1).unwrap().clone());
+        (other.project, other.version) = ("crm".into(), 2);
+        let error = define_view(&mut state, &other).unwrap_err();
+        assert_eq!(error.code, ErrorCode::NotFound);
+        assert!(error.message.contains("income was dropped; it has: age"), "{error}");
+        assert_eq!((before.schema_version, before.features.len()), (2, 2), "it keeps its place");
+    }
+
+    #[test]
+    fn a_feature_goes_by_all_of_its_names_in_views_and_grants() {
+        let mut state = state();
+        define_group(&mut state, &group(&["age", "income"])).unwrap();
+        let grant = |name: &str| GrantDefinition {
+            project: "crm".into(),
+            group: "profile".into(),
+            version: 1,
+            features: vec![name.into()],
+            to: "shop".into(),
+        };
+        define_grant(&mut state, &grant("age")).unwrap();
+        let mut renamed = group(&["age", "income"]);
+        renamed.features[0].aliases.push("years".into());
+        assert!(define_group(&mut state, &renamed).unwrap());
+        assert!(define_view(&mut state, &view("years")).unwrap(), "granted by its first name");
+        let view = find_view(&state, "shop", "rank", 1).unwrap();
+        assert_eq!((view.view.features[0].name.as_str(), view.view.features[0].feature), ("years", 0));
+        assert_eq!(view.groups[0].features[0].name, "age");
+        renamed.features[1].aliases.push("age".into());
+        assert_eq!(define_group(&mut state, &renamed).unwrap_err().code, ErrorCode::BadRequest);
+    }
+
+    #[test]
+    fn types_are_widened_once_every_node_knows_how_and_a_new_version_stands_beside_the_old() {
+        let mut state = state();
+        let wide = |version: u32| {
+            let mut wide = group(&["age"]);
+            (wide.features[0].ty, wide.version) = (FeatureType::Int64, version);
+            wide
+        };
+        define_group(&mut state, &group(&["age"])).unwrap();
+        state.cluster_version = EVOLUTION_VERSION - 1;
+        assert_eq!(define_group(&mut state, &wide(1)).unwrap_err().code, ErrorCode::WrongVersion);
+        let with_default = |state: &mut RootState| {
+            let mut more = group(&["age", "income"]);
+            more.features[1].default = Some(vec![0; 4]);
+            let definitions = vec![Definition::Group(more)];
+            state.apply(&RootCommand::Define(crate::root::command::Definitions { definitions }))
+        };
+        assert_eq!(with_default(&mut state).unwrap_err().code, ErrorCode::WrongVersion);
+        assert!(define_group(&mut state, &wide(2)).unwrap(), "that is no change of a schema");
+        state.cluster_version = EVOLUTION_VERSION;
+        assert!(define_group(&mut state, &wide(1)).unwrap());
+        let [first, second] = [1, 2].map(|version| find_group(&state, "crm", "profile", version).unwrap());
+        assert_eq!(first.features[0].type_at(1), FeatureType::Int32);
+        assert_eq!((first.schema_version, second.schema_version), (2, 1));
+        assert_ne!(first.id, second.id);
+        assert_eq!(RootState::from_bytes(&state.to_bytes()).unwrap(), state);
     }
 
     #[test]

@@ -29,8 +29,11 @@ pub const MOVES_VERSION: u32 = 2;
 /// From this cluster version on rows expire: definitions may have a time to live, and the logs of partitions stamps and
 /// sweeps.
 pub const EXPIRY_VERSION: u32 = 3;
+/// From this cluster version on schemas change by more than features at the end of a group: features have defaults, aliases
+/// and earlier types, and are dropped.
+pub const EVOLUTION_VERSION: u32 = 3;
 /// The cluster versions that this program speaks, the lowest and the highest.
-pub const SPOKEN_VERSIONS: (u32, u32) = (FIRST_VERSION, EXPIRY_VERSION);
+pub const SPOKEN_VERSIONS: (u32, u32) = (FIRST_VERSION, EVOLUTION_VERSION);
 /// Zones that a cluster has at the most: three hold voters, the others may hold learners later.
 pub const ZONES_MAX: usize = 16;
 /// Nodes that a refusal names.

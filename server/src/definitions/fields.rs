@@ -174,6 +174,23 @@ impl<'n, 'a, 'e> Fields<'n, 'a, 'e> {
         result.inspect_err(|error| self.notes.add_decode(line, field, error)).ok()
     }
 
+    /// A truth value, false if absent.
+    pub fn flag(&mut self, name: &str) -> Option<bool> {
+        match self.value(name) {
+            None => Some(false),
+            Some(Node { content: Content::Bool(flag), .. }) => Some(*flag),
+            Some(node) => {
+                self.wrong(name, format!("{} was given", node.describe()), "true or false");
+                None
+            }
+        }
+    }
+
+    /// What was given for a field, if anything was.
+    pub fn value(&self, name: &str) -> Option<&'a Node> {
+        self.find(name).filter(|node| node.content != Content::Null)
+    }
+
     /// Whether the field was given with a value.
     pub fn has(&self, name: &str) -> bool {
         self.find(name).is_some_and(|node| node.content != Content::Null)

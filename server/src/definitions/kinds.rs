@@ -6,12 +6,15 @@ use stoa_protocol::catalog::{
 };
 use stoa_protocol::key::KeyType;
 use stoa_protocol::limits::{
-    GROUP_FEATURES_MAX, KEY_COLUMNS_MAX, LATE_HORIZON_US_DEFAULT, NAME_BYTES_MAX, VIEW_FEATURES_MAX,
+    FEATURE_ALIASES_MAX, GROUP_FEATURES_MAX, KEY_COLUMNS_MAX, LATE_HORIZON_US_DEFAULT, NAME_BYTES_MAX,
+    VIEW_FEATURES_MAX,
 };
 use stoa_protocol::types::FeatureType;
+use stoa_protocol::value::Value;
 
 use super::fields::{Fields, Notes};
 use super::node::{Content, Node};
+use crate::load::parse_value;
 
 /// Entities of one view: each has at least one key column of its own, and a caller gives them all for each row.
 const VIEW_ENTITIES_MAX: usize = 64;
@@ -218,19 +221,84 @@ fn parse_duration_us(text: &str) -> Option<i64> {
 }
 
 fn feature(notes: &mut Notes<'_>, at: usize, node: &Node) -> Option<Feature> {
-    let mut fields = Fields::of(notes, node, format!("features[{at}]"), &["name", "type", "description"])?;
+    let known = ["name", "type", "description", "aliases", "default", "dropped"];
+    let mut fields = Fields::of(notes, node, format!("features[{at}]"), &known)?;
     let name = fields.name("name", "the name of a feature");
     let right = "a feature type, such as Int32, String or \"FixedArray<Float32, 16>\"";
     let text = fields.text("type", right);
     let ty = text.and_then(|text| fields.checked("type", FeatureType::parse(text)));
     let description = fields.description();
-    Some(Feature { name: name?, ty: ty?, description: description? })
+    let aliases = match fields.has("aliases") {
+        true => fields.names("aliases", "the name of a feature", FEATURE_ALIASES_MAX),
+        false => Some(Vec::new()),
+    };
+    let dropped = fields.flag("dropped");
+    let (name, ty) = (name?, ty?);
+    let default = match fields.value("default") {
+        None => None,
+        Some(node) => match default_bytes(ty, node) {
+            Ok(bytes) => Some(bytes),
+            Err(problem) => {
+                fields.wrong("default", problem, format!("a value of type {ty}"));
+                return None;
+            }
+        },
+    };
+    Some(Feature {
+        description: description?,
+        aliases: aliases?,
+        default,
+        dropped: dropped?,
+        ..Feature::new(&name, ty)
+    })
+}
+
+/// The bytes of a default, which is written as a field of a CSV file is, or as YAML has booleans, numbers and lists.
+fn default_bytes(ty: FeatureType, node: &Node) -> Result<Vec<u8>, String> {
+    let value = match (ty, &node.content) {
+        // An empty field of a CSV file would be a null.
+        (FeatureType::String, Content::Text(text)) => Value::String(text.clone()),
+        (FeatureType::Binary, Content::Text(text)) if text.is_empty() => Value::Binary(Vec::new()),
+        (FeatureType::Json, Content::Text(text)) if serde_json::from_str::<serde::de::IgnoredAny>(text).is_err() => {
+            return Err(format!("the text {text:?} is not JSON"));
+        }
+        _ => {
+            let text = as_text(node).ok_or_else(|| format!("{} was given", node.describe()))?;
+            parse_value(ty, &text)?
+        }
+    };
+    let mut bytes = Vec::new();
+    if value == Value::Null {
+        return Err(format!("{} was given", node.describe()));
+    }
+    value.encode(ty, &mut bytes).map_err(|error| error.to_string())?;
+    Ok(bytes)
+}
+
+/// A value of YAML as a CSV file has it.
+fn as_text(node: &Node) -> Option<String> {
+    Some(match &node.content {
+        Content::Bool(v) => v.to_string(),
+        Content::Integer(v) => v.to_string(),
+        Content::Float(v) => v.to_string(),
+        Content::Text(v) => v.clone(),
+        Content::List(items) => {
+            let json = |item: &Node| match &item.content {
+                Content::Text(text) => Some(serde_json::Value::from(text.as_str()).to_string()),
+                Content::List(_) => None,
+                _ => as_text(item),
+            };
+            let items: Option<Vec<String>> = items.iter().map(json).collect();
+            format!("[{}]", items?.join(","))
+        }
+        Content::Null | Content::Mapping(_) => return None,
+    })
 }
 
 /// What the protocol checks of a whole group, the width of a row above all. Its entity is defined elsewhere, so a
 /// stand-in takes its place, with a key column that no feature is named for.
 fn check_group(group: &GroupDefinition) -> Result<(), stoa_protocol::DecodeError> {
-    let key = (0..).map(|n| format!("key_{n}")).find(|key| group.features.iter().all(|f| f.name != *key));
+    let key = (0..).map(|n| format!("key_{n}")).find(|key| group.features.iter().all(|f| !f.is_called(key)));
     let key = key.expect("the features are finitely many");
     let mut whole = FeatureGroup::simple(1, &group.name, &[(&key, KeyType::Int64)], &[]);
     whole.project.clone_from(&group.project);

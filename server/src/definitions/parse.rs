@@ -135,6 +135,7 @@ mod tests {
     use stoa_protocol::key::KeyType;
     use stoa_protocol::limits::LATE_HORIZON_US_DEFAULT;
     use stoa_protocol::types::FeatureType;
+    use stoa_protocol::value::Value;
 
     const GOOD: &str = r#"# the shop
 kind: project
@@ -216,6 +217,37 @@ features:
     }
 
     #[test]
+    fn what_changes_of_a_feature_is_read_with_defaults_of_every_kind() {
+        let text = r#"
+kind: feature_group
+project: p
+name: g
+version: 1
+entity: e
+features:
+  - {name: a, type: Int16, default: -5, aliases: [aa, ab]}
+  - {name: b, type: Float32, default: 0.1}
+  - {name: c, type: String, default: ""}
+  - {name: d, type: Date, default: "1970-01-02"}
+  - {name: e, type: "FixedArray<Float32, 2>", default: [0, 1.5]}
+  - {name: f, type: "Array<String>", default: [x, "y"]}
+  - {name: g, type: Json, default: "{}"}
+  - {name: h, type: "Decimal128(2)", default: 1.25}
+  - {name: i, type: Bool, default: false}
+  - {name: j, type: Bool, dropped: true}
+"#;
+        let found = parse_definitions("x", text).unwrap();
+        let [Definition::Group(group)] = &found[..] else { panic!("{found:?}") };
+        let defaults = group.features.iter().filter_map(|feature| {
+            let bytes = feature.default.as_ref()?;
+            Some(Value::decode(feature.ty, bytes).unwrap().to_string())
+        });
+        assert!(defaults.eq(["-5", "0.1", "", "1", "[0, 1.5]", "[x, y]", "{}", "125", "false"]));
+        assert_eq!(group.features[0].aliases, ["aa", "ab"]);
+        assert_eq!(group.features.iter().filter(|feature| feature.dropped).count(), 1);
+    }
+
+    #[test]
     fn all_errors_of_a_file_are_told_with_document_line_and_field() {
         let text = "kind: table\nname: x\n---\nkind: entity\nname: Bad\nkeys: [{name: a, type: Float32}, {name: b}]\n---\nkind: \
                     project\nnam: shop\n---\nkind: [\n---\nkind: project\nname: 7\n";
@@ -266,6 +298,15 @@ features:
             (group("").replace("Bool", "Boolean"), "a feature type is \"Boolean\""),
             (group("").replace("Bool", "\"FixedArray<Float32, 0>\""), "the length of a FixedArray is 0"),
             (group("").replace("x, type: Bool", "x, type: Bool}, {name: x, type: Bool"), "x was given twice"),
+            (group("").replace("Bool", "Int8, default: 300"), "features[0].default"),
+            (
+                group("").replace("Bool", "Bool, default: {a: 1}"),
+                "a mapping of 1 fields was given; a value of type Bool",
+            ),
+            (group("").replace("Bool", "Json, default: '{'"), "is not JSON; a value of type Json"),
+            (group("").replace("Bool", "Int32, default: ''"), "was given; a value of type Int32"),
+            (group("").replace("Bool", "Bool, dropped: 1"), "the number 1 was given; true or false"),
+            (group("").replace("Bool", "Bool, aliases: [x]"), "a feature is x; it may be given once"),
             (group("").replace("entity: e\n", ""), "entity: the field is missing"),
             (view("{group: g@1, feature: f}"), "project/name@version"),
             (view("{group: p/g@1, feature: f, as: F}"), "features[0].as"),

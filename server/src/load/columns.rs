@@ -77,9 +77,20 @@ impl Columns {
             None => None,
         };
         let mut features = Vec::new();
-        for (at, feature) in group.features.iter().enumerate() {
-            if let Some(column) = find(&feature.name)? {
-                features.push(FeatureColumn { name: feature.name.clone(), feature: at as u16, ty: feature.ty, column });
+        for (at, feature) in group.live_features() {
+            let mut found: Option<(&str, usize)> = None;
+            for name in feature.names() {
+                let Some(column) = find(name)? else { continue };
+                if let Some((first, _)) = found {
+                    return Err(LoadError::DuplicateColumn {
+                        path: path.to_owned(),
+                        column: format!("{first} or {name}"),
+                    });
+                }
+                found = Some((name, column));
+            }
+            if let Some((name, column)) = found {
+                features.push(FeatureColumn { name: name.to_owned(), feature: at, ty: feature.ty, column });
             }
         }
         let used = |at: usize| {
@@ -101,7 +112,7 @@ impl Columns {
             return Err(LoadError::NoFeatures {
                 path: path.to_owned(),
                 group: group.full_name(),
-                known: join(group.features.iter().map(|feature| feature.name.as_str())),
+                known: join(group.live_features().map(|(_, feature)| feature.name.as_str())),
             });
         }
         Ok(Self { keys, event_time, features, ignored })
@@ -110,7 +121,7 @@ impl Columns {
 
 fn all_names(group: &FeatureGroup) -> impl Iterator<Item = &str> {
     let keys = group.entity.keys.iter().map(|key| key.name.as_str());
-    keys.chain(group.event_time.as_deref()).chain(group.features.iter().map(|feature| feature.name.as_str()))
+    keys.chain(group.event_time.as_deref()).chain(group.live_features().flat_map(|(_, feature)| feature.names()))
 }
 
 /// Names for a message, not more than anybody reads.
@@ -150,6 +161,25 @@ mod tests {
         assert_eq!(columns.features.iter().map(|f| (f.feature, f.column)).collect::<Vec<_>>(), [(0, 4), (1, 0)]);
         assert_eq!(columns.ignored, ["x"]);
         assert_eq!(resolve("b store id", UnknownColumns::Refuse).unwrap().features.len(), 1, "a partial row");
+    }
+
+    #[test]
+    fn a_column_may_have_any_of_a_features_names_and_one_that_was_dropped_is_of_no_feature() {
+        let mut group = group();
+        group.features[0].aliases.push("aa".into());
+        group.features[1].dropped = true;
+        group.event_time = None;
+        let resolve = |names: &str, unknown| {
+            let names: Vec<String> = names.split(' ').map(str::to_owned).collect();
+            Columns::resolve(Path::new("f.csv"), &names, &group, unknown).map_err(|error| error.to_string())
+        };
+        let columns = resolve("id store b aa", UnknownColumns::Ignore).unwrap();
+        assert_eq!(columns.features.iter().map(|f| (f.feature, f.column)).collect::<Vec<_>>(), [(0, 3)]);
+        assert_eq!(columns.ignored, ["b"]);
+        let message = resolve("id store b aa", UnknownColumns::Refuse).unwrap_err();
+        assert!(message.contains("has no columns b; it has id, store, a, aa"), "{message}");
+        let message = resolve("id store a aa", UnknownColumns::Refuse).unwrap_err();
+        assert!(message.contains("the column a or aa stands in the file twice"), "{message}");
     }
 
     #[test]

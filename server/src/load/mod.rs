@@ -36,3 +36,4 @@ pub use run::{
     Acknowledged, LoadFailure, LoadReport, LoadRequest, OnBad, Progress, Silent, default_name, file_time_us, load,
 };
 pub use source::{CHUNK_ROWS_MAX, Chunks, SourceFile};
+pub(crate) use text::parse_value;

@@ -1,4 +1,4 @@
-//! Values as text, for CSV.
+//! Values as text, for CSV and for defaults in definitions.
 //!
 //! ```text
 //! Bool         true, false, 1, 0 (true and false in any case)
@@ -26,7 +26,7 @@ use time::format_description::well_known::Rfc3339;
 const DAY_US: i64 = 24 * 3_600 * 1_000_000;
 
 /// The value of a field; why it is none in words.
-pub(super) fn parse_value(ty: FeatureType, text: &str) -> Result<Value, String> {
+pub(crate) fn parse_value(ty: FeatureType, text: &str) -> Result<Value, String> {
     if text.is_empty() {
         return Ok(Value::Null);
     }

@@ -22,6 +22,7 @@ use stoa_raft::root::command::Definitions;
 use stoa_raft::{NODE_BYTES_MAX, RaftAnswer, RaftCall, open_envelope, open_message, seal};
 
 use super::Node;
+use super::writes::check_json_defaults;
 
 /// Requests of clients that this node answers at once, over all connections. A read that waits for nothing takes some
 /// hundred microseconds, so that so many are there only if they wait: for other nodes, for a commit, for a device. Each
@@ -384,6 +385,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
 
     /// Takes definitions into the catalog, and answers once this node's copy has them.
     async fn define(&self, request: ApplyRequest, limit: Duration) -> Result<Vec<u8>, ErrorBody> {
+        check_json_defaults(&request.definitions)?;
         let command = RootCommand::Define(Definitions { definitions: request.definitions });
         let answer = self.propose_to_root(command, limit).await.map_err(|error| self.hint_root(error))?;
         Ok(answer.to_vec())

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use stoa_env::{Disk, Transport};
+use stoa_protocol::catalog::Definition;
 use stoa_protocol::codec::Wire;
 use stoa_protocol::key::{key_prefix, partition_hash};
 use stoa_protocol::message::{SessionAnswer, SessionRequest, WriteAnswer, WriteRequest};
@@ -87,6 +88,22 @@ impl<D: Disk, T: Transport> Node<D, T> {
         }
         Ok(())
     }
+}
+
+/// As of values, of the defaults of Json features.
+pub(super) fn check_json_defaults(definitions: &[Definition]) -> Result<(), ErrorBody> {
+    let groups = definitions.iter().filter_map(|definition| match definition {
+        Definition::Group(group) => Some(group),
+        _ => None,
+    });
+    for feature in groups.flat_map(|group| &group.features).filter(|feature| feature.ty == FeatureType::Json) {
+        let parsed = feature.default.as_ref().map(|bytes| serde_json::from_slice::<serde::de::IgnoredAny>(bytes));
+        if let Some(Err(error)) = parsed {
+            let message = format!("the default of feature {}: not JSON: {error}", feature.name);
+            return Err(ErrorBody::new(ErrorCode::BadRequest, message));
+        }
+    }
+    Ok(())
 }
 
 /// Values of Json features must be JSON: the store keeps them as text and never looks again.

@@ -171,6 +171,12 @@ pub const BUGS: &[PlantedBug] = &[
         short(plan, &[]);
         plan.work.definitions = true;
     }),
+    line!(EarlierByPlace, "store/src/group_writer.rs", INVENTED,
+        "the bytes of a batch of an earlier schema are taken for those of the present type",
+    needs "catalog changes", |plan| {
+        short(plan, &[]);
+        plan.work.definitions = true;
+    }),
     line!(TwoReplicasInOneZone, "server/src/node/hosting.rs", ZONES, "a group is formed with two voters in one zone",
     needs "six nodes", |plan| {
         short(plan, &[]);

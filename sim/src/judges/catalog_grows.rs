@@ -1,11 +1,11 @@
 //! What a node has of the catalog only grows, for as long as it runs: groups keep their numbers, places and features, and
-//! get new ones at the end with a higher schema version; views stay as they are. A schema version of a group is one list
-//! of features, on whatever node.
+//! get new ones at the end with a higher schema version; with one as well, features become wider, get names and are dropped.
+//! Views stay as they are. A schema version of a group is one list of features, on whatever node.
 
 use std::collections::BTreeMap;
 
 use stoa_protocol::catalog::{Feature, FeatureView};
-use stoa_protocol::{FeatureGroup, FeatureGroupId};
+use stoa_protocol::{FeatureGroup, FeatureGroupId, FeatureType};
 use stoa_raft::root::RootState;
 
 /// The catalogs seen so far.
@@ -55,9 +55,11 @@ impl Last {
         let grew = |old: &&FeatureGroup| {
             groups.iter().any(|new| {
                 let same = (new.id, new.full_name()) == (old.id, old.full_name());
-                let more = (new.schema_version, new.features.len()) > (old.schema_version, old.features.len())
-                    || new.features == old.features;
-                same && more && new.features.starts_with(&old.features) && new.schema_version >= old.schema_version
+                let kept = new.features.len() >= old.features.len()
+                    && old.features.iter().zip(&new.features).all(|(old, new)| is_kept(old, new));
+                let raised = new.schema_version > old.schema_version
+                    || (new.schema_version == old.schema_version && new.features == old.features);
+                same && kept && raised
             })
         };
         let group = self.groups.iter().find(|old| !grew(old)).map(|old| format!("it had {old:?}"));
@@ -66,11 +68,26 @@ impl Last {
     }
 }
 
+/// Whether a feature is still what it was to all who knew it. It may have become wider, and then remembers what it was.
+fn is_kept(old: &Feature, new: &Feature) -> bool {
+    use FeatureType as T;
+    let widths = [T::Int8, T::Int16, T::Int32, T::Int64];
+    let width = |ty| widths.iter().position(|known| *known == ty);
+    let is_wider = width(old.ty).zip(width(new.ty)).is_some_and(|(old, new)| old < new)
+        || (old.ty, new.ty) == (T::Float32, T::Float64);
+    let remembers = new.earlier.iter().any(|earlier| earlier.ty == old.ty);
+    old.name == new.name
+        && old.aliases.iter().all(|alias| new.aliases.contains(alias))
+        && (old.ty == new.ty || (is_wider && remembers))
+        && old.default.is_some() == new.default.is_some()
+        && (new.dropped || !old.dropped)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use stoa_protocol::catalog::GroupDefinition;
-    use stoa_protocol::{ClusterId, FeatureType, KeyType};
+    use stoa_protocol::catalog::{EarlierType, GroupDefinition};
+    use stoa_protocol::{ClusterId, KeyType};
 
     fn state(features: &[&str], schema_version: u32) -> RootState {
         let features: Vec<_> = features.iter().map(|name| (*name, FeatureType::Int64)).collect();
@@ -103,6 +120,22 @@ mod tests {
         assert!(catalogs.judge(2, 1, &state(&["a", "c"], 2)).is_some(), "another schema of the same version");
         assert_eq!(catalogs.judge(3, 1, &state(&["a", "b"], 2)), None);
         assert_eq!(catalogs.judge(3, 2, &state(&["a"], 1)), None, "another life, which has to catch up");
+        let changed = |schema_version, change: &dyn Fn(&mut Feature)| {
+            let mut state = state(&["a", "b"], schema_version);
+            state.groups[0].1.features[1].ty = FeatureType::Int32;
+            change(&mut state.groups[0].1.features[1]);
+            state
+        };
+        assert_eq!(catalogs.judge(4, 1, &changed(4, &|b| b.aliases.push("bb".into()))), None);
+        let wide = |b: &mut Feature| {
+            b.aliases.push("bb".into());
+            b.ty = FeatureType::Int64;
+            b.earlier.push(EarlierType { until: 5, ty: FeatureType::Int32 });
+        };
+        assert_eq!(catalogs.judge(4, 1, &changed(5, &wide)), None);
+        assert!(catalogs.judge(4, 1, &changed(6, &|_| {})).is_some(), "narrow again, and one name less");
+        assert_eq!(catalogs.judge(4, 2, &changed(7, &|b| b.dropped = true)), None);
+        assert!(catalogs.judge(4, 2, &changed(8, &|_| {})).is_some(), "back from the dropped");
         let mut gone = state(&[], 5);
         gone.groups.clear();
         assert!(catalogs.judge(3, 2, &gone).is_some());

@@ -21,7 +21,7 @@ use crate::clock::WALL_BASE_US;
 use crate::history::{Demand, Took};
 use crate::judges::Broken;
 use crate::plan::Plan;
-use crate::rows::{Features, What, value_of};
+use crate::rows::{Features, What, typed, value_of};
 use crate::world::{SimClient, now};
 
 /// The loader's number among clients.
@@ -201,7 +201,10 @@ async fn run(client: &SimClient, shared: &Shared, load: &mut Load) {
     };
     let mut going = true;
     for row in &load.rows {
-        let Some(batch) = batcher.push(row) else { continue };
+        let types = load.features.iter().map(|feature| definition.features[usize::from(*feature)].ty);
+        let values = row.values.iter().cloned().zip(types).map(|(value, ty)| typed(value, ty)).collect();
+        let row = LoadRow { line: row.line, key: row.key.clone(), event_time: row.event_time, values };
+        let Some(batch) = batcher.push(&row) else { continue };
         note(&batch);
         going = lanes.send(batch).await;
         if !going {

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use stoa_client::{BatchResult, ReadLevel, ReadOptions, Rows, ValueStatus, View, WriteError, WriteRow, WriterOptions};
 use stoa_protocol::position::PartitionPosition;
-use stoa_protocol::{ErrorClass, ErrorCode, PartitionSetId, Position};
+use stoa_protocol::{ErrorClass, ErrorCode, FeatureType, PartitionSetId, Position};
 
 use tokio::time::Instant;
 
@@ -26,7 +26,7 @@ use crate::history::{Demand, History, Seen, SeenRow, Took, Write};
 use crate::judges::{Broken, judge_read, newest_wins};
 use crate::net::SimTransport;
 use crate::plan::Plan;
-use crate::rows::{FEATURES, What, value_of};
+use crate::rows::{FEATURES, What, typed, untyped, value_of};
 use crate::trace::Trace;
 use crate::world::{SimClient, now};
 pub use ager::Ager;
@@ -52,9 +52,9 @@ version: 1
 entity: item
 event_time: event_time
 features:
-  - {name: number, type: Int64}
+  - {name: number, type: Int32}
   - {name: text, type: String}
-  - {name: real, type: Float64}
+  - {name: real, type: Float32}
   - {name: flag, type: Bool}
   - {name: items, type: Array<Int64>}
   - {name: vector, type: 'FixedArray<Float32, 4>'}
@@ -268,7 +268,7 @@ impl Worker {
 
     /// Writes a new row of each key, or some features of each; whether all were acknowledged.
     pub async fn write_keys(&mut self, keys: &[i64]) -> bool {
-        let FeatureWriter { features, order, writer } = self.partial.draw().unwrap_or(&self.writer);
+        let FeatureWriter { features, order, types, writer } = self.partial.draw().unwrap_or(&self.writer);
         let (mut rows, mut numbers) = (Vec::new(), Vec::new());
         for &key in keys {
             let before = match self.chance.below(OLD_EVENTS) {
@@ -279,7 +279,8 @@ impl Worker {
             let delete = self.chance.hits(100_000);
             let what = if delete { What::Delete } else { What::Update(*features) };
             let number = self.shared.lock().history.send(self.number, key, event_time, what);
-            let values = (!delete).then(|| order.iter().map(|feature| value_of(number, *feature)).collect());
+            let value = |(feature, ty): (&usize, &FeatureType)| typed(value_of(number, *feature), *ty);
+            let values = (!delete).then(|| order.iter().zip(types).map(value).collect());
             rows.push(WriteRow { key: vec![key.into()], event_time, sequence: number, values });
             numbers.push(number);
         }
@@ -409,7 +410,7 @@ impl Worker {
             }
             let seen_row = answer.event_time(row, 0).map(|event_time| SeenRow {
                 event_time,
-                values: columns.iter().map(|column| column.to_value(row)).collect(),
+                values: columns.iter().map(|column| untyped(column.to_value(row))).collect(),
             });
             let age = self.levels.age(answer.age(row, 0));
             let stale = status == ValueStatus::Stale;

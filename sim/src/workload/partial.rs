@@ -1,6 +1,7 @@
 //! Writers of some of a row's features, as jobs have them that each compute a few.
 
 use stoa_client::{Group, GroupWriter, WriterOptions};
+use stoa_protocol::FeatureType;
 
 use crate::chance::Chance;
 use crate::net::SimTransport;
@@ -14,6 +15,8 @@ const SUBSETS: usize = 3;
 pub(super) struct FeatureWriter {
     pub features: Features,
     pub order: Vec<usize>,
+    /// The types of the schema with which it was opened, in that order.
+    pub types: Vec<FeatureType>,
     pub writer: GroupWriter<SimTransport>,
 }
 
@@ -30,7 +33,8 @@ impl FeatureWriter {
         let names: Vec<&str> = order.iter().map(|feature| FEATURES[*feature]).collect();
         let writer = group.writer(&names, options).map_err(|e| e.to_string())?;
         let features = Features::of_bits(order.iter().map(|feature| 1 << feature).sum());
-        Ok(Self { features, order, writer })
+        let types = order.iter().map(|feature| group.definition().features[*feature].ty).collect();
+        Ok(Self { features, order, types, writer })
     }
 }
 

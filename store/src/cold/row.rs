@@ -1,6 +1,7 @@
 //! One row of a chunk: where its parts lie.
 
 use stoa_protocol::limits::VALUE_BYTES_MAX;
+use stoa_protocol::widen::narrowest;
 use stoa_protocol::{DecodeError, FeatureGroupId, Reader, Wire};
 
 use crate::arena::ArenaRef;
@@ -58,12 +59,13 @@ impl<'a> ColdRow<'a> {
         Ok(Head { event_time, sequence, tombstone })
     }
 
-    /// Goes through the values that are present: place, where they begin in the payload, bytes.
+    /// Goes through the values that are present, and the nulls that were written and hide a default: place, where they begin in
+    /// the payload, bytes. The plan is that of the definition which the row was written under.
     fn walk(
         &self,
         plan: &LanePlan,
         begin: impl FnOnce(&Head),
-        mut visit: impl FnMut(usize, usize, &'a [u8]),
+        mut visit: impl FnMut(usize, usize, Option<&'a [u8]>),
     ) -> Result<(), DecodeError> {
         let rest = self.payload.get(self.at..).unwrap_or_default();
         let mut input = Reader::new(rest);
@@ -73,9 +75,18 @@ impl<'a> ColdRow<'a> {
             return Ok(());
         }
         let validity = input.take(self.features.div_ceil(8), "validity")?;
+        let nulls = input.take(plan.defaults.len().div_ceil(8), "written nulls")?;
+        let mut null_bits = (0..).map(|bit: usize| nulls[bit / 8] >> (bit % 8) & 1 == 1);
         for (feature, place) in plan.features[..self.features].iter().enumerate() {
+            let null = place.null.is_some() && null_bits.next() == Some(true);
             if validity[feature / 8] >> (feature % 8) & 1 == 0 {
+                if null {
+                    visit(feature, self.at + rest.len() - input.left(), None);
+                }
                 continue;
+            }
+            if null {
+                return Err(DecodeError::invalid("a written null", "a value", "a null"));
             }
             let bytes = match place.variable {
                 false => place.width,
@@ -85,7 +96,7 @@ impl<'a> ColdRow<'a> {
                 return Err(DecodeError::invalid("a value's length", bytes, VALUE_BYTES_MAX));
             }
             let at = self.at + rest.len() - input.left();
-            visit(feature, at, input.take(bytes, "a value")?);
+            visit(feature, at, Some(input.take(bytes, "a value")?));
         }
         Ok(())
     }
@@ -97,15 +108,12 @@ impl<'a> ColdRow<'a> {
         let mut stamp_us = None;
         let mut event = (0, 0);
         let begin = |head: &Head| (event, stamp_us) = ((head.event_time, head.sequence), head.tombstone);
-        self.walk(plan, begin, |feature, at, bytes| {
-            let place = &plan.features[feature];
-            match place.variable {
-                false => out.set_value(plan, place, Some(bytes)),
-                true => {
-                    let here = if bytes.is_empty() { 0 } else { (bytes.len() as u64) << 32 | at as u64 };
-                    out.set_value(plan, place, Some(&here.to_le_bytes()));
-                }
+        self.walk(plan, begin, |feature, at, bytes| match bytes {
+            Some(bytes) if plan.features[feature].variable => {
+                let here = if bytes.is_empty() { 0 } else { (bytes.len() as u64) << 32 | at as u64 };
+                out.set_value(plan, feature, Some(&here.to_le_bytes()));
             }
+            fixed_or_null => out.set_value(plan, feature, fixed_or_null),
         })?;
         out.set_event(event.0, event.1);
         if let Some(stamp_us) = stamp_us {
@@ -128,8 +136,13 @@ impl<'a> ColdRow<'a> {
             digest::put_head(group, self.key, event, head.tombstone, &mut out.borrow_mut());
         };
         self.walk(plan, begin, |feature, _, bytes| {
-            variable += if plan.features[feature].variable { bytes.len() } else { 0 };
-            digest::put_value(feature, bytes, &mut out.borrow_mut());
+            let (place, mut out) = (&plan.features[feature], out.borrow_mut());
+            let Some(bytes) = bytes else { return digest::put_null(feature, &mut out) };
+            variable += if place.variable { bytes.len() } else { 0 };
+            match plan.earlier(feature).and_then(|earlier| narrowest(place.ty, earlier.types.iter().copied(), bytes)) {
+                Some(narrow) => digest::put_value(feature, &narrow, &mut out),
+                None => digest::put_value(feature, bytes, &mut out),
+            }
         })?;
         Ok((xxh3_128(&out.borrow()), variable))
     }

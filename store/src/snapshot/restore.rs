@@ -10,7 +10,7 @@ use super::header::Header;
 use super::table::Table;
 use crate::changes::Changes;
 use crate::cold::Cold;
-use crate::group_writer::{GroupWriter, RestoredRow};
+use crate::group_writer::{GroupWriter, Restored, RestoredRow};
 use crate::index::index_hash;
 use crate::space::Space;
 use crate::{Partition, PartitionReader, StoreOptions};
@@ -242,7 +242,7 @@ fn restore_row<'a>(
     writer: &mut GroupWriter,
     space: &mut Space,
     (key, hash): (&[u8], u64),
-    values: &mut Vec<Option<&'a [u8]>>,
+    values: &mut Vec<Restored<'a>>,
 ) -> Result<(), DecodeError> {
     let event_time = i64::get(input)?;
     let sequence = u64::get(input)?;
@@ -253,17 +253,25 @@ fn restore_row<'a>(
         1 => Some(i64::get(input)?),
         0 => {
             let validity = input.take(plan.features.len().div_ceil(8), "validity")?;
+            let nulls = input.take(plan.defaults.len().div_ceil(8), "written nulls")?;
+            let mut bit = 0;
             for (feature, place) in plan.features.iter().enumerate() {
                 let present = validity[feature / 8] >> (feature % 8) & 1 == 1;
+                let null = place.null.is_some() && {
+                    bit += 1;
+                    nulls[(bit - 1) / 8] >> ((bit - 1) % 8) & 1 == 1
+                };
                 values.push(match (present, place.variable) {
-                    (false, _) => None,
-                    (true, false) => Some(input.take(place.width, "a value")?),
+                    (true, _) if null => return Err(DecodeError::invalid("a written null", "a value", "a null")),
+                    (false, _) if null => Restored::Null,
+                    (false, _) => Restored::Nothing,
+                    (true, false) => Restored::Value(input.take(place.width, "a value")?),
                     (true, true) => {
                         let length = input.count(1, "a value")?;
                         if length > VALUE_BYTES_MAX {
                             return Err(DecodeError::invalid("a value's length", length, VALUE_BYTES_MAX));
                         }
-                        Some(input.take(length, "a value")?)
+                        Restored::Value(input.take(length, "a value")?)
                     }
                 });
             }

@@ -185,14 +185,19 @@ fn put_row(
     }
     out.push(0);
     let validity = out.len();
-    out.resize(validity + plan.features.len().div_ceil(8), 0);
+    let nulls = validity + plan.features.len().div_ceil(8);
+    out.resize(nulls + plan.defaults.len().div_ceil(8), 0);
+    for (bit, (feature, _)) in plan.defaults.iter().enumerate() {
+        let written = version.is_null(plan, &plan.features[usize::from(*feature)]);
+        out[nulls + bit / 8] |= u8::from(written) << (bit % 8);
+    }
     for (feature, place) in plan.features.iter().enumerate() {
-        if !version.is_present(plan, place) {
+        if !version.holds(plan, feature) {
             continue;
         }
         out[validity + feature / 8] |= 1 << (feature % 8);
         match version.reference(plan, place) {
-            None => out.extend_from_slice(version.value(plan, place)),
+            None => out.extend_from_slice(&version.fixed(plan, feature).expect("it holds one")),
             Some(reference) => {
                 (reference.len() as u32).put(out);
                 read(reference, out);

@@ -191,6 +191,11 @@ impl Cluster {
         cluster
     }
 
+    /// A way into the network, with the rights of a node.
+    pub(super) fn transport(&self, me: u64) -> MemoryTransport {
+        MemoryTransport { net: self.net.clone(), me }
+    }
+
     /// Waits until every replica that is placed on a running node serves, and the cluster is at the version that all speak.
     pub(super) async fn settle(&self) {
         until("every replica serves", || {

@@ -6,4 +6,5 @@ mod forming;
 mod hosting;
 mod reads;
 mod root;
+mod schemas;
 mod versions;
