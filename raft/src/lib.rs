@@ -37,7 +37,7 @@ pub use budget::{NODE_BYTES_MAX, NodeBudget, PROPOSALS_MAX};
 pub use envelope::{Envelope, RaftAnswer, RaftCall, open_envelope, open_message, seal};
 pub use life::Life;
 pub use log::{GroupLog, LogSize};
-pub use machine::{ApplyError, Machine, SnapshotEnds, SnapshotPart};
+pub use machine::{ApplyError, Machine, SnapshotChunk, SnapshotEnds, SnapshotPart};
 pub use options::{RaftTiming, TimingError};
 pub use partition::{PartitionMachine, PartitionView};
 pub use peers::{CallError, Peers};

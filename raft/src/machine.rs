@@ -2,6 +2,7 @@
 //! Two machines exist, a partition of the store and the root group's catalog.
 
 use std::io;
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use stoa_protocol::codec::DecodeError;
@@ -15,6 +16,15 @@ pub struct SnapshotEnds {
     pub first: Bytes,
     /// The last.
     pub last: Bytes,
+}
+
+/// A chunk of a snapshot that a machine is restored from.
+#[derive(Debug, Clone)]
+pub struct SnapshotChunk {
+    /// What the machine made, read or mapped.
+    pub bytes: Bytes,
+    /// Where it lies, or where it begins if it lies in several files: for people.
+    pub file: PathBuf,
 }
 
 /// Why a committed command was not carried out.
@@ -75,7 +85,7 @@ pub trait Machine: Send + Sync + 'static {
 
     /// Replaces the state by that of a snapshot. On an error the old state stays. The machine may go on using the chunks, which
     /// nobody changes, and need not have looked at all of them yet.
-    fn restore(&mut self, chunks: Vec<Bytes>) -> io::Result<()>;
+    fn restore(&mut self, chunks: Vec<SnapshotChunk>) -> io::Result<()>;
 
     /// Takes in some of what the last restoring has left where it lies, about `rows` rows of it, and says whether more is left. An
     /// error is this replica's own, and halts it.

@@ -1,6 +1,7 @@
 //! A partition of the store as a [`Machine`], and the view of it that readers on other threads hold.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use stoa_protocol::message::{DigestAnswer, SessionAnswer, WriteAnswer};
 use stoa_protocol::{Feature, FeatureGroup, FeatureGroupId, LogIndex};
 use stoa_store::{Command, Outcome, Partition, PartitionReader, RestoreError, SnapshotBase, StoreOptions};
 
-use crate::machine::{ApplyError, Machine, SnapshotEnds, SnapshotPart};
+use crate::machine::{ApplyError, Machine, SnapshotChunk, SnapshotEnds, SnapshotPart};
 use crate::partition_time::PartitionTime;
 use crate::root::state::{EVOLUTION_VERSION, EXPIRY_VERSION, FIRST_VERSION};
 
@@ -26,6 +27,8 @@ pub struct PartitionMachine {
     /// Tells when a stamp was applied. Nothing of the partition's state follows from that.
     clock: Arc<dyn Clock>,
     view: PartitionView,
+    /// The files of the snapshot that rows still lie in, by chunk.
+    files: Vec<PathBuf>,
 }
 
 /// The cluster version from which on a command may be proposed: an earlier program cannot read it.
@@ -90,7 +93,7 @@ impl PartitionMachine {
         let (partition, reader) = Partition::new(options.clone());
         let shared = Shared { reader, definitions: Arc::default() };
         let view = PartitionView { shared: Arc::new(RwLock::new(shared)), time: Arc::default() };
-        (Self { partition, options, speaks, clock, view: view.clone() }, view)
+        (Self { partition, options, speaks, clock, view: view.clone(), files: Vec::new() }, view)
     }
 
     /// How far a writer session has come.
@@ -133,7 +136,7 @@ impl Machine for PartitionMachine {
             Outcome::Swept(removed) => Ok(removed.to_bytes().into()),
             Outcome::Wrote(answer) => Ok(WriteAnswer::to_bytes(&answer).into()),
             Outcome::Refused(error) => Err(error.into()),
-            Outcome::Damaged(error) => Err(ApplyError::Damaged(damage(&error).to_string())),
+            Outcome::Damaged(error) => Err(ApplyError::Damaged(damage(&self.files, &error).to_string())),
         }
     }
 
@@ -146,12 +149,16 @@ impl Machine for PartitionMachine {
 
     fn snapshot(&self, base: Option<&SnapshotEnds>) -> Box<dyn Iterator<Item = io::Result<SnapshotPart>> + Send> {
         let base = base.and_then(|ends| SnapshotBase::read(&ends.first, &ends.last));
-        Box::new(self.partition.snapshot_over(base.as_ref()).map(|part| part.map_err(|error| damage(&error))))
+        let files = self.files.clone();
+        let parts = self.partition.snapshot_over(base.as_ref());
+        Box::new(parts.map(move |part| part.map_err(|error| damage(&files, &error))))
     }
 
-    fn restore(&mut self, chunks: Vec<Bytes>) -> io::Result<()> {
-        let restored = Partition::restore(self.options.clone(), chunks);
-        let (partition, reader) = restored.map_err(|error| damage(&error))?;
+    fn restore(&mut self, chunks: Vec<SnapshotChunk>) -> io::Result<()> {
+        let (bytes, files) = chunks.into_iter().map(|chunk| (chunk.bytes, chunk.file)).unzip::<_, _, Vec<_>, Vec<_>>();
+        let restored = Partition::restore(self.options.clone(), bytes);
+        let (partition, reader) = restored.map_err(|error| damage(&files, &error))?;
+        self.files = files;
         self.partition = partition;
         if self.partition.time_us() != i64::MIN {
             self.view.time.note(self.partition.time_us(), self.clock.boot());
@@ -171,14 +178,20 @@ impl Machine for PartitionMachine {
     fn thaw(&mut self, rows: usize) -> io::Result<bool> {
         match self.partition.thaw(rows) {
             Err(_) if planted!(BelieveRottenSnapshot) => Ok(false),
-            thawed => thawed.map_err(|error| damage(&error)),
+            Ok(false) => {
+                self.files = Vec::new();
+                Ok(false)
+            }
+            thawed => thawed.map_err(|error| damage(&self.files, &error)),
         }
     }
 }
 
-/// Bytes of a snapshot that are not what was written.
-fn damage(error: &RestoreError) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("the snapshot of this replica: {error}"))
+/// Bytes of a snapshot that are not what was written, in one of these files.
+fn damage(files: &[PathBuf], error: &RestoreError) -> io::Error {
+    let file = error.chunk().and_then(|chunk| files.get(chunk as usize));
+    let place = file.map_or_else(String::new, |file| format!(" ({})", file.display()));
+    io::Error::new(io::ErrorKind::InvalidData, format!("the snapshot of this replica: {error}{place}"))
 }
 
 #[cfg(test)]
@@ -230,7 +243,8 @@ mod tests {
         let parts = machine.snapshot(None).map(|part| part.unwrap().into_chunk().unwrap());
         let chunks: Vec<_> = parts.collect();
         let (mut other, view) = PartitionMachine::new(StoreOptions::default(), EXPIRY_VERSION, Arc::new(RealClock));
-        other.restore(chunks).unwrap();
+        let chunk = |bytes| SnapshotChunk { bytes, file: PathBuf::from("chunk") };
+        other.restore(chunks.into_iter().map(chunk).collect()).unwrap();
         assert!(view.expires() && view.time_us(RealClock.boot()) >= 1 << 50, "a snapshot brings both");
         other.apply(LogIndex(5), &Command::Define(FeatureGroup { schema_version: 3, ..plain }).encode()).unwrap();
         assert!(!view.expires(), "nothing expires any more");

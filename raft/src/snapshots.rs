@@ -32,7 +32,7 @@ use stoa_protocol::codec::{Reader, Wire, put_bytes};
 use stoa_protocol::limits::FRAME_BYTES_MAX;
 use tokio::sync::Mutex;
 
-use crate::machine::SnapshotEnds;
+use crate::machine::{SnapshotChunk, SnapshotEnds};
 use crate::types::{LogId, SnapshotMeta, decode_snapshot_meta, encode_snapshot_meta};
 
 const MAGIC: &[u8; 8] = b"STOASNP1";
@@ -388,10 +388,11 @@ impl<D: Disk> SnapshotHandle<D> {
     }
 
     /// All chunks that the machine made, read and checked.
-    pub async fn read_all(&self) -> io::Result<Vec<Bytes>> {
+    pub async fn read_all(&self) -> io::Result<Vec<SnapshotChunk>> {
         let mut chunks = Vec::new();
         for files in self.files()? {
-            chunks.push(self.read_files(files).await?);
+            let file = chunk_path(&self.dir, files.start);
+            chunks.push(SnapshotChunk { bytes: self.read_files(files).await?, file });
         }
         Ok(chunks)
     }
@@ -399,14 +400,16 @@ impl<D: Disk> SnapshotHandle<D> {
     /// All chunks that the machine made, mapped: nothing of them is read or checked here, but for those that lie in several files,
     /// and for what the process has no room for among its mappings ([`MAPPED_MAX`]). They stay readable when the snapshot is
     /// removed.
-    pub async fn map_all(&self) -> io::Result<Vec<Bytes>> {
+    pub async fn map_all(&self) -> io::Result<Vec<SnapshotChunk>> {
         let mut chunks = Vec::new();
         for files in self.files()? {
             let room = if files.len() == 1 { MappedRoom::take() } else { None };
-            chunks.push(match room {
+            let file = chunk_path(&self.dir, files.start);
+            let bytes = match room {
                 Some(room) => self.map_file(files.start, room).await?,
                 None => self.read_files(files).await?,
-            });
+            };
+            chunks.push(SnapshotChunk { bytes, file });
         }
         Ok(chunks)
     }
@@ -595,6 +598,10 @@ mod tests {
         SnapshotMeta { last_log_id: Some(log_id(term, index)), ..SnapshotMeta::default() }
     }
 
+    fn bytes(chunks: io::Result<Vec<SnapshotChunk>>) -> Vec<Bytes> {
+        chunks.unwrap().into_iter().map(|chunk| chunk.bytes).collect()
+    }
+
     async fn open(dir: &tempfile::TempDir) -> (SnapshotStore<RealDisk>, Option<SnapshotHandle<RealDisk>>) {
         let disk = RealDisk::new(dir.path()).unwrap();
         SnapshotStore::open(disk, Path::new("snapshots"), PartitionId(3), &Bounds::default()).await.unwrap()
@@ -624,7 +631,7 @@ mod tests {
         assert_eq!(names(&dir), ["20-2-2"]);
         drop((installed, found));
         let (store, newest) = open(&dir).await;
-        assert_eq!(newest.unwrap().map_all().await.unwrap(), ["state at 20"]);
+        assert_eq!(bytes(newest.unwrap().map_all().await), ["state at 20"]);
         write(&store, 2, 30).await.finish().await.unwrap();
         assert_eq!(names(&dir), ["30-2-3"]);
     }
@@ -740,13 +747,13 @@ mod tests {
         store.tidy().await;
         assert_eq!(names(&dir), ["20-1-2"]);
         let wanted = [long, Bytes::from_static(b"new"), Bytes::from_static(b"state at 10")];
-        assert_eq!(second.map_all().await.unwrap(), wanted);
-        assert_eq!(second.read_all().await.unwrap(), wanted);
+        assert_eq!(bytes(second.map_all().await), wanted);
+        assert_eq!(bytes(second.read_all().await), wanted);
         let ends = second.ends().await.unwrap().unwrap();
         assert_eq!([ends.first, ends.last], [wanted[0].clone(), wanted[2].clone()]);
         drop(second);
         let (_, newest) = open(&dir).await;
-        assert_eq!(newest.unwrap().map_all().await.unwrap(), wanted);
+        assert_eq!(bytes(newest.unwrap().map_all().await), wanted);
     }
 
     #[tokio::test]
@@ -783,6 +790,6 @@ mod tests {
         }
         assert_eq!(writer.finish().await.unwrap().chunks.len(), 6);
         let (_, newest) = open(&dir).await;
-        assert_eq!(newest.unwrap().map_all().await.unwrap(), chunks);
+        assert_eq!(bytes(newest.unwrap().map_all().await), chunks);
     }
 }

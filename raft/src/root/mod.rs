@@ -23,7 +23,7 @@ use tokio::sync::watch;
 pub use command::RootCommand;
 pub use state::RootState;
 
-use crate::machine::{ApplyError, Machine, SnapshotEnds, SnapshotPart};
+use crate::machine::{ApplyError, Machine, SnapshotChunk, SnapshotEnds, SnapshotPart};
 use crate::snapshots::CHUNK_BYTES_MAX;
 
 /// The root group's state under replication.
@@ -88,8 +88,8 @@ impl Machine for RootMachine {
         }))
     }
 
-    fn restore(&mut self, chunks: Vec<Bytes>) -> io::Result<()> {
-        let all = chunks.concat();
+    fn restore(&mut self, chunks: Vec<SnapshotChunk>) -> io::Result<()> {
+        let all = chunks.iter().map(|chunk| &chunk.bytes[..]).collect::<Vec<_>>().concat();
         let bad =
             |why: String| std::io::Error::new(std::io::ErrorKind::InvalidData, format!("the root snapshot: {why}"));
         let state = RootState::from_bytes(&all).map_err(|error| bad(error.to_string()))?;

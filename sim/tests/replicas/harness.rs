@@ -17,7 +17,7 @@ use stoa_protocol::{ClusterId, LogIndex, MapVersion, NodeId, PartitionId, Replic
 use stoa_raft::wal::{Wal, WalIdentity, WalOptions};
 use stoa_raft::{
     ApplyError, Envelope, Machine, NodeBudget, NodeContext, Peers, RaftCall, RaftTiming, Replica, ReplicaEnvironment,
-    Reply, SnapshotEnds, SnapshotPart, Vouched, open_envelope, open_message, seal,
+    Reply, SnapshotChunk, SnapshotEnds, SnapshotPart, Vouched, open_envelope, open_message, seal,
 };
 use stoa_sim::disk::SimDisk;
 
@@ -104,7 +104,8 @@ impl Machine for Tape {
         let blob = (self.mib > 0).then(|| self.blob());
         Box::new([Some(Bytes::from(head)), blob].into_iter().flatten().map(|chunk| Ok(SnapshotPart::Chunk(chunk))))
     }
-    fn restore(&mut self, chunks: Vec<Bytes>) -> std::io::Result<()> {
+    fn restore(&mut self, chunks: Vec<SnapshotChunk>) -> std::io::Result<()> {
+        let chunks: Vec<Bytes> = chunks.into_iter().map(|chunk| chunk.bytes).collect();
         let number = |at: usize| u64::from_le_bytes(chunks[0][at..at + 8].try_into().unwrap());
         let tape = Self { count: number(0), sum: number(8), mib: chunks[0][16] };
         let blob: Vec<Bytes> = (tape.mib > 0).then(|| tape.blob()).into_iter().collect();

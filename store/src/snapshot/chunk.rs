@@ -74,13 +74,21 @@ pub(crate) fn payload_of(bytes: &[u8]) -> Option<&[u8]> {
 
 /// Checks the frame of the chunk at a place.
 pub(super) fn open(bytes: &[u8], place: u32) -> Result<Opened<'_>, RestoreError> {
+    open_frame(bytes, place).map_err(|error| match error {
+        // It breaks off.
+        RestoreError::Bytes(_) => RestoreError::Damaged { chunk: place },
+        other => other,
+    })
+}
+
+fn open_frame(bytes: &[u8], place: u32) -> Result<Opened<'_>, RestoreError> {
     let mut input = Reader::new(bytes);
     if u32::get(&mut input)? != MAGIC {
         return Err(RestoreError::Foreign { chunk: place });
     }
     let version = u16::get(&mut input)?;
     if !(1..=VERSION).contains(&version) {
-        return Err(RestoreError::Version { found: version, known: VERSION });
+        return Err(RestoreError::Version { chunk: place, found: version, known: VERSION });
     }
     let kind = u16::get(&mut input)?;
     let number = u32::get(&mut input)?;

@@ -25,8 +25,10 @@ pub enum RestoreError {
         chunk: u32,
     },
     /// The snapshot is of a format that this version does not read.
-    #[error("the snapshot is of format {found}, and this version reads {known}")]
+    #[error("chunk {chunk} is of format {found}, and this version reads up to {known}")]
     Version {
+        /// Place of the chunk, from 0.
+        chunk: u32,
         /// The format found.
         found: u16,
         /// The format known.
@@ -58,6 +60,16 @@ pub enum RestoreError {
         /// What differs.
         what: String,
     },
+}
+
+impl RestoreError {
+    /// The place of the chunk that is wrong, if it is one.
+    pub fn chunk(&self) -> Option<u32> {
+        match self {
+            Self::Foreign { chunk } | Self::Version { chunk, .. } | Self::Damaged { chunk } => Some(*chunk),
+            Self::Order { .. } | Self::Incomplete | Self::Bytes(_) | Self::Digest { .. } => None,
+        }
+    }
 }
 
 impl Partition {
