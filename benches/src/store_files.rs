@@ -87,13 +87,16 @@ fn restart(
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     let disk = RealDisk::new(dir)?;
     let start = Instant::now();
-    let chunks: Vec<Bytes> = runtime.block_on(async {
+    let map = async {
         let mut chunks = Vec::with_capacity(names.len());
         for name in names {
             chunks.push(Bytes::from_owner(disk.map(name).await?));
         }
         Ok::<_, std::io::Error>(chunks)
-    })?;
+    };
+    // On a thread of its own: the caller's may be that of a runtime.
+    let mapped = std::thread::scope(|scope| scope.spawn(move || runtime.block_on(map)).join());
+    let chunks: Vec<Bytes> = mapped.map_err(|_| anyhow::anyhow!("the mapping thread panicked"))??;
     let (mut restored, reader) = Partition::restore(StoreOptions::default(), chunks)?;
     let ids: Vec<u64> = Picks::new(7, rows).take(KEYS).collect();
     for ids in ids.chunks(READ_ROWS) {

@@ -35,7 +35,7 @@ pub enum Bug {
     PurgePastSnapshot,
     /// A replica whose log is damaged goes on with what is left of it.
     BelieveRottenLog,
-    /// A replica whose snapshot is damaged goes on as if it were not.
+    /// A replica goes on without the rows of a chunk of its snapshot that is damaged.
     BelieveRottenSnapshot,
     /// An event overwrites a newer one.
     OlderEventWins,

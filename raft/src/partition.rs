@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
-use stoa_env::{BootTime, Clock, planted};
+use stoa_env::{BootTime, Clock};
 use stoa_protocol::codec::{DecodeError, Wire};
 use stoa_protocol::message::{DigestAnswer, SessionAnswer, WriteAnswer};
 use stoa_protocol::{Feature, FeatureGroup, FeatureGroupId, LogIndex};
@@ -177,7 +177,6 @@ impl Machine for PartitionMachine {
 
     fn thaw(&mut self, rows: usize) -> io::Result<bool> {
         match self.partition.thaw(rows) {
-            Err(_) if planted!(BelieveRottenSnapshot) => Ok(false),
             Ok(false) => {
                 self.files = Vec::new();
                 Ok(false)

@@ -109,8 +109,8 @@ pub const BUGS: &[PlantedBug] = &[
         needs "nothing", |plan| short(plan, &[])),
     line!(ApplyOutOfOrder, "raft/src/state_machine.rs", DIGESTS, "followers apply two entries in the wrong order",
         needs "followers that lag", |plan| short(plan, &[Hold])),
-    line!(BelieveRottenSnapshot, "raft/src/partition.rs", ROT_IN_SNAPSHOT,
-        "a replica whose snapshot is damaged goes on as if it were not",
+    line!(BelieveRottenSnapshot, "store/src/cold/mod.rs", ROT_IN_SNAPSHOT,
+        "a replica goes on without the rows of a chunk of its snapshot that is damaged",
     needs "rot in snapshots", |plan| {
         short(plan, &[RotInSnapshot]);
         plan.chaos = Duration::from_secs(25);

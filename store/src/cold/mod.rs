@@ -22,6 +22,7 @@ mod thaw;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use bytes::Bytes;
+use stoa_planted::planted;
 use stoa_protocol::{FeatureGroupId, Reader, Wire};
 
 pub(crate) use row::ColdRow;
@@ -77,6 +78,11 @@ const HEAD_BYTES: usize = 12;
 /// The upper half of a row's hash, and where it begins.
 pub(crate) const ENTRY_BYTES: usize = 8;
 
+/// As if what cannot be read had never been.
+fn ignores_damage() -> bool {
+    planted!(BelieveRottenSnapshot)
+}
+
 impl Cold {
     /// The chunks of a group, each with its entry of the table and its place in the snapshot.
     pub fn new(group: FeatureGroupId, features: usize, chunks: Vec<(Bytes, u32, ChunkEntry)>) -> Self {
@@ -125,10 +131,8 @@ impl Cold {
     pub fn rows(&self, at: usize) -> Result<Rows<'_>, RestoreError> {
         let chunk = &self.chunks[at];
         let state = chunk.state.load(Ordering::Acquire);
-        if state == DAMAGED {
-            return Err(RestoreError::Damaged { chunk: chunk.place });
-        }
         let rows = match state {
+            DAMAGED => Err(RestoreError::Damaged { chunk: chunk.place }),
             UNSEEN => self.verify(chunk),
             _ => self.trusted(chunk),
         };
@@ -137,7 +141,12 @@ impl Cold {
             // Others may verify it at the same time, to the same end; what has been thawed stays so.
             let _ = chunk.state.compare_exchange(UNSEEN, found, Ordering::AcqRel, Ordering::Acquire);
         }
-        rows
+        match rows {
+            Err(_) if ignores_damage() => {
+                Ok(Rows { payload: &[], place: chunk.place, count: 0, features: self.features })
+            }
+            rows => rows,
+        }
     }
 
     fn verify<'a>(&'a self, chunk: &'a Chunk) -> Result<Rows<'a>, RestoreError> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use stoa_protocol::key::check_key;
 use stoa_protocol::{DecodeError, RowBatch};
 
-use super::{Cold, ColdRow, Lookup};
+use super::{Cold, ColdRow, Lookup, ignores_damage};
 use crate::GroupDigest;
 use crate::digest::range_of;
 use crate::group::Group;
@@ -108,7 +108,7 @@ impl GroupWriter {
             self.thaw = Some(thaw);
             return Ok(seen);
         }
-        if thaw.seen != thaw.expected || thaw.left > 0 {
+        if (thaw.seen != thaw.expected || thaw.left > 0) && !ignores_damage() {
             let what = format!("the rows of group {}", self.group.definition.id);
             self.thaw = Some(thaw);
             return Err(RestoreError::Digest { what });
