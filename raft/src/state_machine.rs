@@ -160,7 +160,10 @@ impl<D: Disk, M: Machine> RaftStateMachine<StoaTypes> for StateMachine<D, M> {
         let base = self.newest();
         let ends = match &base {
             // What cannot be read is not kept, nor anything of what was found damaged.
-            Some(handle) if !handle.is_rotten() => handle.ends().await.ok().flatten(),
+            Some(handle) if !handle.is_rotten() => handle.ends().await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "the last snapshot cannot be read; the next one keeps nothing of it");
+                None
+            }),
             _ => None,
         };
         SnapshotBuilder {
