@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use stoa_client::Client;
 use stoa_env::{Clock, Credentials, Entropy, OsEntropy, QuicTransport, RealClock};
 use stoa_protocol::ClusterId;
+use stoa_raft::wal::WalOptions;
 use tokio::process::{Child, ChildStdin, Command};
 
 /// Three zones, which is what a cluster needs.
@@ -153,10 +154,27 @@ impl LocalCluster {
             };
             self.check_running()?;
             if RealClock.boot().since(start) > limit {
-                let context = format!("the cluster was not formed within {limit:?}\n{}", self.last_words());
-                return Err(error.context(context));
+                let context = format!("the cluster was not formed within {limit:?}");
+                return Err(error.context(format!("{context}{}\n{}", self.lack_of_room(), self.last_words())));
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// What there is to say of the device: a node takes no writes without its reserve, and so forms nothing.
+    fn lack_of_room(&self) -> String {
+        let free = rustix::fs::statvfs(self.dir.path()).map_or(u64::MAX, |found| found.f_bavail * found.f_frsize);
+        let reserve = WalOptions::default().reserve_bytes * self.members.len() as u64;
+        match free < reserve {
+            true => format!(
+                ": the device of {} has {} MiB free, and {} nodes hold back {} MiB; make room, or set TMPDIR to another \
+                 device",
+                self.dir.path().display(),
+                free >> 20,
+                self.members.len(),
+                reserve >> 20
+            ),
+            false => String::new(),
         }
     }
 
