@@ -289,6 +289,14 @@ impl<'a> ColumnValues<'a> {
         let end = |row: usize| u32::from_le_bytes(ends.as_chunks::<4>().0[row]) as usize;
         Some(&self.values[end(row)..end(row + 1)])
     }
+
+    /// The values of so many rows, one after the other, if they are of fixed width and none is null.
+    pub fn all_fixed(self, rows: usize) -> Option<&'a [u8]> {
+        let (whole, rest) = (rows / 8, rows % 8);
+        let has_all = self.validity[..whole].iter().all(|bits| *bits == u8::MAX)
+            && (rest == 0 || self.validity[whole].trailing_ones() as usize >= rest);
+        (has_all && self.ends.is_none()).then(|| &self.values[..rows * self.width])
+    }
 }
 
 fn part(input: &mut Reader<'_>, bytes: usize) -> Result<Range<usize>, DecodeError> {

@@ -7,8 +7,8 @@ use stoa_protocol::limits::SET_PARTITIONS_MAX;
 use stoa_protocol::{FeatureGroup, FeatureGroupId, KeyType, Wire};
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::arena::Arena;
-use crate::lane_plan::LanePlan;
+use crate::arena::{Arena, ArenaRef};
+use crate::lane_plan::{Form, LanePlan};
 use crate::row::RowBuffer;
 
 /// Ranges of key hashes that are summed apart, so that a scrub can say where replicas differ.
@@ -75,15 +75,25 @@ pub(crate) fn row_digest(
     if tombstone.is_some() {
         return xxh3_128(scratch);
     }
-    for (feature, place) in plan.features.iter().enumerate() {
-        match row.reference(plan, place) {
-            Some(reference) => {
+    for step in &plan.digest_steps {
+        let feature = usize::from(step.feature);
+        let is_present = row.bytes[step.validity_at as usize] & step.validity_mask != 0;
+        let value = &row.bytes[step.at as usize..];
+        match step.form {
+            Form::Four if is_present => put_four(feature, value.first_chunk().expect("it has four bytes"), scratch),
+            Form::Eight if is_present => put_eight(feature, value.first_chunk().expect("it has eight bytes"), scratch),
+            Form::Fixed if is_present => put_value(feature, row.value(plan, &plan.features[feature]), scratch),
+            Form::Variable if is_present => {
+                let reference =
+                    ArenaRef(u64::from_le_bytes(*value.first_chunk().expect("a reference has eight bytes")));
                 scratch.extend_from_slice(&value_head(feature, reference.len()));
                 arena.read(reference, scratch);
             }
-            None if !place.is_plain() => put_changed(feature, row, plan, scratch),
-            None if row.is_present(plan, place) => put_value(feature, row.value(plan, place), scratch),
-            None => {}
+            // One of variable width may have a default, which a null hides.
+            Form::Changed | Form::Variable if !plan.features[feature].is_plain() => {
+                put_changed(feature, row, plan, scratch);
+            }
+            _ => {}
         }
     }
     xxh3_128(scratch)
@@ -137,21 +147,30 @@ fn value_head(feature: usize, length: usize) -> [u8; 6] {
 /// each row is hashed whenever it changes.
 #[inline]
 pub(crate) fn put_value(feature: usize, value: &[u8], scratch: &mut Vec<u8>) {
-    let head = value_head(feature, value.len());
-    if let Ok(value) = <[u8; 4]>::try_from(value) {
-        let mut piece = [0; 10];
-        piece[..6].copy_from_slice(&head);
-        piece[6..].copy_from_slice(&value);
-        scratch.extend_from_slice(&piece);
-    } else if let Ok(value) = <[u8; 8]>::try_from(value) {
-        let mut piece = [0; 14];
-        piece[..6].copy_from_slice(&head);
-        piece[6..].copy_from_slice(&value);
-        scratch.extend_from_slice(&piece);
+    if let Ok(value) = value.try_into() {
+        put_four(feature, value, scratch);
+    } else if let Ok(value) = value.try_into() {
+        put_eight(feature, value, scratch);
     } else {
-        scratch.extend_from_slice(&head);
+        scratch.extend_from_slice(&value_head(feature, value.len()));
         scratch.extend_from_slice(value);
     }
+}
+
+#[inline]
+fn put_four(feature: usize, value: &[u8; 4], scratch: &mut Vec<u8>) {
+    let mut piece = [0; 10];
+    piece[..6].copy_from_slice(&value_head(feature, value.len()));
+    piece[6..].copy_from_slice(value);
+    scratch.extend_from_slice(&piece);
+}
+
+#[inline]
+fn put_eight(feature: usize, value: &[u8; 8], scratch: &mut Vec<u8>) {
+    let mut piece = [0; 14];
+    piece[..6].copy_from_slice(&value_head(feature, value.len()));
+    piece[6..].copy_from_slice(value);
+    scratch.extend_from_slice(&piece);
 }
 
 /// The hash of a definition.

@@ -7,16 +7,16 @@ use stoa_planted::planted;
 use stoa_protocol::message::RowOutcome;
 use stoa_protocol::types::Width;
 use stoa_protocol::widen::widen;
-use stoa_protocol::{ColumnValues, FeatureGroup, FeatureGroupId, FeatureType, LogIndex, RowBatch, RowOp};
+use stoa_protocol::{FeatureGroup, FeatureGroupId, LogIndex, RowBatch, RowOp};
 
 use crate::arena::{Arena, ArenaRef};
+use crate::batch_columns::{BatchColumns, Column};
 use crate::changes::Changes;
 use crate::cold::{Cold, ColdRow, Thaw};
 use crate::dictionary::Dictionary;
 use crate::digest::{GroupDigest, range_of, row_digest};
 use crate::group::Group;
 use crate::index::{Found, IndexWriter, Place, index_hash};
-use crate::lane_plan::FeaturePlace;
 use crate::lanes::{Dead, Trash};
 use crate::memory::{MemoryReport, vec_bytes};
 use crate::numbers::Numbers;
@@ -111,12 +111,7 @@ impl GroupWriter {
         let hashes: Vec<u64> = (0..batch.rows()).map(|row| index_hash(space.seed, batch.key(row))).collect();
         self.changes.refine(depth_of(self.logical_bytes()));
         self.stale = true;
-        let features = &self.group.plan.features;
-        let columns = batch.columns().iter().enumerate().map(|(at, column)| {
-            let feature = usize::from(column.feature);
-            Column { feature, place: features[feature], ty: column.ty, values: batch.column(at) }
-        });
-        let columns: Vec<Column<'_>> = columns.filter(|column| !column.place.dropped).collect();
+        let columns = BatchColumns::new(&self.group.plan, batch);
         let mut older = Vec::new();
         for (row, &hash) in hashes.iter().enumerate() {
             if let Some(&far) = hashes.get(row + 2 * AHEAD) {
@@ -147,7 +142,7 @@ impl GroupWriter {
         &mut self,
         space: &mut Space,
         batch: &RowBatch,
-        columns: &[Column<'_>],
+        columns: &BatchColumns<'_>,
         (row, hash): (usize, u64),
         time_us: i64,
     ) -> RowOutcome {
@@ -193,8 +188,9 @@ impl GroupWriter {
             self.new.set_tombstone(plan, time_us);
         } else {
             let mut version = std::mem::take(&mut self.new);
+            columns.set_fours(row, &mut version);
             let mut new = version.set_values(plan);
-            for (at, Column { feature, place, ty, values }) in columns.iter().enumerate() {
+            for (at, Column { feature, place, ty, values }) in columns.rest.iter().enumerate() {
                 if planted!(TornRow) && standing && at > 0 {
                     break;
                 }
@@ -693,15 +689,6 @@ fn rehash(group: &Group, arena: &Arena, seed: u64) -> impl Fn(u32) -> u64 {
 pub(crate) enum Values {
     Move,
     Stay,
-}
-
-/// A column of a batch, of a feature that was not dropped.
-struct Column<'a> {
-    feature: usize,
-    place: FeaturePlace,
-    /// Its type in the batch's schema.
-    ty: FeatureType,
-    values: ColumnValues<'a>,
 }
 
 /// A row of a snapshot besides its key.

@@ -73,6 +73,33 @@ impl FeaturePlace {
     }
 }
 
+/// What a digest does with a feature: what is asked of each feature of each row that changes, in a quarter of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DigestStep {
+    /// First byte of the value in a row buffer.
+    pub at: u32,
+    /// The byte in a row buffer with its validity bit.
+    pub validity_at: u32,
+    pub feature: u16,
+    pub validity_mask: u8,
+    pub form: Form,
+}
+
+/// In which form a feature lies in a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Four bytes.
+    Four,
+    /// Eight bytes.
+    Eight,
+    /// Another fixed number of bytes.
+    Fixed,
+    /// A reference.
+    Variable,
+    /// Not of variable width, and there is more to it than a validity bit and a value: see [`FeaturePlace::is_plain`].
+    Changed,
+}
+
 /// Where a bit lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BitPlace {
@@ -113,6 +140,8 @@ pub(crate) struct LanePlan {
     /// Where a tombstone's stamp lies in lane 0.
     pub stamp_at: usize,
     pub features: Vec<FeaturePlace>,
+    /// What a digest does with each of them.
+    pub digest_steps: Vec<DigestStep>,
     /// Those of variable width among them.
     pub variable: Vec<FeaturePlace>,
     /// What those that were widened were before, by ascending feature.
@@ -143,6 +172,7 @@ impl LanePlan {
             key,
             stamp_at,
             features: Vec::new(),
+            digest_steps: Vec::new(),
             variable: Vec::new(),
             earlier: Vec::new(),
             defaults: Vec::new(),
@@ -181,6 +211,7 @@ impl LanePlan {
         vec_bytes(&self.strides)
             + vec_bytes(&self.starts)
             + vec_bytes(&self.features)
+            + vec_bytes(&self.digest_steps)
             + vec_bytes(&self.variable)
             + vec_bytes(&self.earlier)
             + self.earlier.iter().map(earlier).sum::<usize>()
@@ -284,7 +315,25 @@ impl LanePlan {
             }
         }
         self.variable = self.features.iter().filter(|place| place.variable).copied().collect();
+        self.digest_steps =
+            (0..).zip(&self.features).map(|(feature, place)| self.digest_step(feature, place)).collect();
         self.fingerprint = self.hash();
+    }
+
+    fn digest_step(&self, feature: u16, place: &FeaturePlace) -> DigestStep {
+        DigestStep {
+            at: (self.starts[place.lane] + place.offset) as u32,
+            validity_at: (self.starts[place.validity_lane] + place.validity_byte) as u32,
+            feature,
+            validity_mask: place.validity_mask,
+            form: match place.width {
+                _ if place.variable => Form::Variable,
+                _ if !place.is_plain() => Form::Changed,
+                4 => Form::Four,
+                8 => Form::Eight,
+                _ => Form::Fixed,
+            },
+        }
     }
 
     fn hash(&self) -> u128 {

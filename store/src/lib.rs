@@ -11,6 +11,7 @@
 //! Not done yet: lanes chosen by the views that read them.
 
 mod arena;
+mod batch_columns;
 mod changes;
 mod cold;
 mod command;
