@@ -59,8 +59,11 @@ pub enum ConfirmBy {
     /// A quorum has answered so lately that none of it can have voted for another since. Saves the round trip, and rests on
     /// clocks: they drift less than declared and run on while their machine is suspended.
     Lease,
+    /// A quorum answers the leader's next regular message after the request came. As sound as [`ReadIndex`](Self::ReadIndex),
+    /// and costs no message; takes longer, by up to the time between two heartbeats. From cluster version 3 on.
+    Heartbeat,
 }
-crate::wire_enum!(ConfirmBy { 0 => ReadIndex, 1 => Lease });
+crate::wire_enum!(ConfirmBy { 0 => ReadIndex, 1 => Lease, 2 => Heartbeat });
 
 impl Wire for ReadLevel {
     fn put(&self, out: &mut Vec<u8>) {
@@ -302,13 +305,14 @@ mod tests {
             (local(Some(Duration::ZERO), OnStale::Serve), vec![0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
             (ReadLevel::Linearizable { by: ConfirmBy::ReadIndex }, vec![1, 0]),
             (ReadLevel::Linearizable { by: ConfirmBy::Lease }, vec![1, 1]),
+            (ReadLevel::Linearizable { by: ConfirmBy::Heartbeat }, vec![1, 2]),
         ];
         for (level, bytes) in levels {
             assert_eq!(level.to_bytes(), bytes);
             assert_eq!(ReadLevel::from_bytes(&bytes), Ok(level));
             (0..bytes.len()).for_each(|cut| assert!(ReadLevel::from_bytes(&bytes[..cut]).is_err()));
         }
-        for bad in [&[2][..], &[1, 2], &[0, 2, 0], &[0, 0, 2], &[1, 0, 0]] {
+        for bad in [&[2][..], &[1, 3], &[0, 2, 0], &[0, 0, 2], &[1, 0, 0]] {
             assert!(ReadLevel::from_bytes(bad).is_err(), "{bad:?}");
         }
         let longest = local(Some(Duration::MAX), OnStale::Serve);

@@ -235,7 +235,7 @@ fn replicas_that_think_they_are_up_to_date_are_seen() {
 #[test]
 fn every_level_is_read_in_a_calm_cluster_and_nothing_is_refused() {
     let counts = go(Plan::calm(9, 2, SHORT)).counts.levels;
-    let all = [counts.local, counts.bounded, counts.read_index, counts.lease];
+    let all = [counts.local, counts.bounded, counts.read_index, counts.heartbeat, counts.lease];
     assert!(all.iter().all(|rows| *rows > 50), "{counts}");
     assert_eq!(go(Plan { lease_reads: false, ..Plan::calm(9, 2, SHORT) }).counts.levels.lease, 0);
 }

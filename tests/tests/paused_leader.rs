@@ -120,7 +120,7 @@ type Queued<K, A> = JoinSet<(K, Result<A, DirectError>)>;
 fn ask(direct: &Direct, group: &FeatureGroup, partition: PartitionId, item: i64) -> Queued<(ConfirmBy, i64), i64> {
     let mut asked = JoinSet::new();
     for number in 0..QUEUED {
-        let by = if number % 2 == 0 { ConfirmBy::Lease } else { ConfirmBy::ReadIndex };
+        let by = [ConfirmBy::Lease, ConfirmBy::ReadIndex, ConfirmBy::Heartbeat][number as usize % 3];
         let (direct, group) = (direct.clone(), group.clone());
         asked.spawn(async move {
             let level = ReadLevel::Linearizable { by };

@@ -32,6 +32,8 @@ pub const EXPIRY_VERSION: u32 = 3;
 /// From this cluster version on schemas change by more than features at the end of a group: features have defaults, aliases
 /// and earlier types, and are dropped.
 pub const EVOLUTION_VERSION: u32 = 3;
+/// From this cluster version on leaders may be asked to confirm that they lead by their next heartbeat.
+pub const HEARTBEAT_VERSION: u32 = 3;
 /// The cluster versions that this program speaks, the lowest and the highest.
 pub const SPOKEN_VERSIONS: (u32, u32) = (FIRST_VERSION, EVOLUTION_VERSION);
 /// Zones that a cluster has at the most: three hold voters, the others may hold learners later.

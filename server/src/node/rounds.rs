@@ -27,9 +27,9 @@ pub(super) const ROUND_LIMIT: Duration = Duration::from_millis(300);
 /// request that the transport has let in.
 const WAITING_MAX: usize = 4_096;
 
-/// Lanes that there may be: two ways to confirm and two states of doubt for each node. Nobody is refused here, as no other
+/// Lanes that there may be: three ways to confirm and two states of doubt for each node. Nobody is refused here, as no other
 /// leader is known.
-const LANES_MAX: usize = 4 * NODES_MAX;
+const LANES_MAX: usize = 6 * NODES_MAX;
 
 /// Partitions that are asked about together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -183,7 +183,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
             let Some(hosted) = self.hosted(*partition) else { continue };
             let index = confirmed.get(partition);
             hosted.freshness.set_in_doubt(index.is_none());
-            if let Some(index) = index.filter(|_| lane.by == ConfirmBy::ReadIndex) {
+            if let Some(index) = index.filter(|_| lane.by != ConfirmBy::Lease) {
                 hosted.freshness.note(asked, *index);
             }
         }

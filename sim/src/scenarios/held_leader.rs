@@ -7,7 +7,7 @@ use std::time::Duration;
 use stoa_raft::RaftTiming;
 use tokio::time::Instant;
 
-use super::stage::{BY_LEASE, BY_READ_INDEX, play as play_on};
+use super::stage::{BY_HEARTBEAT, BY_LEASE, BY_READ_INDEX, play as play_on};
 use crate::judges::Broken;
 use crate::links::Links;
 use crate::world::now;
@@ -23,7 +23,7 @@ pub fn play(seed: u64) -> Vec<Broken> {
         timing,
         |_| {},
         async |stage| {
-            for level in [BY_LEASE, BY_READ_INDEX] {
+            for level in [BY_LEASE, BY_READ_INDEX, BY_HEARTBEAT] {
                 for halves in HALF_LEASES {
                     let cast = stage.cast(None).await?;
                     let others = [cast.heir, cast.voter];

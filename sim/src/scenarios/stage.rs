@@ -25,6 +25,8 @@ pub(super) const GRAIN: Duration = Duration::from_millis(1);
 pub(super) const BY_LEASE: ReadLevel = ReadLevel::Linearizable { by: ConfirmBy::Lease };
 /// A strong read by read index.
 pub(super) const BY_READ_INDEX: ReadLevel = ReadLevel::Linearizable { by: ConfirmBy::ReadIndex };
+/// Strong reads by the leader's next heartbeat.
+pub(super) const BY_HEARTBEAT: ReadLevel = ReadLevel::Linearizable { by: ConfirmBy::Heartbeat };
 
 /// A lease of 2 s, and election waits that are much shorter: whoever campaigns does so within the lease of others.
 pub(super) fn long_lease(clock_drift_ppm: u32) -> RaftTiming {

@@ -31,6 +31,8 @@ pub struct LevelCounts {
     pub stale: u64,
     /// Linearizable by read index.
     pub read_index: u64,
+    /// Linearizable by heartbeat.
+    pub heartbeat: u64,
     /// Linearizable by lease.
     pub lease: u64,
 }
@@ -54,7 +56,8 @@ impl Levels {
             0..=2 => ReadLevel::default(),
             3..=5 if self.ageless => ReadLevel::default(),
             3..=5 => ReadLevel::Local { max_staleness: Some(max_staleness), on_stale },
-            6..=7 if self.lease_reads => ReadLevel::Linearizable { by: ConfirmBy::Lease },
+            6 => ReadLevel::Linearizable { by: ConfirmBy::Heartbeat },
+            7..=8 if self.lease_reads => ReadLevel::Linearizable { by: ConfirmBy::Lease },
             _ => ReadLevel::Linearizable { by: ConfirmBy::ReadIndex },
         }
     }
@@ -75,6 +78,7 @@ impl LevelCounts {
             ReadLevel::Local { max_staleness: None, .. } => &mut self.local,
             ReadLevel::Local { .. } => &mut self.bounded,
             ReadLevel::Linearizable { by: ConfirmBy::ReadIndex } => &mut self.read_index,
+            ReadLevel::Linearizable { by: ConfirmBy::Heartbeat } => &mut self.heartbeat,
             ReadLevel::Linearizable { by: ConfirmBy::Lease } => &mut self.lease,
         } += 1;
     }
@@ -86,16 +90,18 @@ impl std::ops::AddAssign for LevelCounts {
         self.bounded += other.bounded;
         self.stale += other.stale;
         self.read_index += other.read_index;
+        self.heartbeat += other.heartbeat;
         self.lease += other.lease;
     }
 }
 
 impl std::fmt::Display for LevelCounts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { local, bounded, stale, read_index, lease } = self;
+        let Self { local, bounded, stale, read_index, heartbeat, lease } = self;
         write!(
             f,
-            "{local} local, {bounded} bounded ({stale} marked stale), {read_index} by read index, {lease} by lease"
+            "{local} local, {bounded} bounded ({stale} marked stale), {read_index} by read index, {heartbeat} by heartbeat, {lease} \
+             by lease"
         )
     }
 }

@@ -92,8 +92,11 @@ fn local(max_ms: u64, on_stale: OnStale) -> ReadLevel {
     ReadLevel::Local { max_staleness: Some(Duration::from_millis(max_ms)), on_stale }
 }
 
-const STRONG: [ReadLevel; 2] =
-    [ReadLevel::Linearizable { by: ConfirmBy::ReadIndex }, ReadLevel::Linearizable { by: ConfirmBy::Lease }];
+const STRONG: [ReadLevel; 3] = [
+    ReadLevel::Linearizable { by: ConfirmBy::ReadIndex },
+    ReadLevel::Linearizable { by: ConfirmBy::Lease },
+    ReadLevel::Linearizable { by: ConfirmBy::Heartbeat },
+];
 
 #[tokio::test]
 async fn every_replica_answers_at_every_level_and_says_how_old_it_is() {
