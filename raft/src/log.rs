@@ -136,6 +136,12 @@ impl GroupLog {
         self.lock().bytes_after(index)
     }
 
+    /// The last entry that need not stay, if of those up to `covered` so many stay as are no more than `entries` and no more
+    /// than `bytes`; `None` if all of them may.
+    pub fn kept_behind(&self, covered: u64, entries: u64, bytes: u64) -> Option<u64> {
+        self.lock().kept_behind(covered, entries, bytes)
+    }
+
     /// Whether this replica has never written anything but its first vote.
     pub fn is_untouched(&self, id: ReplicaId) -> bool {
         let state = self.lock();
@@ -208,6 +214,16 @@ impl State {
         let first = self.entries.range(from..).next().map(|(_, slot)| slot.before);
         let end = self.entries.last_key_value().map_or(0, |(_, slot)| slot.end());
         first.map_or(0, |before| end - before)
+    }
+
+    fn kept_behind(&self, covered: u64, entries: u64, bytes: u64) -> Option<u64> {
+        let mut kept = 0;
+        let mut newest_first = self.entries.range(..=covered).rev().enumerate();
+        let spare = newest_first.find_map(|(count, (index, slot))| {
+            kept += u64::from(slot.bytes);
+            (count as u64 >= entries || kept > bytes).then_some(*index)
+        });
+        spare
     }
 
     fn remove(&mut self, indices: impl RangeBounds<u64>) {
@@ -393,6 +409,24 @@ mod tests {
     fn entry(index: u64, bytes: usize) -> Entry {
         let payload = EntryPayload::Normal(Command::new(vec![0; bytes].into()));
         Entry { log_id: log_id(1, index), payload }
+    }
+
+    #[test]
+    fn what_is_kept_behind_a_snapshot_is_bounded_by_entries_and_by_bytes() {
+        let mut state = State::new(stoa_env::Bounds::default().node_gauge("bytes", 10_000));
+        (1..=20).for_each(|index| state.insert(entry(index, 0), 10));
+        let cases = [
+            ((15, 5, 1_000), Some(10)),
+            ((15, 15, 1_000), None),
+            ((15, 5, 50), Some(10)),
+            ((15, 5, 49), Some(11)),
+            ((15, 5, 0), Some(15)),
+            ((15, 0, 1_000), Some(15)),
+            ((25, 3, 1_000), Some(17)),
+        ];
+        for ((covered, entries, bytes), spare) in cases {
+            assert_eq!(state.kept_behind(covered, entries, bytes), spare, "{covered}, {entries}, {bytes}");
+        }
     }
 
     #[test]

@@ -87,6 +87,8 @@ pub struct Replica<D: Disk, M: Machine> {
     caught_up: AtomicBool,
     /// The last term in which this replica began to hand its leadership over; 0 for none.
     handed_over: AtomicU64,
+    /// Bytes that the last snapshot wrote.
+    snapshot_written: Arc<AtomicU64>,
     budget: GroupBudget,
     trouble: Mutex<Option<String>>,
     tasks: TaskGroup,
@@ -122,7 +124,7 @@ impl<D: Disk, M: Machine> Replica<D, M> {
         check_seam(&env.disk, snapshots.dir(), partition, id, &mut log, covered).await?;
         let untouched = log.is_untouched(id) && newest.is_none();
         let machine = StateMachine::open(machine, snapshots.clone(), newest).await?;
-        let restored = machine.restored();
+        let (restored, snapshot_written) = (machine.restored(), machine.snapshot_written());
         let network =
             GroupNetwork::<T, D>::new(env.peers.clone(), env.vouched.clone(), partition, id, &env.context.bounds);
         let config = env.timing.openraft_config(partition).validate().map_err(std::io::Error::other)?;
@@ -146,6 +148,7 @@ impl<D: Disk, M: Machine> Replica<D, M> {
             silent_until: now.plus(silence),
             caught_up: AtomicBool::new(false),
             handed_over: AtomicU64::new(0),
+            snapshot_written,
             budget: GroupBudget::new(partition, env.budget.clone(), &env.context.bounds),
             trouble: Mutex::new(None),
             tasks: TaskGroup::new(),
@@ -279,11 +282,13 @@ impl<D: Disk, M: Machine> Replica<D, M> {
             return Ok(self.status().committed);
         }
         let age_max = match by {
-            ConfirmBy::ReadIndex => Duration::ZERO,
+            ConfirmBy::ReadIndex | ConfirmBy::Heartbeat => Duration::ZERO,
             ConfirmBy::Lease => self.timing.lease_read_age_max(),
         };
-        // An acknowledgement that is too old is no refusal: a new one is asked for. Raft waits no longer than the caller.
-        let option = LinearizerOption::new(Some(age_max), true).with_wait_timeout(limit);
+        // An acknowledgement that is too old is no refusal: a new one is asked for, or comes by itself. Raft waits no longer
+        // than the caller.
+        let asks = by != ConfirmBy::Heartbeat;
+        let option = LinearizerOption::new(Some(age_max), asks).with_wait_timeout(limit);
         let asked = self.context.run(self.raft.get_read_linearizer(option));
         match stoa_env::timeout(limit, asked).await {
             // Whoever takes over need not wait for the lease. It is looked at after the verdict: had the handover begun
@@ -365,13 +370,25 @@ impl<D: Disk, M: Machine> Replica<D, M> {
         self.log.size()
     }
 
-    /// Cuts the log: takes a snapshot once more than `bytes_max` have been logged since the last one and some of it is
-    /// applied, and lets go what the snapshot has, but for [`ENTRIES_KEPT`] for followers that lag; those too if they are
-    /// more than `bytes_max`, or if the node's log is `pressed`. Returns once the request is with Raft, which takes one snapshot at a time.
+    /// Bytes of entries that a start would have to apply: those after the last snapshot.
+    pub fn replay_bytes(&self) -> u64 {
+        let covered = self.raft.metrics().borrow_watched().snapshot.map(|id| id.index);
+        self.log.bytes_after(covered)
+    }
+
+    /// Bytes that the last snapshot of this process wrote, without the chunks that it kept of the one before; 0 if there was
+    /// none.
+    pub fn snapshot_written(&self) -> u64 {
+        self.snapshot_written.load(Ordering::Relaxed)
+    }
+
+    /// Cuts the log: takes a snapshot once more than `after_max` bytes have been logged since the last one and some of it is
+    /// applied, and lets go what the snapshot has, but for [`ENTRIES_KEPT`] for followers that lag, of `kept_max` bytes at the
+    /// most. Returns once the request is with Raft, which takes one snapshot at a time.
     ///
     /// What counts is what came after the snapshot: entries that are kept behind it must not ask for another, which would
     /// change nothing, again and again.
-    pub async fn cut_log(&self, bytes_max: u64, pressed: bool) {
+    pub async fn cut_log(&self, after_max: u64, kept_max: u64) {
         self.incoming.tidy(self.context.clock.boot()).await;
         let (covered, applied, purged) = {
             let metrics = self.raft.metrics();
@@ -380,11 +397,7 @@ impl<D: Disk, M: Machine> Replica<D, M> {
             (index(metrics.snapshot), index(metrics.last_applied), index(metrics.purged))
         };
         let after = self.log.bytes_after(covered);
-        let kept = self.log.size().bytes - after;
-        let spare = match kept > bytes_max || pressed {
-            true => covered,
-            false => covered.and_then(|covered| covered.checked_sub(ENTRIES_KEPT)),
-        };
+        let spare = covered.and_then(|covered| self.log.kept_behind(covered, ENTRIES_KEPT, kept_max));
         // Both, where both are due: while a snapshot is taken the next one may be wanted already.
         if let Some(upto) = spare.filter(|upto| Some(*upto) > purged)
             && let Err(fatal) = self.context.run(self.raft.trigger().purge_log(upto)).await
@@ -392,7 +405,7 @@ impl<D: Disk, M: Machine> Replica<D, M> {
             self.halted(fatal.to_string());
             return;
         }
-        if after > bytes_max
+        if after > after_max
             && applied > covered
             && let Err(fatal) = self.context.run(self.raft.trigger().snapshot()).await
         {

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,6 +25,8 @@ pub struct StateMachine<D, M> {
     newest: Arc<Mutex<Option<SnapshotHandle<D>>>>,
     /// Snapshots in a row that were given up.
     failed: Arc<AtomicU32>,
+    /// Bytes that the last snapshot wrote.
+    written: Arc<AtomicU64>,
     applied: Option<LogId>,
     membership: StoredMembership,
     /// Notified when the machine has been restored.
@@ -51,6 +53,7 @@ impl<D: Disk, M: Machine> StateMachine<D, M> {
             snapshots,
             newest: Arc::new(Mutex::new(newest)),
             failed: Arc::default(),
+            written: Arc::default(),
             applied,
             membership,
             restored,
@@ -65,6 +68,11 @@ impl<D: Disk, M: Machine> StateMachine<D, M> {
     /// Notified when the machine has been restored.
     pub fn restored(&self) -> Arc<Notify> {
         self.restored.clone()
+    }
+
+    /// Bytes that the last snapshot wrote, without what it kept of the one before.
+    pub fn snapshot_written(&self) -> Arc<AtomicU64> {
+        self.written.clone()
     }
 
     /// The machine, between two commands.
@@ -172,6 +180,7 @@ impl<D: Disk, M: Machine> RaftStateMachine<StoaTypes> for StateMachine<D, M> {
             snapshots: self.snapshots.clone(),
             newest: self.newest.clone(),
             failed: self.failed.clone(),
+            written: self.written.clone(),
             meta,
         }
     }
@@ -221,6 +230,7 @@ pub struct SnapshotBuilder<D> {
     snapshots: SnapshotStore<D>,
     newest: Arc<Mutex<Option<SnapshotHandle<D>>>>,
     failed: Arc<AtomicU32>,
+    written: Arc<AtomicU64>,
     meta: SnapshotMeta,
 }
 
@@ -258,9 +268,13 @@ impl<D: Disk> SnapshotBuilder<D> {
     async fn write(&self, parts: Parts) -> io::Result<SnapshotHandle<D>> {
         let mut writer = self.snapshots.create(self.meta.clone()).await?;
         let files = self.base.as_ref().map_or(Ok(Vec::new()), |base| base.files())?;
+        let mut bytes = 0;
         for part in parts {
             let written = match (part, &self.base) {
-                (Ok(SnapshotPart::Chunk(chunk)), _) => writer.write(chunk).await,
+                (Ok(SnapshotPart::Chunk(chunk)), _) => {
+                    bytes += chunk.len() as u64;
+                    writer.write(chunk).await
+                }
                 (Ok(SnapshotPart::Kept(place)), Some(base)) => match files.get(place as usize) {
                     Some(files) => writer.keep(base, files.clone()).await,
                     None => Err(io::Error::other(format!("there is no chunk {place} to keep"))),
@@ -274,6 +288,8 @@ impl<D: Disk> SnapshotBuilder<D> {
                 return Err(error);
             }
         }
-        writer.finish().await
+        let handle = writer.finish().await?;
+        self.written.store(bytes, Ordering::Relaxed);
+        Ok(handle)
     }
 }

@@ -211,11 +211,14 @@ pub struct LogConfig {
     pub segment_mib: u64,
     /// Size of all live segments beyond which snapshots are forced, in MiB; 1,024 unless given.
     pub live_mib_max: u64,
+    /// Size of all that a start would have to apply, beyond which snapshots are taken, in MiB; 128 unless given. A start
+    /// serves a second later for about each 100 MiB; less costs more writing, as each snapshot writes again what has changed.
+    pub replay_mib_max: u64,
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { segment_mib: 64, live_mib_max: 1_024 }
+        Self { segment_mib: 64, live_mib_max: 1_024, replay_mib_max: 128 }
     }
 }
 
@@ -417,8 +420,9 @@ impl Config {
         self.raft.check()?;
         check_range("log.segment_mib", self.log.segment_mib, 1, 4_096)?;
         check_range("log.live_mib_max", self.log.live_mib_max, 1, 1 << 30)?;
+        check_range("log.replay_mib_max", self.log.replay_mib_max, 1, 1 << 30)?;
         if self.log.live_mib_max < 2 * self.log.segment_mib {
-            let LogConfig { segment_mib, live_mib_max } = self.log;
+            let LogConfig { segment_mib, live_mib_max, .. } = self.log;
             return Err(ConfigProblem::LogSmall { segment_mib, live_mib_max });
         }
         if let Some(threads) = self.threads {

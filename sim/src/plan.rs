@@ -100,13 +100,15 @@ pub struct Sizes {
     pub segment_bytes: u64,
     /// Bytes of a group's entries after which it writes a snapshot.
     pub snapshot_log_bytes: u64,
+    /// Bytes of all groups' entries together after which some write snapshots.
+    pub replay_log_bytes: u64,
     /// Bytes that may wait for the log's writer; a quarter of it is taken at once.
     pub queue_bytes: u64,
 }
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 10, snapshot_log_bytes: 32 << 10, queue_bytes: 1 << 20 }
+        Self { segment_bytes: 64 << 10, snapshot_log_bytes: 32 << 10, replay_log_bytes: 96 << 10, queue_bytes: 1 << 20 }
     }
 }
 
@@ -117,6 +119,7 @@ impl Sizes {
         Self {
             segment_bytes: *chance.pick(&[32 << 10, 64 << 10, 64 << 10, 192 << 10]),
             snapshot_log_bytes: *chance.pick(&[16 << 10, 32 << 10, 32 << 10, 96 << 10]),
+            replay_log_bytes: *chance.pick(&[48 << 10, 96 << 10, 1 << 20]),
             queue_bytes: *chance.pick(&[256 << 10, 1 << 20]),
         }
     }
@@ -125,12 +128,13 @@ impl Sizes {
 impl fmt::Display for Sizes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kib = |bytes: u64| bytes >> 10;
-        let Self { segment_bytes, snapshot_log_bytes, queue_bytes } = *self;
+        let Self { segment_bytes, snapshot_log_bytes, replay_log_bytes, queue_bytes } = *self;
         write!(
             f,
-            "segments of {} KiB, snapshots after {} KiB, queues of {} KiB",
+            "segments of {} KiB, snapshots after {} KiB or {} KiB in all, queues of {} KiB",
             kib(segment_bytes),
             kib(snapshot_log_bytes),
+            kib(replay_log_bytes),
             kib(queue_bytes)
         )
     }

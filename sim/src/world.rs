@@ -450,6 +450,7 @@ fn options(plan: &Plan, id: u64) -> NodeOptions {
             reserve_bytes: if plan.reserve { plan.sizes.queue_bytes / 4 * 5 } else { 0 },
         },
         snapshot_log_bytes: plan.sizes.snapshot_log_bytes,
+        replay_log_bytes: plan.sizes.replay_log_bytes,
         partition_bytes_max: 1 << 30,
     }
 }

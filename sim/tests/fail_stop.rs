@@ -55,6 +55,7 @@ fn options() -> NodeOptions {
         timing: RaftTiming::default(),
         wal: WalOptions { reserve_bytes: 0, ..WalOptions::default() },
         snapshot_log_bytes: 1 << 20,
+        replay_log_bytes: 1 << 20,
         partition_bytes_max: 1 << 30,
     }
 }

@@ -141,6 +141,7 @@ fn options(config: &Config) -> NodeOptions {
             ..WalOptions::default()
         },
         snapshot_log_bytes: SNAPSHOT_LOG_BYTES,
+        replay_log_bytes: config.log.replay_mib_max << 20,
         partition_bytes_max: PARTITION_BYTES_MAX,
     }
 }

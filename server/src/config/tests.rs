@@ -29,7 +29,7 @@ fn a_short_file_has_every_default_and_paths_beside_it() {
     assert_eq!(config.tls, TlsConfig::Dir { dir: dir.path().join("certs"), create: true });
     assert_eq!(config.bootstrap, BootstrapConfig { partitions: 64, nodes: 3 });
     assert_eq!(config.raft.timing(), RaftTiming::default());
-    assert_eq!(config.log, LogConfig { segment_mib: 64, live_mib_max: 1_024 });
+    assert_eq!(config.log, LogConfig { segment_mib: 64, live_mib_max: 1_024, replay_mib_max: 128 });
     assert!(config.is_root_member());
 }
 
@@ -113,6 +113,7 @@ fn each_refusal_names_the_values_and_what_would_be_right() {
         (more("raft: {lease_ms: 300}"), "lease_ms"),
         (GOOD.replace("name: demo", "name: demo, version_max: 9"), "cluster.version_max is 9; it may be 1 to 3"),
         (more("log: {segment_mib: 0}"), "log.segment_mib is 0; it may be 1 to 4096"),
+        (more("log: {replay_mib_max: 0}"), "log.replay_mib_max is 0; it may be 1 to 1073741824"),
         (more("log: {segment_mib: 64, live_mib_max: 127}"), "log.segment_mib is 64 and log.live_mib_max 127"),
         (more("threads: 0"), "threads is 0; it may be 1 to 1024"),
         (more("trheads: 1"), "trheads"),

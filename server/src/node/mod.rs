@@ -20,6 +20,7 @@
 
 pub mod bootstrap;
 mod clocks;
+mod cuts;
 mod damage;
 mod failures;
 mod follow;
@@ -101,6 +102,8 @@ pub struct NodeOptions {
     pub wal: WalOptions,
     /// Bytes of one group's log after which a snapshot is taken.
     pub snapshot_log_bytes: u64,
+    /// Bytes of all groups' logs together, that a start would have to apply, after which snapshots are taken.
+    pub replay_log_bytes: u64,
     /// Bytes of rows, as the rows count them, that one partition takes; writes beyond are refused, reads go on.
     pub partition_bytes_max: u64,
 }
@@ -336,7 +339,8 @@ impl<D: Disk, T: Transport> Node<D, T> {
             context: NodeContext { clock, entropy, bounds: bounds.clone() },
             timing: options.timing,
             budget: NodeBudget::default(),
-            thawing: Arc::new(Semaphore::new(1)),
+            // There is a turn when replicas have caught up.
+            thawing: Arc::new(Semaphore::new(0)),
         };
         let info = NodeInfo {
             id: options.node,
@@ -380,7 +384,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
         node.spawn_vital("hand over", upkeep::hand_over(Arc::downgrade(&node)));
         node.spawn_vital("ask for clocks", clocks::ask(Arc::downgrade(&node)));
         node.spawn_vital("sweep", sweeps::sweep(Arc::downgrade(&node)));
-        node.spawn_vital("cut logs", upkeep::cut_logs(Arc::downgrade(&node)));
+        node.spawn_vital("cut logs", cuts::cut_logs(Arc::downgrade(&node)));
         node.spawn_vital("tidy up", upkeep::tidy_up(Arc::downgrade(&node)));
         node.spawn_vital("look around", strangers::look_around(Arc::downgrade(&node)));
         node.spawn_vital("drive moves", moves::drive_moves(Arc::downgrade(&node)));

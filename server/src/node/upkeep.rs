@@ -75,11 +75,20 @@ pub(super) async fn each<V: Send + 'static>(mut tasks: JoinSet<V>, mut done: imp
     }
 }
 
+/// How long what was restored waits to be taken into memory, while replicas of the node are not caught up.
+const THAW_WAITS_MAX: Duration = Duration::from_secs(30);
+
 /// Replicas that do not serve yet ask their leaders for a confirmed commit index, one message per node, and serve once
 /// they have applied it.
 pub(super) async fn catch_up<D: Disk, T: Transport>(node: Weak<Node<D, T>>) {
+    let mut thaw_after = node.upgrade().map(|node| node.env.context.clock.boot().plus(THAW_WAITS_MAX));
     loop {
         let Some(strong) = node.upgrade() else { return };
+        // Whoever waits for rows has more use for the processor.
+        if thaw_after.is_some_and(|until| !strong.is_catching_up() || strong.env.context.clock.boot() >= until) {
+            strong.env.thawing.add_permits(1);
+            thaw_after = None;
+        }
         let mut asked = JoinSet::new();
         for (leader, waiting) in strong.without_barrier() {
             asked.spawn(strong.clone().ask_barriers(leader, waiting));
@@ -95,6 +104,17 @@ impl<D: Disk, T: Transport> Node<D, T> {
     fn set_of(&self, partition: PartitionId) -> Option<PartitionSetId> {
         let state = self.state();
         state.map.sets.iter().find(|set| set.partitions.iter().any(|p| p.id == partition)).map(|set| set.id)
+    }
+
+    /// Whether a replica that the map gives to this node does not serve yet, and may come to.
+    fn is_catching_up(&self) -> bool {
+        let state = self.state();
+        let partitions = state.map.sets.iter().flat_map(|set| &set.partitions);
+        let mut ours = partitions.filter(|partition| partition.replicas.iter().any(|r| r.node == self.info.id));
+        ours.any(|partition| {
+            let hosted = self.hosted(partition.id);
+            hosted.is_none_or(|hosted| !hosted.replica.is_caught_up() && hosted.replica.trouble().is_none())
+        })
     }
 
     /// The groups of the catalog that a partition should know, and does not.
@@ -211,34 +231,6 @@ async fn hand_over_to_any<D: Disk, M: Machine>(replica: &Replica<D, M>, round: u
                 "the device is full: leadership is handed over"
             );
             return;
-        }
-    }
-}
-
-/// Takes snapshots of groups whose log has grown, and of those that keep old segments of the log from going.
-pub(super) async fn cut_logs<D: Disk, T: Transport>(node: Weak<Node<D, T>>) {
-    loop {
-        let Some(strong) = node.upgrade() else { return };
-        strong.cut_logs_once().await;
-        drop(strong);
-        stoa_env::sleep(LOOP_PAUSE).await;
-    }
-}
-
-impl<D: Disk, T: Transport> Node<D, T> {
-    /// Cuts the logs of groups that have grown. Once the node's log is half full, each may keep its part of a quarter of
-    /// it: then the log finds enough that may go.
-    async fn cut_logs_once(&self) {
-        let live_bytes_max = self.options.wal.max_live_bytes;
-        let pressed = self.env.wal.stats().live_bytes > live_bytes_max / 2;
-        let hosted = self.all_hosted();
-        let share = live_bytes_max / 4 / (hosted.len() as u64 + 1);
-        let bytes_max = self.options.snapshot_log_bytes.min(if pressed { share } else { u64::MAX });
-        for hosted in hosted {
-            hosted.replica.cut_log(bytes_max, pressed).await;
-        }
-        if let Some(root) = self.root_replica() {
-            root.cut_log(bytes_max, pressed).await;
         }
     }
 }

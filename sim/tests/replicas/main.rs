@@ -41,7 +41,7 @@ async fn cut(member: &Member) {
         if member.log_size().entries == 0 {
             return;
         }
-        member.cut_log(0, true).await;
+        member.cut_log(0, 0).await;
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     panic!("the log was never cut: {:?}", member.log_size());
@@ -252,7 +252,7 @@ fn entries_kept_behind_a_snapshot_do_not_ask_for_another() {
             write(leader, bytes(&n.to_string(), 10_000)).await;
         }
         for _ in 0..100 {
-            leader.cut_log(100_000, false).await;
+            leader.cut_log(100_000, 100_000).await;
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         assert!(snapshots(&process.disk)[0].ends_with("-1"), "more than one was taken: {:?}", snapshots(&process.disk));
@@ -269,15 +269,15 @@ fn a_quiet_group_lets_all_of_its_log_go_when_the_nodes_log_is_pressed() {
         for n in 0..40 {
             write(leader, n.to_string()).await;
         }
-        leader.cut_log(0, false).await;
+        leader.cut_log(0, u64::MAX).await;
         until("a snapshot", || snapshots(&disks[0]).len() == 1).await;
         while leader.log_size().entries > 32 {
-            leader.cut_log(u64::MAX, false).await;
+            leader.cut_log(u64::MAX, u64::MAX).await;
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        leader.cut_log(u64::MAX, false).await;
+        leader.cut_log(u64::MAX, u64::MAX).await;
         assert_eq!(leader.log_size().entries, 32, "kept for followers that lag");
-        leader.cut_log(u64::MAX, true).await;
+        leader.cut_log(u64::MAX, 0).await;
         until("all to go", || leader.log_size().entries == 0).await;
         write(leader, "and on").await;
     });
@@ -292,7 +292,7 @@ fn a_snapshot_that_finds_the_device_full_is_given_up_and_halts_nothing() {
         let (process, leader) = &all[0];
         write(leader, vec![b'B', 8]).await;
         process.disk.set_capacity(Some(process.disk.used() + (5 << 20)));
-        leader.cut_log(0, false).await;
+        leader.cut_log(0, u64::MAX).await;
         until("a full device", || process.disk.strikes().full > 0).await;
         write(leader, "the group goes on").await;
         assert_eq!(leader.trouble(), None);
@@ -300,7 +300,7 @@ fn a_snapshot_that_finds_the_device_full_is_given_up_and_halts_nothing() {
         process.disk.set_capacity(None);
         // Asked again as often as a node does: after a failure there is a pause.
         while snapshots(&process.disk).len() != 1 {
-            leader.cut_log(0, false).await;
+            leader.cut_log(0, u64::MAX).await;
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     });

@@ -230,6 +230,7 @@ impl Cluster {
             timing: RaftTiming::default(),
             wal: WalOptions { segment_bytes: 64 << 10, reserve_bytes: 0, ..WalOptions::default() },
             snapshot_log_bytes: 1 << 20,
+            replay_log_bytes: 4 << 20,
             partition_bytes_max: 1 << 30,
         }
     }

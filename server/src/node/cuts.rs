@@ -1,0 +1,106 @@
+//! When replicas take snapshots, so that the log can be cut and a start has little of it to apply.
+//!
+//! A start applies what was logged after the last snapshots, and serves when that is done: at some 2 us a row, a second for
+//! 128 MiB of the log. So the groups of a node have one budget for it, and once they are over it, those that
+//! have logged most take snapshots. A snapshot writes again what has changed since the last one, which is all of it where
+//! writes are at random; so a group is left alone until it has logged a sixteenth of what its last snapshot wrote, budget or
+//! no budget.
+
+use std::sync::{Arc, Weak};
+
+use stoa_env::{Disk, Transport};
+
+use super::{Hosted, LOOP_PAUSE, Node};
+
+/// A group's log must have grown by this share of what its last snapshot wrote before it takes another for the budget's sake.
+const WRITTEN_SHARE: u64 = 16;
+/// Snapshots that are begun for the budget's sake at once.
+const AT_ONCE_MAX: usize = 4;
+/// Bytes of entries that stay behind a snapshot for followers that lag a little.
+const KEPT_BYTES: u64 = 1 << 20;
+
+/// Takes snapshots of groups whose log has grown, and of those that keep old segments of the log from going.
+pub(super) async fn cut_logs<D: Disk, T: Transport>(node: Weak<Node<D, T>>) {
+    loop {
+        let Some(strong) = node.upgrade() else { return };
+        strong.cut_logs_once().await;
+        drop(strong);
+        stoa_env::sleep(LOOP_PAUSE).await;
+    }
+}
+
+impl<D: Disk, T: Transport> Node<D, T> {
+    /// Cuts the logs of groups that have grown. Once the node's log is half full, each may keep its part of a quarter of
+    /// it, and nothing behind its snapshot: then the log finds enough that may go.
+    async fn cut_logs_once(&self) {
+        let live_bytes_max = self.options.wal.max_live_bytes;
+        let pressed = self.env.wal.stats().live_bytes > live_bytes_max / 2;
+        let hosted = self.all_hosted();
+        let share = live_bytes_max / 4 / (hosted.len() as u64 + 1);
+        let after_max = self.options.snapshot_log_bytes.min(if pressed { share } else { u64::MAX });
+        let kept_max = if pressed { 0 } else { KEPT_BYTES };
+        let logs: Vec<Logged> = hosted.iter().map(logged).collect();
+        let over = over_budget(&logs, self.options.replay_log_bytes);
+        for (hosted, over) in hosted.iter().zip(over) {
+            hosted.replica.cut_log(if over { 0 } else { after_max }, kept_max).await;
+        }
+        if let Some(root) = self.root_replica() {
+            root.cut_log(after_max, kept_max).await;
+        }
+    }
+}
+
+/// What a group has logged since its last snapshot, and what that one wrote, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Logged {
+    after: u64,
+    written: u64,
+}
+
+fn logged<D: Disk>(hosted: &Arc<Hosted<D>>) -> Logged {
+    Logged { after: hosted.replica.replay_bytes(), written: hosted.replica.snapshot_written() }
+}
+
+/// Which groups take snapshots because all together have logged more than `budget`: those that have logged most, as far as it
+/// is worth it, and no more than make up for the excess.
+fn over_budget(logs: &[Logged], budget: u64) -> Vec<bool> {
+    let mut excess = logs.iter().map(|log| log.after).sum::<u64>().saturating_sub(budget);
+    let mut largest_first: Vec<usize> = (0..logs.len()).collect();
+    largest_first.sort_by_key(|at| std::cmp::Reverse(logs[*at].after));
+    largest_first.retain(|at| logs[*at].after >= logs[*at].written / WRITTEN_SHARE);
+    let mut over = vec![false; logs.len()];
+    for at in largest_first.into_iter().take(AT_ONCE_MAX) {
+        if excess == 0 {
+            break;
+        }
+        over[at] = true;
+        excess = excess.saturating_sub(logs[at].after);
+    }
+    over
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn over(logs: &[(u64, u64)], budget: u64) -> Vec<usize> {
+        let logs: Vec<Logged> = logs.iter().map(|&(after, written)| Logged { after, written }).collect();
+        over_budget(&logs, budget).iter().enumerate().filter(|(_, over)| **over).map(|(at, _)| at).collect()
+    }
+
+    #[test]
+    fn those_that_have_logged_most_take_snapshots_until_all_together_are_below_the_budget() {
+        assert_eq!(over(&[(10, 0), (30, 0), (20, 0)], 60), [0; 0]);
+        assert_eq!(over(&[(10, 0), (30, 0), (20, 0)], 59), [1]);
+        assert_eq!(over(&[(10, 0), (30, 0), (20, 0)], 30), [1]);
+        assert_eq!(over(&[(10, 0), (30, 0), (20, 0)], 29), [1, 2]);
+        assert_eq!(over(&[(10, 0); 9], 0), [0, 1, 2, 3], "a few at a time");
+    }
+
+    #[test]
+    fn a_group_that_would_write_much_again_for_little_is_left_alone() {
+        assert_eq!(over(&[(10, 0), (30, 16 * 31)], 5), [0]);
+        assert_eq!(over(&[(10, 0), (30, 16 * 30)], 5), [0, 1]);
+        assert_eq!(over(&[(0, 0)], 0), [0; 0], "nothing was logged");
+    }
+}
