@@ -132,17 +132,19 @@ fn snapshot_under_writes(floats: &Floats, partition: &mut Partition, rows: u64) 
     let mut most = resident_bytes()?;
     for chunk in snapshot {
         drop(chunk);
-        if left > 0 {
-            // The version stays, so that later reads find what they look for; each row gets new memory all the same.
-            let ids = picks.distinct(BATCH_ROWS);
-            let batch = floats.batch(ids.into_iter(), 1);
-            let index = LogIndex(partition.applied().0 + 1);
-            partition.apply(index, &Command::Write { stamp_us: 1, step: None, batch });
-            left -= BATCH_ROWS as u64;
-        }
+        // The version stays, so that later reads find what they look for; each row gets new memory all the same.
+        let ids = picks.distinct(BATCH_ROWS);
+        let batch = floats.batch(ids.into_iter(), 1);
+        let index = LogIndex(partition.applied().0 + 1);
+        partition.apply(index, &Command::Write { stamp_us: 1, step: None, batch });
+        left -= BATCH_ROWS as u64;
         most = most.max(resident_bytes()?);
+        if left == 0 {
+            // What the snapshot holds is freed as it goes on, and grows by writes alone: this was the most.
+            return Ok(most);
+        }
     }
-    Ok(most)
+    anyhow::bail!("the snapshot ended before the writes did: {left} rows were left")
 }
 
 /// What the kernel counts as resident for this process, in bytes.

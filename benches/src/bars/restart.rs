@@ -7,13 +7,13 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use stoa_client::ReadOptions;
+use stoa_client::{ReadOptions, ViewAnswer};
 use stoa_env::JoinSet;
 
 use super::big::node_a;
 use super::plan::Plan;
 use crate::fixture::{BenchTransport, Fixture};
-use crate::load::{Pace, Schedule, closed_loop, open_loop};
+use crate::load::{Pace, Schedule, Summary, closed_loop, open_loop};
 use crate::profile::profile;
 use crate::rows::Picks;
 use crate::scene::Scene;
@@ -27,7 +27,7 @@ const AGE_MAX: Duration = Duration::from_secs(1);
 /// How long one attempt to read them may take.
 const ATTEMPT: Duration = Duration::from_millis(500);
 /// After so long the measurement is given up.
-pub const GIVE_UP: Duration = Duration::from_secs(20);
+pub const GIVE_UP: Duration = Duration::from_secs(10);
 /// How long latencies are watched after the keys were right.
 pub const FAST_LIMIT: Duration = Duration::from_secs(10);
 /// How long the node is profiled after its start.
@@ -54,8 +54,8 @@ pub struct Restart {
     pub right: Result<Duration, String>,
     /// Until the 99th percentile was within twice that before; `None` if it was not within the time given.
     pub fast: Option<Duration>,
-    /// The 99th percentile before, under the same writes.
-    pub p99_before: Duration,
+    /// Reads before, under the same writes.
+    pub before: Summary,
     /// What the node spent its first seconds on.
     pub profile: Vec<String>,
 }
@@ -75,7 +75,7 @@ pub async fn measure_restart(
     let time = plan.repetition() * 2 + GIVE_UP + FAST_LIMIT;
     under_way.spawn(closed_loop(Arc::new(writes), WRITERS, Duration::ZERO, time));
     tokio::time::sleep(plan.repetition()).await;
-    let p99_before = p99(&before).await.0;
+    let before = watch(&before).await;
     fixture.cluster.kill(&[node]).await?;
     if cache == PageCache::Dropped {
         drop_page_cache()?;
@@ -86,11 +86,11 @@ pub async fn measure_restart(
     let (right, profile) = tokio::join!(until_right(fixture, scene, node, start), profile(process, PROFILED));
     let fast = match &right {
         // A node that answers nobody any more is not fast: what it was until then stands.
-        Ok(_) => until_fast(fixture, scene, node, p99_before, start).await.unwrap_or(None),
+        Ok(_) => until_fast(fixture, scene, node, before.p99, start).await.unwrap_or(None),
         Err(_) => None,
     };
     drop(under_way);
-    Ok(Restart { right, fast, p99_before, profile })
+    Ok(Restart { right, fast, before, profile })
 }
 
 async fn reads_of(fixture: &Fixture, scene: &Scene, node: u64) -> anyhow::Result<Arc<Reads<BenchTransport>>> {
@@ -114,7 +114,7 @@ async fn until_right(fixture: &Fixture, scene: &Scene, node: u64, start: Instant
         }
         if let Some(reads) = &reads {
             match reads.get(&ids).await {
-                Ok(answer) if !answer.is_complete() || answer.is_stale() => last = "incomplete or stale".to_owned(),
+                Ok(answer) if !answer.is_complete() || answer.is_stale() => last = lacks(&answer),
                 Ok(answer) => match scene.shape.compare(&ids, &answer) {
                     Ok(()) => return Ok(start.elapsed()),
                     Err(what) => last = what,
@@ -137,19 +137,27 @@ async fn until_fast(
     let reads = reads_of(fixture, scene, node).await?;
     let watched = Instant::now();
     while watched.elapsed() < FAST_LIMIT {
-        let (p99, failed) = p99(&reads).await;
-        if p99 <= before * 2 && failed == 0 {
+        let found = watch(&reads).await;
+        if found.p99 <= before * 2 && found.failed + found.dropped == 0 {
             return Ok(Some(start.elapsed()));
         }
     }
     Ok(None)
 }
 
-/// The 99th percentile of a short time, and the reads that were not answered in it.
-async fn p99(reads: &Arc<Reads<BenchTransport>>) -> (Duration, u64) {
+/// Reads by a schedule, for a short time.
+async fn watch(reads: &Arc<Reads<BenchTransport>>) -> Summary {
     let schedule = Schedule { rate: RATE, warm_up: Duration::ZERO, measured: WINDOW };
-    let found = open_loop(reads.clone(), schedule, Pace::Exact).await;
-    (found.p99, found.failed + found.dropped)
+    open_loop(reads.clone(), schedule, Pace::Exact).await
+}
+
+/// What a read lacks that is not whole and fresh.
+fn lacks(answer: &ViewAnswer) -> String {
+    let rows = || 0..answer.rows();
+    let unanswered = rows().filter(|row| answer.schema_version(*row, 0).is_none()).count();
+    let fresh = rows().filter(|row| answer.age(*row, 0).is_some_and(|age| age <= AGE_MAX)).count();
+    let (all, old) = (answer.rows(), answer.rows() - unanswered - fresh);
+    format!("of {all} rows {unanswered} were not answered, and {old} were too old")
 }
 
 /// Has the kernel forget what files hold.
