@@ -85,6 +85,12 @@ pub enum Bug {
     TieIgnoresSequence,
     /// A replica tells the time of its partitions by its own calendar.
     TimeByOwnCalendar,
+    /// A row number is used again at once, whoever may still be looking at it.
+    ReuseTooEarly,
+    /// The bytes of a value are used again at once, whoever may still be looking at them.
+    ReuseValueTooEarly,
+    /// A part of the index that a snapshot still reads is changed in place.
+    ChangeHeldSegment,
     /// A sweep removes tombstones within the late horizon.
     SweepEarly,
     /// A batch of an earlier schema version is refused.

@@ -435,6 +435,9 @@ impl GroupWriter {
             return self.index.insert(hash, row, rehash, generation, shared_before, &mut space.trash);
         };
         self.index.replace(hash, found, row, generation, shared_before, &mut space.trash);
+        if planted!(ReuseTooEarly) {
+            return self.free(found.row);
+        }
         space.trash.push(Dead::Row(self.id(), found.row));
     }
 

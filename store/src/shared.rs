@@ -8,7 +8,7 @@ use stoa_protocol::{FeatureGroupId, LogIndex};
 
 use crate::arena::Arena;
 use crate::group::Group;
-use crate::lanes::{EpochCell, Epochs};
+use crate::lanes::{EpochCell, Epochs, sync};
 use crate::memory::{ARC_BYTES, MemoryReport, map_bytes};
 
 /// The groups that readers see.
@@ -25,7 +25,7 @@ pub(crate) struct Shared {
     pub arena: Arc<Arena>,
     pub groups: EpochCell<GroupTable>,
     /// The index of the last command that readers can rely on: stored with release after all its rows.
-    pub applied: AtomicU64,
+    pub applied: sync::AtomicU64,
     pub logical_bytes: AtomicU64,
     /// The partition's time as its log says it.
     pub time_us: AtomicI64,
@@ -45,7 +45,7 @@ impl Shared {
             epochs,
             arena,
             groups: EpochCell::new(Arc::new(GroupTable::new())),
-            applied: AtomicU64::new(0),
+            applied: sync::AtomicU64::new(0),
             logical_bytes: AtomicU64::new(0),
             time_us: AtomicI64::new(i64::MIN),
             untidy: AtomicBool::new(false),

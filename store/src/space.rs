@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex, Weak};
 
+use stoa_planted::planted;
+
 use crate::arena::{ArenaRef, ArenaWriter};
 use crate::lanes::{Dead, Trash};
 
@@ -43,6 +45,9 @@ impl Space {
 
     /// Takes a value out of use.
     pub fn retire_value(&mut self, reference: ArenaRef) {
+        if planted!(ReuseValueTooEarly) {
+            return self.arena.free(reference);
+        }
         if reference.len() > 0 {
             self.waiting_bytes += reference.slot_bytes() as u64;
             self.trash.push(Dead::Value(reference));

@@ -61,6 +61,17 @@ struct Heard {
     asked: BootTime,
 }
 
+impl Heard {
+    fn is_lately(&self, now: BootTime) -> bool {
+        now.since(self.asked) <= BELIEVED
+    }
+
+    /// What the calendar says now, if it goes as this node's clock does.
+    fn wall_us_at(&self, now: BootTime) -> i64 {
+        self.wall_us.saturating_add(now.since(self.asked).as_micros() as i64)
+    }
+}
+
 /// What other nodes' calendars said.
 #[derive(Debug)]
 pub(crate) struct Clocks {
@@ -89,13 +100,16 @@ impl Clocks {
         self.counted.note_len(heard.len());
     }
 
+    /// What the calendar of a node says now; `None` if it has not said anything lately.
+    pub(super) fn of(&self, node: NodeId, now: BootTime) -> Option<i64> {
+        self.lock().get(&node).filter(|heard| heard.is_lately(now)).map(|heard| heard.wall_us_at(now))
+    }
+
     /// The latest time that others allow; `None` if none has said anything lately.
     fn latest(&self, now: BootTime) -> Option<i64> {
         let heard = self.lock();
-        let since = |heard: &Heard| now.since(heard.asked);
-        let lately = heard.values().filter(|heard| since(heard) <= BELIEVED);
-        let mut said: Vec<i64> =
-            lately.map(|heard| heard.wall_us.saturating_add(since(heard).as_micros() as i64)).collect();
+        let lately = heard.values().filter(|heard| heard.is_lately(now));
+        let mut said: Vec<i64> = lately.map(|heard| heard.wall_us_at(now)).collect();
         said.sort_unstable();
         said.get(said.len() / 2).map(|middle| middle.saturating_add(STAMP_AHEAD_US_MAX))
     }

@@ -55,7 +55,7 @@ use stoa_env::{BootTime, Bounded, Bounds, Channel, Clock, Disk, Entropy, Gauge, 
 use stoa_protocol::limits::{NODES_MAX, SET_PARTITIONS_MAX, WRITER_SESSIONS_MAX};
 use stoa_protocol::map::NodeInfo;
 use stoa_protocol::message::LogHeight;
-use stoa_protocol::{ClusterId, MapVersion, NodeId, PartitionId, ROOT_PARTITION};
+use stoa_protocol::{ClusterId, LogIndex, MapVersion, NodeId, PartitionId, ROOT_PARTITION};
 use stoa_raft::root::{RootMachine, RootState};
 use stoa_raft::wal::{RecoveredGroup, Wal, WalIdentity, WalOptions};
 use stoa_raft::{
@@ -207,14 +207,23 @@ pub enum NodeError {
     },
 }
 
+/// What a replica has to reach before it serves.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Barrier {
+    /// An index that the leader has confirmed, once known.
+    pub index: Option<LogIndex>,
+    /// When such an index was reached for the first time, and the time of the partition was not known.
+    pub timeless: Option<BootTime>,
+}
+
 /// One partition's replica on this node.
 pub struct Hosted<D: Disk> {
     /// The replica.
     pub replica: Arc<Replica<D, PartitionMachine>>,
     /// The rows.
     pub view: PartitionView,
-    /// The index of the barrier that it has to reach before it serves, once known.
-    pub(crate) barrier: Mutex<Option<stoa_protocol::LogIndex>>,
+    /// What it has to reach before it serves.
+    pub(crate) barrier: Mutex<Barrier>,
     /// When it last followed a leader, in boot time; when it started, if it has not.
     pub(crate) followed: AtomicU64,
     /// How old what it serves may be.
@@ -231,10 +240,16 @@ impl<D: Disk> Hosted<D> {
         Self {
             replica,
             view,
-            barrier: Mutex::new(None),
+            barrier: Mutex::default(),
             followed: AtomicU64::new(now.0),
             freshness: Freshness::new(gauges.awaited.clone()),
         }
+    }
+
+    /// Whether it has applied what its leader has confirmed since it started.
+    #[cfg(test)]
+    pub(crate) fn has_reached_barrier(&self) -> bool {
+        self.replica.is_caught_up() || self.barrier.lock().unwrap_or_else(|e| e.into_inner()).timeless.is_some()
     }
 
     /// For how long it has followed no leader; zero if it leads.

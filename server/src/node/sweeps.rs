@@ -3,8 +3,8 @@
 //!
 //! **Stamps.** Every write carries one. A partition whose rows expire and that nobody writes to gets a stamp by itself when
 //! a replica asks its leader for a commit index ([`Node::stamp_if_due`]), and the newest one is older than
-//! [`STAMP_BEHIND_US_MAX`]: replicas ask while they are read, and before they serve anything after a start. So what is read
-//! knows the time, and what nobody reads costs nothing.
+//! [`STAMP_BEHIND_US_MAX`]: replicas ask while they are read, and before they serve anything after a start, until they know
+//! the time ([`Node::knows_time`]). So what is read knows the time, and what nobody reads costs nothing.
 //!
 //! **Sweeps.** A leader goes through the rows of its groups from time to time, in steps: it looks at up to
 //! [`LOOK_ROWS`] rows ([`PartitionReader::look_for_sweep`](stoa_store::PartitionReader::look_for_sweep)), and if some of
@@ -26,7 +26,7 @@ use stoa_protocol::{ErrorBody, FeatureGroup, FeatureGroupId, PartitionId};
 use stoa_raft::root::state::EXPIRY_VERSION;
 use stoa_store::{Command, Sweep};
 
-use super::clocks::CLOCKS_PAUSE;
+use super::clocks::{CLOCKS_PAUSE, Stamp};
 use super::{Hosted, LOOP_PAUSE, NODE_CALL_LIMIT, Node};
 
 /// How far the log's time of a partition that is asked for may be behind: as far as stamps may be ahead of it anyway.
@@ -144,6 +144,23 @@ impl<D: Disk, T: Transport> Node<D, T> {
         }
         pass.at = look.last_hash.checked_add(1).map_or(after, |next| Some((group.id, next)));
         Ok(())
+    }
+
+    /// Whether a replica that has just begun knows the time of its partition: as near as its leader keeps the log to its own
+    /// calendar, or to what others allow of that. A leader that has heard nobody yet, or whose log is slow, gives its
+    /// replicas an index and no stamp; they ask again then.
+    pub(crate) fn knows_time(&self, hosted: &Hosted<D>) -> bool {
+        if !hosted.view.expires() {
+            return true;
+        }
+        let bounded = |stamp: Stamp| stamp.is_bounded.then_some(stamp.us);
+        let told = match hosted.replica.leader() {
+            Some(leader) if leader != self.info.id => self.clocks.of(leader, self.now()),
+            _ => None,
+        };
+        let expected = told.or_else(|| bounded(self.stamp(hosted)));
+        let known_us = hosted.view.time_us(self.now());
+        expected.is_some_and(|us| us.saturating_sub(known_us) <= STAMP_BEHIND_US_MAX)
     }
 
     /// Stamps the time into the log of a partition that this node leads, whose rows expire, and where it is not known well

@@ -21,6 +21,10 @@ use super::{HELD_CALLS, Hosted, LOOP_PAUSE, NODE_CALL_LIMIT, Node};
 /// How long one replica may take to reach its barrier before the barrier is asked again.
 const CATCH_UP_STEP: Duration = Duration::from_millis(500);
 
+/// How long a replica that has reached its barrier waits to know the time of its partition. Where calendars contradict each other,
+/// or no leader can stamp the log, it serves by the time that the log has.
+const TIME_PATIENCE: Duration = Duration::from_secs(3);
+
 /// Partitions that this node leads learn the groups of the catalog that they do not know yet.
 pub(super) async fn teach_schemas<D: Disk, T: Transport>(node: Weak<Node<D, T>>) {
     loop {
@@ -136,14 +140,29 @@ impl<D: Disk, T: Transport> Node<D, T> {
             if replica.is_caught_up() || replica.trouble().is_some() {
                 continue;
             }
-            let barrier = *hosted.barrier.lock().unwrap_or_else(|e| e.into_inner());
-            match (barrier, replica.leader()) {
-                (Some(index), _) if hosted.view.reader().applied() >= index => replica.set_caught_up(),
-                (None, Some(leader)) => waiting.entry(leader).or_default().push(hosted),
-                _ => {}
+            let barrier = hosted.barrier.lock().unwrap_or_else(|e| e.into_inner()).index;
+            if barrier.is_some_and(|index| hosted.view.reader().applied() >= index) {
+                if self.knows_time(&hosted) || !self.is_patient(&hosted) {
+                    replica.set_caught_up();
+                    continue;
+                }
+                // Another question has the leader stamp the log.
+                hosted.barrier.lock().unwrap_or_else(|e| e.into_inner()).index = None;
+            } else if barrier.is_some() {
+                continue;
+            }
+            if let Some(leader) = replica.leader() {
+                waiting.entry(leader).or_default().push(hosted);
             }
         }
         waiting
+    }
+
+    /// Whether a replica that has reached its barrier waits for the time still.
+    fn is_patient(&self, hosted: &Hosted<D>) -> bool {
+        let mut barrier = hosted.barrier.lock().unwrap_or_else(|e| e.into_inner());
+        let now = self.now();
+        now.since(*barrier.timeless.get_or_insert(now)) < TIME_PATIENCE
     }
 
     async fn ask_barriers(self: Arc<Self>, leader: NodeId, waiting: Vec<Arc<Hosted<D>>>) {
@@ -158,7 +177,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
             }
         };
         for (hosted, index) in waiting.iter().zip(answer.map(|a| a.committed).unwrap_or_default()) {
-            *hosted.barrier.lock().unwrap_or_else(|e| e.into_inner()) = index;
+            hosted.barrier.lock().unwrap_or_else(|e| e.into_inner()).index = index;
         }
     }
 

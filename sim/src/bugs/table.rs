@@ -8,8 +8,8 @@ use stoa_raft::RaftTiming;
 use super::worlds::{altering_network, lying_disks, replaying_network, wrong_calendar};
 use super::{PlantedBug, Switch, Way};
 use crate::plan::FaultKind::{
-    self, Bridge, CrashProcess, CutPair, CutZone, FailedSync, Hold, Loss, LostDisk, OldDisk, PowerLossOfAll, RotInLog,
-    RotInSnapshot, SlowDisk, SlowNode, Spikes, Upgrade,
+    self, Bridge, CrashProcess, CutPair, CutZone, FailedSync, Hold, Loss, LostDisk, OldDisk, PowerLossOfAll,
+    RollingRestart, RotInLog, RotInSnapshot, SlowDisk, SlowNode, Spikes, Upgrade,
 };
 use crate::plan::{Least, Moves, Plan, Sizes, Work};
 use crate::scenarios;
@@ -120,6 +120,15 @@ pub const BUGS: &[PlantedBug] = &[
     line!(TieIgnoresSequence, "store/src/group_writer.rs", LIFETIMES,
         "of events of one time the last in the log wins, whatever their sequences",
         needs "rows that expire", aging),
+    line!(ReuseTooEarly, "store/src/group_writer.rs", DIGESTS,
+        "a row number is used again at once, while a snapshot that is being written still holds it",
+        needs "slow devices, restarts, brisk clients", overwriting),
+    line!(ReuseValueTooEarly, "store/src/space.rs", DIGESTS,
+        "the bytes of a value are used again at once, while a snapshot that is being written still holds them",
+        needs "slow devices, restarts, brisk clients", overwriting),
+    line!(ChangeHeldSegment, "store/src/index/writer.rs", DIGESTS,
+        "a segment of the index is changed in place, while a snapshot that is being written still reads it",
+        needs "slow devices, restarts, brisk clients", overwriting),
     line!(SweepEarly, "store/src/group.rs", LIFETIMES, "a sweep removes tombstones within the late horizon",
         needs "rows that expire", aging),
     PlantedBug {
@@ -257,6 +266,14 @@ fn short(plan: &mut Plan, faults: &[FaultKind]) {
     plan.timing = RaftTiming::default();
     plan.sizes = Sizes::default();
     plan.fault_pause = Some(Duration::from_millis(800));
+}
+
+/// The same with snapshots that take long, while many rows are overwritten, and starts from them.
+fn overwriting(plan: &mut Plan) {
+    short(plan, &[SlowDisk, RollingRestart]);
+    plan.pace = Duration::from_millis(10);
+    plan.overlap = 2;
+    plan.sizes.snapshot_log_bytes = 16 << 10;
 }
 
 /// The same for long enough that rows expire.

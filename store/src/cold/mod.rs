@@ -19,8 +19,6 @@
 mod row;
 mod thaw;
 
-use std::sync::atomic::{AtomicU8, Ordering};
-
 use bytes::Bytes;
 use stoa_planted::planted;
 use stoa_protocol::{FeatureGroupId, Reader, Wire};
@@ -28,6 +26,7 @@ use stoa_protocol::{FeatureGroupId, Reader, Wire};
 pub(crate) use row::ColdRow;
 pub(crate) use thaw::Thaw;
 
+use crate::lanes::sync::{AtomicU8, Ordering};
 use crate::memory::ARC_BYTES;
 use crate::snapshot::{ChunkEntry, ChunkKind, RestoreError, chunk_of_rows};
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use stoa_planted::planted;
 use stoa_protocol::FeatureGroupId;
 
 use super::segment::{Place, Segment, Segments, UNIT_BYTES};
@@ -254,7 +255,7 @@ impl IndexWriter {
     fn own(&mut self, hash: u64, generation: u64, shared_before: u64, trash: &mut Trash) -> Place {
         let place = self.place(hash);
         let head = self.head(place);
-        if head.generation >= shared_before {
+        if head.generation >= shared_before || planted!(ChangeHeldSegment) {
             return place;
         }
         let copy = self.allocate(place.units_log2(), Head { generation, ..head });

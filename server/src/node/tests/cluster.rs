@@ -76,6 +76,11 @@ impl Net {
         self.lock().dropped.insert((from, kind as u16));
     }
 
+    /// Loses nothing more of what [`lose`](Self::lose) was asked for.
+    pub(super) fn lose_nothing_more(&self) {
+        self.lock().dropped.clear();
+    }
+
     /// A node whose certificate the others do not accept, nor it theirs.
     pub(super) fn estrange(&self, node: u64) {
         self.lock().strangers.insert(node);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use stoa_env::{Clock, RealClock};
 use stoa_protocol::key::{KeyBlock, encode_key};
-use stoa_protocol::message::WriteRequest;
+use stoa_protocol::message::{Kind, WriteRequest};
 use stoa_protocol::read::{ConfirmBy, Projection, ReadLevel, ReadRequest, ReadSection, RowStatus};
 use stoa_protocol::row_block::parse_answer;
 use stoa_protocol::{ErrorCode, FeatureGroup, KeyType, LogIndex, PartitionId, RowBatchBuilder, Value};
@@ -127,33 +127,52 @@ async fn a_leader_whose_calendar_is_a_year_ahead_expires_nothing_and_takes_no_ev
     }
 }
 
-#[tokio::test]
-async fn replicas_that_start_again_after_a_long_silence_know_the_time_before_they_serve() {
+/// A row that lives for an hour, and all nodes down for two after it was written: the log says nothing of them.
+async fn two_hours_down() -> (Cluster, FeatureGroup, PartitionId) {
     let mut cluster = Cluster::formed(1, 3).await;
-    let (group, partition) = define(&cluster, "ttl: 1s\non_expired: serve_last\nlate_horizon: 1d\n").await;
-    let written = now_us();
-    write(&cluster, &group, partition, 1, written).await;
-    let local = ReadLevel::default();
+    let (group, partition) = define(&cluster, "ttl: 1h\non_expired: serve_last\nlate_horizon: 1d\n").await;
+    write(&cluster, &group, partition, 1, now_us()).await;
     for node in (1..=3).map(|node| cluster.node(node)) {
-        while read(&node, &group, partition, 1, local).await != Some((RowStatus::Expired, true)) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        assert!(now_us() >= written + SECOND - SECOND / 10, "a row lives for its time");
+        assert_eq!(read(&node, &group, partition, 1, STRONG).await, Some((RowStatus::Found, true)));
     }
     for node in 1..=3 {
         cluster.stop(node).await;
+        cluster.calendars.insert(node, 2 * 3_600 * SECOND);
     }
+    (cluster, group, partition)
+}
+
+/// The first thing that each replica says of the row.
+async fn expect_expired(cluster: &Cluster, group: &FeatureGroup, partition: PartitionId) {
+    for node in (1..=3).map(|node| cluster.node(node)) {
+        until("a replica serves", || node.hosted(partition).is_some_and(|h| h.replica.is_caught_up())).await;
+        let seen = read(&node, group, partition, 1, ReadLevel::default()).await;
+        assert_eq!(seen, Some((RowStatus::Expired, true)), "node {}", node.info().id);
+    }
+}
+
+#[tokio::test]
+async fn replicas_that_start_again_after_a_long_silence_know_the_time_before_they_serve() {
+    let (mut cluster, group, partition) = two_hours_down().await;
     for node in 1..=3 {
         cluster.start(node).await;
     }
-    // The log's last stamp is that of the write: nothing in it says that a second has passed.
-    until("a replica serves", || cluster.node(1).hosted(partition).is_some_and(|h| h.replica.is_caught_up())).await;
-    let seen = loop {
-        if let Some(seen) = read(&cluster.node(1), &group, partition, 1, local).await {
-            break seen;
-        }
-    };
-    assert_eq!(seen, (RowStatus::Expired, true));
+    expect_expired(&cluster, &group, partition).await;
+}
+
+#[tokio::test]
+async fn replicas_that_start_again_wait_for_the_time_if_their_leader_cannot_tell_it_at_once() {
+    let (mut cluster, group, partition) = two_hours_down().await;
+    for node in 1..=3 {
+        cluster.net.lose(node, Kind::Clock);
+        cluster.start(node).await;
+    }
+    // It has heard no calendar but its own, and stamps nothing.
+    let leader = leader(&cluster).await;
+    until("an index was confirmed", || leader.hosted(partition).is_some_and(|hosted| hosted.has_reached_barrier()))
+        .await;
+    cluster.net.lose_nothing_more();
+    expect_expired(&cluster, &group, partition).await;
 }
 
 #[tokio::test]
