@@ -246,9 +246,7 @@ impl FeatureGroup {
                     return Err(DecodeError::invalid("a feature", name, "not the name of a key column"));
                 }
             }
-            if feature.has_more() {
-                feature.check(self.schema_version)?;
-            }
+            feature.check(self.schema_version)?;
             defaults += feature.default.as_ref().map_or(0, Vec::len);
             fixed += match feature.ty.width() {
                 Width::Fixed(width) => width,
@@ -390,9 +388,14 @@ pub enum Definition {
 crate::wire_enum!(Definition { 1 => Project(x), 2 => Entity(x), 3 => Group(x), 4 => Grant(x), 5 => View(x) });
 
 impl Definition {
-    /// Whether it has features with more than name, type and description ([`Feature::has_more`]).
+    /// Whether it has features with more than name, type, description and storage ([`Feature::has_more`]).
     pub fn has_more(&self) -> bool {
         matches!(self, Self::Group(group) if group.features.iter().any(Feature::has_more))
+    }
+
+    /// Whether it has features with a storage ([`Feature::storage`]).
+    pub fn has_storage(&self) -> bool {
+        matches!(self, Self::Group(group) if group.features.iter().any(|feature| feature.storage.is_some()))
     }
 }
 
