@@ -7,7 +7,9 @@ use std::time::Duration;
 use stoa_env::TransportError;
 use stoa_protocol::frame::FrameError;
 use stoa_protocol::limits::{DEADLINE_US_MAX, READ_ROWS_MAX};
-use stoa_protocol::{ClusterId, DecodeError, ErrorBody, ErrorClass, ErrorCode, KeyType, NodeId, PartitionId};
+use stoa_protocol::{
+    ClusterId, DecodeError, ErrorBody, ErrorClass, ErrorCode, KeyType, NodeId, PartitionId, StorageError,
+};
 
 /// One request that gave no usable answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -219,6 +221,16 @@ pub enum RowsError {
         bytes: usize,
         /// The largest number of bytes.
         limit: usize,
+    },
+    /// A value cannot be kept in its feature's storage.
+    #[error("row {row}, feature {feature}: {why}")]
+    Storage {
+        /// The row.
+        row: usize,
+        /// The feature.
+        feature: String,
+        /// What is wrong, and what would be right.
+        why: StorageError,
     },
     /// A value is not of its feature's type.
     #[error("row {row}, feature {feature}: {why}")]

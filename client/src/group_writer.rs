@@ -11,6 +11,7 @@ use stoa_env::{Gauge, Transport, planted};
 use stoa_protocol::catalog::FeatureGroup;
 use stoa_protocol::key::{encode_key, key_prefix, partition_hash};
 use stoa_protocol::message::{SessionStep, WriteAnswer};
+use stoa_protocol::value::ValueError;
 use stoa_protocol::{ClusterMap, ErrorCode, KeyType, KeyValue, PartitionId, RowBatch, RowBatchBuilder, Value};
 
 use crate::error::{RowsError, WriteError};
@@ -155,7 +156,10 @@ impl<T: Transport> GroupWriter<T> {
                     self.sort_values(at, values, &order, &mut sorted)?;
                     builder.upsert(&key, row.event_time, row.sequence, &sorted).map_err(|(feature, error)| {
                         let feature = group.features[usize::from(feature)].name.clone();
-                        RowsError::Value { row: at, feature, why: error.to_string() }
+                        match error {
+                            ValueError::Storage(why) => RowsError::Storage { row: at, feature, why },
+                            other => RowsError::Value { row: at, feature, why: other.to_string() },
+                        }
                     })?;
                 }
             }

@@ -4,7 +4,8 @@ use stoa_protocol::catalog::EarlierType;
 use stoa_protocol::key::encode_key;
 use stoa_protocol::message::SessionStep;
 use stoa_protocol::{
-    Feature, FeatureGroup, FeatureType, ItemType, KeyType, KeyValue, LogIndex, RowBatch, RowBatchBuilder, Value,
+    Feature, FeatureGroup, FeatureType, ItemType, KeyType, KeyValue, LogIndex, RowBatch, RowBatchBuilder, Storage,
+    Value,
 };
 use stoa_store::{Command, Partition, PartitionReader, StoreOptions};
 
@@ -50,18 +51,21 @@ pub fn product() -> FeatureGroup {
     FeatureGroup { late_horizon_us: 10, ..FeatureGroup::simple(7, "product", &[("id", KeyType::Int64)], &features) }
 }
 
-/// A group with all types, whose keys lie in the arena.
+/// A group with all types and every storage, whose keys lie in the arena.
 pub fn visitor() -> FeatureGroup {
     let names: Vec<String> = (0..TYPES.len()).map(|at| format!("f{at}")).collect();
     let features: Vec<_> = names.iter().map(String::as_str).zip(TYPES).collect();
     let mut group =
         FeatureGroup::simple(9, "visitor", &[("name", KeyType::String), ("day", KeyType::Date)], &features);
     group.entity.partition_by = 1;
+    for (at, storage) in [(5, Storage::Float16), (16, Storage::Float16), (17, Storage::Int8Scaled)] {
+        group.features[at].storage = Some(storage);
+    }
     group
 }
 
-/// The same group with one more feature, with a default if it is an Int32, and with one more change: a feature is widened if
-/// that is possible, dropped else.
+/// The same group with one more feature, with a default if it is an Int32 and in a storage if it has one, and with one more
+/// change: a feature is widened if that is possible, dropped else.
 pub fn grown(group: &FeatureGroup, ty: FeatureType) -> FeatureGroup {
     let mut group = group.clone();
     group.schema_version += 1;
@@ -70,7 +74,7 @@ pub fn grown(group: &FeatureGroup, ty: FeatureType) -> FeatureGroup {
     let wider = match feature.ty {
         FeatureType::Int8 => Some(FeatureType::Int16),
         FeatureType::Int16 => Some(FeatureType::Int64),
-        FeatureType::Float32 => Some(FeatureType::Float64),
+        FeatureType::Float32 if feature.storage.is_none() => Some(FeatureType::Float64),
         _ => None,
     };
     match wider.filter(|_| !feature.dropped && feature.default.is_none()) {
@@ -82,6 +86,8 @@ pub fn grown(group: &FeatureGroup, ty: FeatureType) -> FeatureGroup {
     }
     let mut feature = Feature::new(&format!("g{}", group.features.len()), ty);
     feature.default = (ty == FeatureType::Int32).then(|| vec![1, 0, 0, 0]);
+    let storage = [Storage::Float16, Storage::Int8Scaled][group.schema_version as usize % 2];
+    feature.storage = storage.check_type(ty).is_ok().then_some(storage);
     group.features.push(feature);
     group
 }
@@ -140,17 +146,25 @@ pub struct Row {
     pub values: Option<u8>,
 }
 
+/// The value of a feature, by a number; none if its storage does not keep it.
+fn kept(feature: &Feature, number: u8) -> Value {
+    let (value, mut bytes) = (value(feature.ty, number), Vec::new());
+    value.encode(feature.ty, &mut bytes).expect("it is of the type");
+    let is_kept = feature.storage.is_none_or(|storage| storage.check(&bytes).is_ok());
+    if is_kept { value } else { Value::Null }
+}
+
 /// A batch of rows, with these features.
 pub fn batch(group: &FeatureGroup, features: &[u16], rows: &[Row]) -> Option<RowBatch> {
     let mut builder = RowBatchBuilder::new(group, features);
-    let types: Vec<_> = builder.features().map(|feature| group.features[usize::from(feature)].ty).collect();
+    let features: Vec<_> = builder.features().map(|feature| &group.features[usize::from(feature)]).collect();
     for row in rows {
         let key = key(group, row.key);
         match row.values {
             None => builder.delete(&key, row.time, row.sequence),
             Some(number) => {
                 let values: Vec<_> =
-                    types.iter().zip(0u8..).map(|(ty, at)| value(*ty, number.wrapping_add(at))).collect();
+                    features.iter().zip(0u8..).map(|(feature, at)| kept(feature, number.wrapping_add(at))).collect();
                 builder.upsert(&key, row.time, row.sequence, &values).expect("values of the right types are taken");
             }
         }

@@ -208,7 +208,7 @@ fn row<'a>(payload: &'a [u8], input: &mut Reader<'a>, group: &FeatureGroup) -> O
                 }
                 continue;
             }
-            let bytes = match feature.ty.width() {
+            let bytes = match feature.stored_width() {
                 Width::Fixed(width) => width,
                 Width::Variable => u32::get(input).ok()? as usize,
             };

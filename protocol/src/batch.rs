@@ -33,6 +33,7 @@ use crate::error::{ErrorBody, ErrorCode};
 use crate::ids::FeatureGroupId;
 use crate::key::check_key;
 use crate::limits::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, GROUP_FEATURES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::storage::Storage;
 use crate::types::{FeatureType, Width};
 use crate::value::{Value, ValueError, check_value};
 
@@ -141,7 +142,8 @@ impl RowBatch {
     }
 
     /// Checks that the batch can be applied to a group of this definition: schema version, features, types, canonical
-    /// keys, values, event times not after `event_time_max` (microseconds). Apply does not check again.
+    /// keys, values, that these can be kept in their storage, event times not after `event_time_max` (microseconds). Apply does
+    /// not check values again, but for their storage.
     ///
     /// A batch of an earlier schema version fits: features keep their places, and the definition knows which types they had
     /// then. Of a feature that was dropped since it may have anything.
@@ -189,7 +191,7 @@ impl RowBatch {
                 }
             }
         }
-        Ok(())
+        self.check_storage(group)
     }
 
     /// The bytes, as they travel.
@@ -350,6 +352,7 @@ pub struct RowBatchBuilder {
 struct BuilderColumn {
     feature: u16,
     ty: FeatureType,
+    storage: Option<Storage>,
     validity: Vec<u8>,
     ends: Vec<u32>,
     values: Vec<u8>,
@@ -364,6 +367,7 @@ impl RowBatchBuilder {
         let columns = features.into_iter().map(|feature| BuilderColumn {
             feature,
             ty: group.features[usize::from(feature)].ty,
+            storage: group.features[usize::from(feature)].storage,
             validity: Vec::new(),
             ends: vec![0],
             values: Vec::new(),
@@ -428,7 +432,7 @@ impl RowBatchBuilder {
         for (at, value) in values.iter().enumerate() {
             let column = &mut self.columns[at];
             let before = column.values.len();
-            if let Err(error) = value.encode(column.ty, &mut column.values) {
+            if let Err(error) = column.encode(value) {
                 let feature = column.feature;
                 self.columns[..at].iter_mut().for_each(|column| column.forget(row));
                 self.variable_bytes =
@@ -506,6 +510,15 @@ impl RowBatchBuilder {
 }
 
 impl BuilderColumn {
+    /// Appends a value, or nothing if it is none of the feature's.
+    fn encode(&mut self, value: &Value) -> Result<(), ValueError> {
+        let before = self.values.len();
+        value.encode(self.ty, &mut self.values)?;
+        let kept = self.storage.map_or(Ok(()), |storage| storage.check(&self.values[before..]));
+        kept.inspect_err(|_| self.values.truncate(before))?;
+        Ok(())
+    }
+
     fn set_valid(&mut self, row: usize, valid: bool) {
         if row.is_multiple_of(8) {
             self.validity.push(0);

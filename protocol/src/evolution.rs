@@ -1,10 +1,12 @@
 //! How the schema of one version of a group changes while rows stand and clients work: features are added, with a default
-//! or without, dropped, widened, and get further names. Nothing else changes; all else is a new version of the group.
+//! or without, dropped, widened, and get further names. Nothing else changes, the storage of a feature neither; all else is a
+//! new version of the group.
 //!
 //! What makes it safe for those who know an earlier schema: a feature keeps its place for ever, a name is given to one
 //! feature for ever, and the definition remembers which type a feature had when ([`Feature::type_at`]).
 
 use crate::catalog::{EarlierType, Feature, FeatureGroup};
+use crate::storage::Storage;
 use crate::types::FeatureType;
 use crate::widen::{widen, widens};
 
@@ -41,6 +43,15 @@ impl Feature {
         if let Some(lost) = old.aliases.iter().find(|alias| !self.aliases.contains(alias)) {
             return Err(format!("{name} is called {lost} as well, and names stay"));
         }
+        if self.storage != old.storage {
+            let named =
+                |storage: Option<Storage>| storage.map_or_else(|| "none".to_owned(), |storage| storage.to_string());
+            return Err(format!(
+                "the storage of {name} is {} and does not become {}, as rows have their values in it",
+                named(old.storage),
+                named(self.storage)
+            ));
+        }
         if old.dropped && !self.dropped {
             return Err(format!("{name} was dropped and does not come back; give the new feature a name of its own"));
         }
@@ -74,6 +85,13 @@ pub fn evolve(old: &[Feature], wanted: &[Feature], schema_version: u32) -> Resul
             feature.stands_for(old)?;
             feature.earlier.clone_from(&old.earlier);
             if wanted.ty != old.ty {
+                if old.storage.is_some() {
+                    let (name, ty) = (&old.name, old.ty);
+                    return Err(format!(
+                        "{name} has a storage, and its type stays {ty}; it cannot become {}",
+                        wanted.ty
+                    ));
+                }
                 if old.dropped || !widens(old.ty, wanted.ty) {
                     let message = format!(
                         "{} is {} and cannot become {}; Int8, Int16 and Int32 may become wider, and Float32 Float64",
@@ -166,6 +184,38 @@ mod tests {
             assert!(old.follows(&fourth).is_err());
         }
         assert_eq!((fourth.feature("text"), fourth.feature("c"), fourth.feature("b")), (Some(2), Some(2), None));
+    }
+
+    #[test]
+    fn a_storage_comes_with_its_feature_and_stays() {
+        let vector = FeatureType::FixedArray { items: 4 };
+        let narrow = |storage| Feature { storage: Some(storage), ..Feature::new("d", vector) };
+        let old = after(&group(), |f| f.push(narrow(Storage::Int8Scaled))).unwrap();
+        let number = Feature { storage: Some(Storage::Float16), ..Feature::new("e", FeatureType::Float32) };
+        let old = after(&old, |f| f.push(number)).unwrap();
+        assert_eq!(old.features[3].storage, Some(Storage::Int8Scaled));
+        let renamed = after(&old, |f| f[3].aliases.push("dd".into())).unwrap();
+        assert!(after(&renamed, |f| f[3].dropped = true).is_ok());
+        type Change = fn(&mut Vec<Feature>);
+        let cases: [(Change, &str); 6] = [
+            (|f| f[3].storage = None, "the storage of d is int8_scaled and does not become none"),
+            (|f| f[3].storage = Some(Storage::Float16), "int8_scaled and does not become float16"),
+            (|f| f[1].storage = Some(Storage::Float16), "the storage of b is none and does not become float16"),
+            (|f| f[4].ty = FeatureType::Float64, "e has a storage, and its type stays Float32"),
+            (|f| (f[4].ty, f[4].storage) = (FeatureType::Float64, None), "e has a storage"),
+            (
+                |f| f.push(Feature { storage: Some(Storage::Float16), ..Feature::new("g", FeatureType::Int8) }),
+                "of Float32 and FixedArray alone",
+            ),
+        ];
+        for (change, wanted) in cases {
+            let message = after(&old, change).unwrap_err();
+            assert!(message.contains(wanted), "{message}\nshould have\n{wanted}");
+        }
+        let mut exchanged = old.clone();
+        exchanged.schema_version += 1;
+        exchanged.features[3].storage = Some(Storage::Float16);
+        assert!(exchanged.follows(&old).is_err());
     }
 
     #[test]

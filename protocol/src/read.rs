@@ -60,7 +60,7 @@ pub enum ConfirmBy {
     /// clocks: they drift less than declared and run on while their machine is suspended.
     Lease,
     /// A quorum answers the leader's next regular message after the request came. As sound as [`ReadIndex`](Self::ReadIndex),
-    /// and costs no message; takes longer, by up to the time between two heartbeats. From cluster version 3 on.
+    /// and costs no message; takes longer, by up to the time between two heartbeats. From cluster version 4 on.
     Heartbeat,
 }
 crate::wire_enum!(ConfirmBy { 0 => ReadIndex, 1 => Lease, 2 => Heartbeat });

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use crate::limits::VALUE_BYTES_MAX;
+use crate::storage::StorageError;
 use crate::types::{FeatureType, ItemType};
 
 /// A value of a feature, or its absence.
@@ -60,6 +61,9 @@ pub enum ValueError {
         /// What is wrong.
         why: String,
     },
+    /// It cannot be kept in its feature's storage.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
 }
 
 impl Value {

@@ -219,11 +219,10 @@ impl State {
     fn kept_behind(&self, covered: u64, entries: u64, bytes: u64) -> Option<u64> {
         let mut kept = 0;
         let mut newest_first = self.entries.range(..=covered).rev().enumerate();
-        let spare = newest_first.find_map(|(count, (index, slot))| {
+        newest_first.find_map(|(count, (index, slot))| {
             kept += u64::from(slot.bytes);
             (count as u64 >= entries || kept > bytes).then_some(*index)
-        });
-        spare
+        })
     }
 
     fn remove(&mut self, indices: impl RangeBounds<u64>) {

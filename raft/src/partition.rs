@@ -13,7 +13,7 @@ use stoa_store::{Command, Outcome, Partition, PartitionReader, RestoreError, Sna
 
 use crate::machine::{ApplyError, Machine, SnapshotChunk, SnapshotEnds, SnapshotPart};
 use crate::partition_time::PartitionTime;
-use crate::root::state::{EVOLUTION_VERSION, EXPIRY_VERSION, FIRST_VERSION};
+use crate::root::state::{EVOLUTION_VERSION, EXPIRY_VERSION, FIRST_VERSION, STORAGE_VERSION};
 
 /// Rows that are looked at in one go while it is quiet: commands that come meanwhile wait for a millisecond or two.
 const TIDY_ROWS: usize = 8_192;
@@ -35,6 +35,7 @@ pub struct PartitionMachine {
 fn version_of(command: &Command) -> u32 {
     match command {
         Command::Stamp { .. } | Command::Sweep(_) => EXPIRY_VERSION,
+        Command::Define(group) if group.features.iter().any(|feature| feature.storage.is_some()) => STORAGE_VERSION,
         Command::Define(group) if group.features.iter().any(Feature::has_more) => EVOLUTION_VERSION,
         Command::Define(group) if group.ttl.is_some() => EXPIRY_VERSION,
         Command::Noop | Command::Define(_) | Command::Write { .. } => FIRST_VERSION,
@@ -196,7 +197,7 @@ fn damage(files: &[PathBuf], error: &RestoreError) -> io::Error {
 #[cfg(test)]
 mod tests {
     use stoa_env::RealClock;
-    use stoa_protocol::{FeatureType, KeyType, OnExpired, Ttl};
+    use stoa_protocol::{FeatureType, KeyType, OnExpired, Storage, Ttl};
     use stoa_store::Sweep;
 
     use super::*;
@@ -220,6 +221,12 @@ mod tests {
             assert!(old.apply(LogIndex(1), &Command::Define(plain.clone()).encode()).is_ok());
             let (mut new, _) = PartitionMachine::new(StoreOptions::default(), EXPIRY_VERSION, clock.clone());
             assert!(new.apply(LogIndex(1), &bytes).is_ok(), "{command:?}");
+        }
+        let mut narrow = FeatureGroup::simple(1, "g", &[("id", KeyType::Int64)], &[("x", FeatureType::Float32)]);
+        narrow.features[0].storage = Some(Storage::Float16);
+        for (speaks, understood) in [(STORAGE_VERSION - 1, false), (STORAGE_VERSION, true)] {
+            let (mut machine, _) = PartitionMachine::new(StoreOptions::default(), speaks, clock.clone());
+            assert_eq!(machine.apply(LogIndex(1), &Command::Define(narrow.clone()).encode()).is_ok(), understood);
         }
     }
 

@@ -81,8 +81,9 @@ impl<'a> BatchColumns<'a> {
 impl<'a> Column<'a> {
     /// The values, if every row has one and they are copied as they are, four bytes each.
     fn fours(&self, rows: usize) -> Option<&'a [[u8; 4]]> {
-        let as_they_are = !self.place.variable && self.place.is_plain() && self.ty == self.place.ty;
-        let values = (as_they_are && self.place.width == 4).then(|| self.values.all_fixed(rows)).flatten()?;
+        let place = &self.place;
+        let as_they_are = !place.variable && place.storage.is_none() && place.is_plain() && self.ty == place.ty;
+        let values = (as_they_are && place.width == 4).then(|| self.values.all_fixed(rows)).flatten()?;
         let (fours, rest) = values.as_chunks::<4>();
         (rest.is_empty() && fours.len() == rows).then_some(fours)
     }

@@ -216,6 +216,10 @@ fn copy_cold(plan: &LanePlan, version: &RowBuffer, projector: &Projector, out: &
         let from = plan.starts[piece.lane] + piece.from;
         out[piece.to..piece.to + piece.bytes].copy_from_slice(&version.bytes[from..from + piece.bytes]);
     }
+    widen_narrow(projector, out, |lane, from, bytes| {
+        let from = plan.starts[lane] + from;
+        bytes.copy_from_slice(&version.bytes[from..from + bytes.len()]);
+    });
     hide(projector, out);
     if !projector.patches.is_empty() {
         patch(projector, out, |lane, from, bytes| {
@@ -238,9 +242,20 @@ fn copy(group: &Group, row: u32, head: Slot<'_>, projector: &Projector, out: &mu
         }
         slot.copy(piece.from, &mut out[piece.to..piece.to + piece.bytes]);
     }
+    if !projector.narrow.is_empty() {
+        widen_narrow(projector, out, |lane, from, bytes| group.lanes[lane].slot(row).copy(from, bytes));
+    }
     hide(projector, out);
     if !projector.patches.is_empty() {
         patch(projector, out, |lane, from, bytes| group.lanes[lane].slot(row).copy(from, bytes));
+    }
+}
+
+/// Widens what lies in the lanes in a storage; `read` reads the bytes of the row from a byte of a lane on.
+fn widen_narrow(projector: &Projector, out: &mut [u8], read: impl Fn(usize, usize, &mut [u8])) {
+    for value in &projector.narrow {
+        let to = &mut out[value.to..value.to + value.wide_bytes];
+        value.storage.widen(to, |at, bytes| read(value.lane, value.from + at, bytes));
     }
 }
 

@@ -7,7 +7,7 @@ use stoa_planted::planted;
 use stoa_protocol::message::RowOutcome;
 use stoa_protocol::types::Width;
 use stoa_protocol::widen::widen;
-use stoa_protocol::{FeatureGroup, FeatureGroupId, LogIndex, RowBatch, RowOp};
+use stoa_protocol::{Feature, FeatureGroup, FeatureGroupId, LogIndex, RowBatch, RowOp};
 
 use crate::arena::{Arena, ArenaRef};
 use crate::batch_columns::{BatchColumns, Column};
@@ -134,7 +134,8 @@ impl GroupWriter {
 
     /// 1. Finds the version that stands and decides whether the event is newer.
     /// 2. Builds the new version beside it: the old values unless they have expired, or nulls, and over them the values of
-    ///    the batch.
+    ///    the batch. Here, and here alone, a value is narrowed to its feature's storage: what is accounted for, stored and read
+    ///    from now on is what has become of it.
     /// 3. Accounts for the change.
     /// 4. Writes it to a free row number and publishes that.
     /// 5. Takes the old row number, and the values that the new version does not have, out of use.
@@ -210,6 +211,9 @@ impl GroupWriter {
                             continue;
                         }
                         new.set(*feature, place, Some(&wide));
+                    }
+                    Some(bytes) if let Some(storage) = place.storage => {
+                        new.set_narrowed(*feature, place, storage, bytes);
                     }
                     fixed_or_null => new.set(*feature, place, fixed_or_null),
                 }
@@ -721,9 +725,9 @@ enum Side {
 
 /// Logical bytes of a row of a group besides its key and its values of variable length.
 pub(crate) fn row_logical_bytes(group: &Group) -> u64 {
-    let width = |ty: stoa_protocol::FeatureType| match ty.width() {
+    let width = |feature: &Feature| match feature.stored_width() {
         Width::Fixed(width) => width as u64,
         Width::Variable => 8,
     };
-    ROW_LOGICAL_BYTES + group.definition.features.iter().map(|feature| width(feature.ty)).sum::<u64>()
+    ROW_LOGICAL_BYTES + group.definition.features.iter().map(width).sum::<u64>()
 }

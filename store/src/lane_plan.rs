@@ -17,13 +17,16 @@
 //! keep what they have at its earlier place: whoever looks takes the one that is there. So no schema change touches a row.
 //! Rows that are written again, and those of a snapshot, have the newest place alone.
 //!
+//! A feature with a storage ([`stoa_protocol::storage`]) has a place of the narrower width, in which its values are as they were
+//! narrowed; whoever reads them widens them.
+//!
 //! The key lies in lane 0, not in a lane of its own: a read compares it anyway, and has the rest of the line for free.
 //! Keys of fixed width are stored as they are, others as a reference into the arena. A tombstone keeps the partition
 //! time of its deletion where the first value would be. A null is stored as zero bytes, so that a gather need not ask.
 
 use stoa_protocol::codec::put_list;
 use stoa_protocol::types::{FeatureType, Width};
-use stoa_protocol::{FeatureGroup, Wire};
+use stoa_protocol::{FeatureGroup, Storage, Wire};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::memory::vec_bytes;
@@ -44,6 +47,8 @@ const REFERENCE_BYTES: usize = 8;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FeaturePlace {
     pub ty: FeatureType,
+    /// What the bytes in the lane are, if not a value of the type.
+    pub storage: Option<Storage>,
     pub lane: usize,
     /// First byte in the lane.
     pub offset: usize,
@@ -146,7 +151,7 @@ pub(crate) struct LanePlan {
     pub variable: Vec<FeaturePlace>,
     /// What those that were widened were before, by ascending feature.
     pub earlier: Vec<Earlier>,
-    /// The defaults of features, by ascending feature.
+    /// The defaults of features as they are read, by ascending feature.
     pub defaults: Vec<(u16, Vec<u8>)>,
     /// The features that were dropped.
     pub dropped: Vec<u16>,
@@ -240,7 +245,7 @@ impl LanePlan {
         let bit = |bit: usize| BitPlace { lane: validity_lane, byte: validity_at + bit / 8, mask: 1 << (bit % 8) };
         for (number, &at) in new.iter().enumerate() {
             let feature = &group.features[at];
-            let (width, variable) = match feature.ty.width() {
+            let (width, variable) = match feature.stored_width() {
                 Width::Fixed(width) => (width, false),
                 Width::Variable => (REFERENCE_BYTES, true),
             };
@@ -255,6 +260,7 @@ impl LanePlan {
             let validity = bit(number);
             let mut place = FeaturePlace {
                 ty: feature.ty,
+                storage: feature.storage,
                 lane,
                 offset: self.strides[lane],
                 width,
@@ -306,7 +312,7 @@ impl LanePlan {
         for (at, (feature, place)) in (0..).zip(group.features.iter().zip(&mut self.features)) {
             (place.dropped, place.widened) = (feature.dropped, !feature.earlier.is_empty());
             self.dropped.extend(feature.dropped.then_some(at));
-            self.defaults.extend(feature.default.as_ref().map(|bytes| (at, bytes.clone())));
+            self.defaults.extend(feature.default_as_read().map(|bytes| (at, bytes)));
             if place.widened {
                 let known = earlier.next_if(|known| known.feature == at);
                 let places = known.map_or_else(Vec::new, |known| known.places);
@@ -351,6 +357,7 @@ impl LanePlan {
         }
         self.earlier.iter().for_each(|earlier| put(usize::from(earlier.feature) << 16 | earlier.places.len()));
         self.features.iter().for_each(|place| place.ty.put(&mut bytes));
+        self.features.iter().for_each(|place| place.storage.put(&mut bytes));
         self.earlier.iter().flat_map(|earlier| &earlier.places).for_each(|place| place.ty.put(&mut bytes));
         put_list(&self.defaults, &mut bytes);
         xxh3_128(&bytes)
@@ -432,6 +439,32 @@ mod tests {
         let extended = LanePlan::new(&first, LANE_BYTES_MAX).extended(&all);
         check(&extended, 30);
         assert_eq!(extended.features[..7], LanePlan::new(&first, LANE_BYTES_MAX).features);
+    }
+
+    #[test]
+    fn a_storage_makes_rows_as_much_narrower_as_it_says() {
+        use FeatureType::*;
+        let mut all = group(&[FixedArray { items: 128 }; 2], &[KeyType::Int64]);
+        all.features.extend((2..26).map(|at| Feature::new(&format!("f{at}"), Float32)));
+        let wide = LanePlan::new(&all, LANE_BYTES_MAX);
+        check(&wide, 26);
+        assert_eq!(wide.strides, [128, 512, 512]);
+        all.features[0].storage = Some(Storage::Int8Scaled);
+        all.features[1..].iter_mut().for_each(|feature| feature.storage = Some(Storage::Float16));
+        let narrow = LanePlan::new(&all, LANE_BYTES_MAX);
+        check(&narrow, 26);
+        assert_eq!(
+            narrow.strides,
+            [80, 136, 256],
+            "132 bytes of the first vector, 256 of the second, 48 of 24 numbers"
+        );
+        // Of these both storages have eight bytes, and readers must not take one for the other.
+        let mut alike = group(&[FixedArray { items: 4 }], &[KeyType::Int64]);
+        let fingerprints = [Storage::Float16, Storage::Int8Scaled].map(|storage| {
+            alike.features[0].storage = Some(storage);
+            LanePlan::new(&alike, LANE_BYTES_MAX).fingerprint
+        });
+        assert_ne!(fingerprints[0], fingerprints[1], "readers share what has one fingerprint");
     }
 
     #[test]

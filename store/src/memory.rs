@@ -88,7 +88,7 @@ pub(crate) fn definition_bytes(group: &FeatureGroup) -> usize {
     let FeatureGroup { project, name, entity, event_time, features, description, .. } = group;
     let texts = [project, name, description, &entity.name, &entity.description];
     let of_feature = |feature: &Feature| {
-        let Feature { name, ty: _, description, aliases, default, dropped: _, earlier } = feature;
+        let Feature { name, ty: _, storage: _, description, aliases, default, dropped: _, earlier } = feature;
         name.capacity()
             + description.capacity()
             + vec_bytes(aliases)

@@ -409,8 +409,8 @@ impl Partition {
     }
 }
 
-/// Checks again what apply relies on: version, features, types, keys. What it does not rely on (values of strings, event
-/// times) the leader has checked alone.
+/// Checks again what apply relies on: version, features, types, keys, and that values can be narrowed to their storage. What it
+/// does not rely on (values of strings, event times) the leader has checked alone.
 fn fits(batch: &RowBatch, group: &FeatureGroup, keys: &[stoa_protocol::KeyType]) -> Result<(), ErrorBody> {
     let mismatch = |message| Err(ErrorBody::new(ErrorCode::SchemaMismatch, message));
     // Features keep their places, and the definition knows which type each had when: a batch of an earlier schema fits.
@@ -440,5 +440,5 @@ fn fits(batch: &RowBatch, group: &FeatureGroup, keys: &[stoa_protocol::KeyType])
             return Err(ErrorBody::new(ErrorCode::BadKey, format!("row {row} of the batch: {error}")));
         }
     }
-    Ok(())
+    batch.check_storage(group)
 }

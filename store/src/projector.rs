@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use stoa_protocol::FeatureType;
 use stoa_protocol::row_block::{BlockColumn, BlockLayout, VALIDITY_AT, bytes_in_row};
+use stoa_protocol::{FeatureType, Storage};
 
 use crate::lane_plan::{BitPlace, FeaturePlace, LanePlan};
 
@@ -19,6 +19,22 @@ pub(crate) struct Piece {
     pub bytes: usize,
     /// The first byte in the row of the answer.
     pub to: usize,
+}
+
+/// A value that lies in a lane in its feature's storage, and is widened into the row of the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Narrow {
+    pub storage: Storage,
+    /// The lane.
+    pub lane: usize,
+    /// The first byte there.
+    pub from: usize,
+    /// How many.
+    pub bytes: usize,
+    /// The first byte in the row of the answer.
+    pub to: usize,
+    /// How many there.
+    pub wide_bytes: usize,
 }
 
 /// What a value is where its place in the lanes has none.
@@ -55,6 +71,8 @@ pub(crate) struct Projector {
     pub mask: Vec<u8>,
     /// Whether the mask hides any.
     pub hides: bool,
+    /// The values that are widened, in the order of their lanes.
+    pub narrow: Vec<Narrow>,
     /// Where the references of values of variable width stand in the answer's row.
     pub references: Vec<usize>,
     /// What is to be looked at beside validity bit and value, of features that were widened or have a default.
@@ -133,7 +151,7 @@ impl Projector {
         values.dedup();
         let mut stride = values_at;
         let mut offsets = Vec::with_capacity(values.len());
-        let (mut references, mut patches) = (Vec::new(), Vec::new());
+        let (mut narrow, mut references, mut patches) = (Vec::new(), Vec::new(), Vec::new());
         for &(place, feature) in &values {
             offsets.push(stride);
             references.extend(place.variable.then_some(stride));
@@ -147,9 +165,16 @@ impl Projector {
                     default: place.null.zip(plan.default(feature.into()).map(<[u8]>::to_vec)),
                 });
             }
-            push(&mut pieces, Piece { lane: place.lane, from: place.offset, bytes: place.width, to: stride });
-            debug_assert_eq!(place.width, bytes_in_row(place.ty));
-            stride += place.width;
+            let wide_bytes = bytes_in_row(place.ty);
+            let (lane, from, bytes, to) = (place.lane, place.offset, place.width, stride);
+            match place.storage {
+                Some(storage) => narrow.push(Narrow { storage, lane, from, bytes, to, wide_bytes }),
+                None => {
+                    debug_assert_eq!(bytes, wide_bytes);
+                    push(&mut pieces, Piece { lane, from, bytes, to });
+                }
+            }
+            stride += wide_bytes;
         }
         let mut mask = vec![0; bytes.len()];
         let column = |place: &FeaturePlace| {
@@ -165,9 +190,9 @@ impl Projector {
         let layout = BlockLayout::new(columns, bytes.len(), stride);
         // A place that nobody is to look at twice costs nothing; what earlier versions have is as far away as any lane.
         patches.retain(|patch| !patch.earlier.is_empty() || patch.default.is_some());
-        let near = near(plan, &pieces, &patches);
+        let near = near(plan, &pieces, &narrow, &patches);
         let hides = mask.iter().any(|mask| *mask != u8::MAX);
-        Self { layout, pieces, mask, hides, references, patches, near }
+        Self { layout, pieces, mask, hides, narrow, references, patches, near }
     }
 
     /// The default of the value that begins at a place of the answer's row.
@@ -178,8 +203,9 @@ impl Projector {
 }
 
 /// The words of the pieces and of the key, which is compared with each row, and of what patches look at.
-fn near(plan: &LanePlan, pieces: &[Piece], patches: &[Patch]) -> Vec<Near> {
+fn near(plan: &LanePlan, pieces: &[Piece], narrow: &[Narrow], patches: &[Patch]) -> Vec<Near> {
     let mut ranges: Vec<_> = pieces.iter().map(|piece| (piece.lane, piece.from, piece.from + piece.bytes)).collect();
+    ranges.extend(narrow.iter().map(|value| (value.lane, value.from, value.from + value.bytes)));
     for patch in patches {
         for place in &patch.earlier {
             ranges.push((place.lane, place.offset, place.offset + place.width));
@@ -263,6 +289,22 @@ mod tests {
             assert!(remembered.all.len() <= REMEMBERED_MAX);
         }
         assert_eq!(remembered.all.len(), REMEMBERED_MAX);
+    }
+
+    #[test]
+    fn what_is_widened_is_no_piece_and_its_neighbours_are_not_one() {
+        use FeatureType::*;
+        let features = [("a", Float32), ("b", Float32), ("c", FixedArray { items: 64 }), ("d", Float32)];
+        let mut group = FeatureGroup::simple(1, "g", &[("id", KeyType::Int64)], &features);
+        group.features[1].storage = Some(Storage::Float16);
+        group.features[2].storage = Some(Storage::Int8Scaled);
+        let plan = LanePlan::new(&group, LANE_BYTES_MAX);
+        let projector = Projector::new(&plan, &[0, 1, 2, 3]);
+        assert_eq!(projector.pieces.len(), 3, "validity, a and d: {:?}", projector.pieces);
+        let widths: Vec<_> = projector.narrow.iter().map(|value| (value.bytes, value.wide_bytes)).collect();
+        assert_eq!(widths, [(2, 4), (68, 256)]);
+        assert_eq!(projector.layout.stride(), VALIDITY_AT + 1 + 3 * 4 + 256);
+        assert!(projector.near.iter().any(|near| near.lane == plan.features[2].lane), "{:?}", projector.near);
     }
 
     #[test]

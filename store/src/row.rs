@@ -3,6 +3,7 @@
 
 use std::ops::Deref;
 
+use stoa_protocol::Storage;
 use stoa_protocol::widen::{Scalar, narrowest, widen};
 
 use crate::arena::{Arena, ArenaRef};
@@ -97,7 +98,7 @@ impl RowBuffer {
         plan.variable.iter().filter_map(|place| Some((place.dictionary, self.reference(plan, place)?)))
     }
 
-    /// The value of a feature of fixed width in the type that it has now, whatever it has been.
+    /// The value of a feature of fixed width in the type that it has now, whatever it has been; or in its storage.
     pub fn fixed<'a>(&'a self, plan: &LanePlan, feature: usize) -> Option<Fixed<'a>> {
         let place = &plan.features[feature];
         if self.is_present(plan, place) {
@@ -231,24 +232,41 @@ impl SetValues<'_> {
         self.row.set_null(self.plan, place, is_null);
     }
 
+    /// The same of a value of the feature's type, which is narrowed to its storage.
+    pub fn set_narrowed(&mut self, feature: usize, place: &FeaturePlace, storage: Storage, value: &[u8]) {
+        self.put_validity_of(place, true);
+        storage.narrow(value, self.room_of(place));
+        if !place.is_plain() {
+            self.set_rest(feature, place, false);
+        }
+    }
+
     #[inline]
     fn put(&mut self, place: &FeaturePlace, bytes: Option<&[u8]>) {
+        self.put_validity_of(place, bytes.is_some());
+        let to = self.room_of(place);
+        match bytes {
+            Some(bytes) => copy_value(to, bytes),
+            None => to.fill(0),
+        }
+    }
+
+    #[inline]
+    fn room_of(&mut self, place: &FeaturePlace) -> &mut [u8] {
+        let at = self.plan.starts[place.lane] + place.offset;
+        &mut self.row.bytes[at..at + place.width]
+    }
+
+    #[inline]
+    fn put_validity_of(&mut self, place: &FeaturePlace, is_present: bool) {
         let validity_at = self.plan.starts[place.validity_lane] + place.validity_byte;
         if validity_at != self.validity_at {
             self.put_validity();
             self.validity_at = validity_at;
         }
-        let at = self.plan.starts[place.lane] + place.offset;
-        let to = &mut self.row.bytes[at..at + place.width];
-        match bytes {
-            Some(bytes) => {
-                self.present |= place.validity_mask;
-                copy_value(to, bytes);
-            }
-            None => {
-                self.null |= place.validity_mask;
-                to.fill(0);
-            }
+        match is_present {
+            true => self.present |= place.validity_mask,
+            false => self.null |= place.validity_mask,
         }
     }
 

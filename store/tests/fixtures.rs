@@ -10,7 +10,7 @@ use stoa_protocol::evolution::evolve;
 use stoa_protocol::key::encode_key;
 use stoa_protocol::message::SessionStep;
 use stoa_protocol::types::ItemType;
-use stoa_protocol::{FeatureGroup, FeatureType, KeyType, KeyValue, LogIndex, RowBatchBuilder, Value};
+use stoa_protocol::{FeatureGroup, FeatureType, KeyType, KeyValue, LogIndex, RowBatchBuilder, Storage, Value};
 use stoa_store::{Command, Outcome, Partition, StoreOptions};
 
 /// A partition with a row of every kind: all types at their ends, nulls, a group that grew, tombstones, sessions.
@@ -163,6 +163,36 @@ fn changed_partition() -> Partition {
     partition
 }
 
+/// A partition whose group has features in every storage, with values that were rounded, nulls and defaults.
+fn narrow_partition() -> Partition {
+    let (mut partition, _) = Partition::new(StoreOptions { index_seed: 99, incarnation: 3, ..StoreOptions::default() });
+    let vector = FeatureType::FixedArray { items: 5 };
+    let features = [("a", FeatureType::Float32), ("b", vector), ("c", vector), ("d", FeatureType::Float32)];
+    let mut group = FeatureGroup::simple(1, "narrow", &[("id", KeyType::Int64)], &features);
+    for (at, storage) in [(0, Storage::Float16), (1, Storage::Float16), (2, Storage::Int8Scaled), (3, Storage::Float16)]
+    {
+        group.features[at].storage = Some(storage);
+    }
+    group.features[3].default = Some(0.1_f32.to_le_bytes().to_vec());
+    assert_eq!(partition.apply(LogIndex(1), &Command::Define(group.clone())), Outcome::Defined);
+    for (index, places) in [(2, &[0, 1, 2][..]), (3, &[1, 2, 3])] {
+        let mut rows = RowBatchBuilder::new(&group, places);
+        for id in index * 20..index * 20 + 10_i64 {
+            let mut key = Vec::new();
+            encode_key(&[KeyType::Int64], &[id.into()], &mut key).unwrap();
+            let value = |at: &u16| match (group.features[usize::from(*at)].ty, (id + i64::from(*at)) % 7) {
+                (_, 0) => Value::Null,
+                (FeatureType::Float32, n) => Value::Float32(n as f32 / 3.0 * (-1.0_f32).powi(id as i32)),
+                (_, n) => Value::FixedArray((0..5).map(|item| (item - n) as f32 * (1.1 + id as f32 / 7.0)).collect()),
+            };
+            rows.upsert(&key, id, 0, &places.iter().map(value).collect::<Vec<_>>()).unwrap();
+        }
+        let write = Command::Write { stamp_us: 1, step: None, batch: rows.finish().unwrap() };
+        assert!(matches!(partition.apply(LogIndex(index as u64), &write), Outcome::Wrote(_)));
+    }
+    partition
+}
+
 fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
@@ -232,11 +262,25 @@ fn snapshots_of_changed_schemas_open_and_hold_what_they_held() {
     }
 }
 
+#[test]
+fn a_snapshot_of_rounded_values_opens_and_holds_what_it_held() {
+    let (restored, chunks) = restored("snapshot-2-narrow.bin");
+    let wanted = narrow_partition();
+    wanted.check();
+    assert_eq!(restored.digest(), wanted.digest(), "values are rounded as they were");
+    assert!(restored.groups().eq(wanted.groups()));
+    assert_eq!((written(&restored), written(&wanted)), (chunks.clone(), chunks));
+}
+
 /// Writes the fixtures of the present format: to be run once, when there is a new one.
 #[test]
 #[ignore = "it writes fixtures, of which there is one for each format"]
 fn write_fixture() {
-    for (name, partition) in [("snapshot-2.bin", partition()), ("snapshot-2-changed.bin", changed_partition())] {
+    for (name, partition) in [
+        ("snapshot-2.bin", partition()),
+        ("snapshot-2-changed.bin", changed_partition()),
+        ("snapshot-2-narrow.bin", narrow_partition()),
+    ] {
         let mut bytes = Vec::new();
         for chunk in written(&partition) {
             bytes.extend_from_slice(&(chunk.len() as u32).to_le_bytes());

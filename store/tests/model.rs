@@ -15,7 +15,7 @@ use stoa_protocol::row_block::{AnswerWriter, SectionRows, parse_answer};
 use stoa_protocol::widen::widen;
 use stoa_protocol::{
     ErrorCode, Feature, FeatureGroup, FeatureGroupId, FeatureType, KeyType, KeyValue, LogIndex, OnExpired, RowBatch,
-    RowBatchBuilder, Ttl, Value,
+    RowBatchBuilder, Storage, Ttl, Value,
 };
 use stoa_store::{
     Command, Outcome, Partition, PartitionReader, RestoreError, SectionSource, SnapshotBase, SnapshotPart,
@@ -135,7 +135,7 @@ fn chunk(part: Result<SnapshotPart, RestoreError>) -> Bytes {
 /// A change of a schema; a feature is the one of this number, counted round.
 #[derive(Debug, Clone)]
 enum Change {
-    Append { ty: FeatureType, default: Option<u64> },
+    Append { ty: FeatureType, storage: Option<Storage>, default: Option<u64> },
     Widen(usize),
     Drop(usize),
     Alias(usize),
@@ -166,6 +166,10 @@ fn group(id: u64) -> FeatureGroup {
     let features: Vec<_> = names.iter().map(String::as_str).zip(types()).collect();
     let mut group = FeatureGroup::simple(id, "g", &[("id", key)], &features);
     group.late_horizon_us = HORIZON_US;
+    if id == 2 {
+        group.features[2].storage = Some(Storage::Int8Scaled);
+        group.features[4].storage = Some(Storage::Float16);
+    }
     group
 }
 
@@ -190,7 +194,9 @@ fn value(ty: FeatureType, from: u64) -> Value {
         FeatureType::Int64 => Value::Int((from as i64) << (from % 50)),
         FeatureType::Float32 => Value::Float32(from as f32 / 3.0),
         FeatureType::String => Value::String("s".repeat((from % 70) as usize)),
-        FeatureType::FixedArray { items } => Value::FixedArray(vec![from as f32; usize::from(items)]),
+        FeatureType::FixedArray { items } => {
+            Value::FixedArray((0..items).map(|at| from as f32 / 3.0 - 1.7 * f32::from(at)).collect())
+        }
         FeatureType::Decimal128 { .. } => Value::Decimal128(-i128::from(from)),
         FeatureType::Array(_) => Value::Array(vec![Value::String("a".repeat((from % 40) as usize))]),
         _ => Value::Float64(from as f64 / if from.is_multiple_of(3) { 3.0 } else { 4.0 }),
@@ -199,9 +205,14 @@ fn value(ty: FeatureType, from: u64) -> Value {
 
 /// What a read of a feature finds of what was written, if it was.
 fn as_read(feature: &Feature, written: Option<&Value>) -> Option<Value> {
-    let default = || feature.default.as_ref().map(|bytes| Value::decode(feature.ty, bytes).unwrap());
-    match written {
-        None => default(),
+    let default = feature.default.as_ref().map(|bytes| Value::decode(feature.ty, bytes).unwrap());
+    match written.or(default.as_ref()) {
+        None => None,
+        Some(value) if *value != Value::Null && feature.storage.is_some() => {
+            let mut bytes = Vec::new();
+            value.encode(feature.ty, &mut bytes).unwrap();
+            Some(Value::decode(feature.ty, &feature.storage.unwrap().as_read(&bytes)).unwrap())
+        }
         Some(Value::Null) => None,
         Some(Value::Float32(single)) if feature.ty == FeatureType::Float64 => Some(Value::Float64(f64::from(*single))),
         Some(value) => Some(value.clone()),
@@ -214,8 +225,9 @@ impl Change {
         let mut wanted = features.to_vec();
         wanted.iter_mut().for_each(|feature| feature.earlier.clear());
         match *self {
-            Self::Append { ty, default } => {
+            Self::Append { ty, storage, default } => {
                 let mut feature = Feature::new(&format!("f{}", features.len()), ty);
+                feature.storage = storage.filter(|storage| storage.check_type(ty).is_ok());
                 feature.default = default.map(|from| {
                     let mut bytes = Vec::new();
                     value(ty, from | 1).encode(ty, &mut bytes).unwrap();
@@ -234,7 +246,7 @@ impl Change {
                 };
                 feature.default = feature.default.as_ref().map(|bytes| widen(feature.ty, wider, bytes).to_vec());
                 feature.ty = wider;
-                if feature.dropped {
+                if feature.dropped || feature.storage.is_some() {
                     return None;
                 }
             }
@@ -251,8 +263,10 @@ impl Change {
 
 fn any_change() -> impl Strategy<Value = Change> {
     prop_oneof![
-        3 => (0..TYPES.len(), prop::option::of(0..1_000u64))
-            .prop_map(|(ty, default)| Change::Append { ty: types()[ty], default }),
+        3 => (0..TYPES.len(), 0..3usize, prop::option::of(0..1_000u64)).prop_map(|(ty, storage, default)| {
+            let storage = [None, Some(Storage::Float16), Some(Storage::Int8Scaled)][storage];
+            Change::Append { ty: types()[ty], storage, default }
+        }),
         3 => (0..20usize).prop_map(Change::Widen),
         1 => (0..20usize).prop_map(Change::Drop),
         1 => (0..20usize).prop_map(Change::Alias),
@@ -746,7 +760,10 @@ fn a_snapshot_holds_its_instant_while_commands_go_on() {
     for from in 2..20 {
         bench.write(1, 1, None, vec![0, 1], rows(from));
         bench.write(2, 1, None, vec![0, 1], rows(from));
-        bench.run(Op::Evolve(1, vec![Change::Append { ty: FeatureType::String, default: Some(from as u64) }]));
+        bench.run(Op::Evolve(
+            1,
+            vec![Change::Append { ty: FeatureType::String, storage: None, default: Some(from as u64) }],
+        ));
         bench.run(Op::Evolve(1, vec![Change::Widen(from as usize), Change::Drop(from as usize * 3 % 19 + 5)]));
         taken.extend(late.next());
     }

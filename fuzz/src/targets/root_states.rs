@@ -1,5 +1,7 @@
 //! `raft::root`: bytes of the root state, and commands of the root group as clients and nodes bring them about.
 
+use std::path::PathBuf;
+
 use bytes::Bytes;
 use stoa_protocol::catalog::{Definition, ProjectDefinition};
 use stoa_protocol::codec::check_name;
@@ -9,7 +11,7 @@ use stoa_protocol::message::{AbortMove, MoveReport, MoveStep, ReplaceNode, Repla
 use stoa_protocol::{ClusterId, LogIndex, NodeId, PartitionId, ReplicaId, Wire};
 use stoa_raft::root::command::{CreateSet, Definitions, Form, Join};
 use stoa_raft::root::{RootCommand, RootMachine, RootState};
-use stoa_raft::Machine;
+use stoa_raft::{Machine, SnapshotChunk};
 
 use super::{Seed, schemas};
 use crate::input::put_piece;
@@ -34,8 +36,7 @@ pub fn run(data: &[u8]) {
 fn state(bytes: &[u8]) {
     let state = round_trip::stable::<RootState>(bytes);
     let (mut machine, watch) = RootMachine::new(CLUSTER, SPOKEN);
-    let chunks = bytes.chunks(64).map(|chunk| Ok(Bytes::copy_from_slice(chunk)));
-    let restored = machine.restore(&mut chunks.into_iter());
+    let restored = machine.restore(bytes.chunks(64).map(|bytes| chunk(Bytes::copy_from_slice(bytes))).collect());
     let fits = state.filter(|state| state.map.cluster == CLUSTER && state.cluster_version <= SPOKEN);
     assert_eq!(restored.is_ok(), fits.is_some());
     assert_eq!(machine.state(), &fits.unwrap_or_else(|| RootState::new(CLUSTER)));
@@ -66,9 +67,13 @@ fn commands(mut input: Input<'_>) {
     assert_eq!(round_trip::stable(&state.to_bytes()).as_ref(), Some(&state));
     let (mut other, _watch) = RootMachine::new(CLUSTER, SPOKEN);
     let parts: Result<Vec<_>, _> = machine.snapshot(None).collect();
-    let chunks = parts.expect("it cannot fail").into_iter().filter_map(|part| part.into_chunk()).collect();
-    other.restore(chunks).expect("what was just written");
+    let chunks = parts.expect("it cannot fail").into_iter().filter_map(|part| part.into_chunk());
+    other.restore(chunks.map(chunk).collect()).expect("what was just written");
     assert_eq!(other.state(), &state);
+}
+
+fn chunk(bytes: Bytes) -> SnapshotChunk {
+    SnapshotChunk { bytes, file: PathBuf::from("chunk") }
 }
 
 /// What the catalog holds is within the limits of the protocol.

@@ -5,7 +5,7 @@ use stoa_protocol::limits::{
     BATCH_BYTES_MAX, BATCH_ROWS_MAX, GROUP_FEATURES_MAX, KEY_BYTES_MAX, KEY_COLUMNS_MAX, VALUE_BYTES_MAX,
 };
 use stoa_protocol::{
-    FeatureGroup, FeatureType, KeyType, LogIndex, RowBatch, RowBatchBuilder, RowOp, Value, Width,
+    FeatureGroup, FeatureType, KeyType, LogIndex, RowBatch, RowBatchBuilder, RowOp, Storage, Value, Width,
 };
 use stoa_store::{Command, Outcome, Partition, StoreOptions};
 
@@ -13,7 +13,7 @@ use super::Seed;
 use crate::sample::{self, Row};
 use crate::{Input, round_trip};
 
-/// A byte of the types of numbers in keys, then a batch.
+/// A byte of the types of numbers in keys and of how values are kept, then a batch.
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let choice = input.byte();
@@ -61,6 +61,11 @@ fn fitting(batch: &RowBatch, choice: u8) -> Option<FeatureGroup> {
     let keys: Vec<_> = ["a", "b", "c", "d", "e", "f", "g", "h"].into_iter().zip(key_types(batch.key(0), choice)).collect();
     let mut group = FeatureGroup::simple(batch.group().0, "g", &keys, &features);
     group.schema_version = batch.schema_version();
+    let storages = [None, Some(Storage::Float16), Some(Storage::Int8Scaled), None];
+    let storage = storages[usize::from(choice >> 2 & 3)];
+    for feature in &mut group.features {
+        feature.storage = storage.filter(|storage| storage.check_type(feature.ty).is_ok());
+    }
     (group.check().is_ok() && group.id.0 > 0).then_some(group)
 }
 
@@ -153,7 +158,7 @@ fn apply(batch: &RowBatch, group: &FeatureGroup) {
 pub fn seeds() -> Vec<Seed> {
     let seed = |group: &FeatureGroup, features: &[u16], rows: &[Row]| {
         let batch = sample::batch(group, features, rows).expect("there are rows");
-        [&[3][..], batch.bytes()].concat()
+        [&[3 | 4 << (group.features.len() % 2)][..], batch.bytes()].concat()
     };
     let row = |key, sequence, values| Row { key, time: i64::from(key) * 10, sequence, values };
     let all: Vec<u16> = (0..18).collect();

@@ -58,6 +58,12 @@ fn check_limits(group: &FeatureGroup) {
         assert!(feature.names().all(|name| group.feature(name) == found));
         assert_eq!(feature.type_at(group.schema_version), feature.ty);
         assert!(feature.default.as_ref().is_none_or(|bytes| check_value(feature.ty, bytes).is_ok()));
+        let Some(storage) = feature.storage else { continue };
+        assert!(storage.check_type(feature.ty).is_ok() && feature.earlier.is_empty());
+        assert!(width(feature.stored_width()) < width(feature.ty.width()));
+        // What is read of a default is what is read of it once it has been written.
+        let read = feature.default_as_read();
+        assert!(read.as_ref().is_none_or(|bytes| storage.check(bytes).is_ok() && storage.as_read(bytes) == *bytes));
     }
 }
 

@@ -340,16 +340,16 @@ pub fn find_view(state: &RootState, project: &str, name: &str, version: u32) -> 
 #[cfg(test)]
 mod tests {
     use stoa_protocol::map::NodeInfo;
-    use stoa_protocol::{ClusterId, FeatureType, KeyType, NodeId, Wire};
+    use stoa_protocol::{ClusterId, FeatureType, KeyType, NodeId, Storage, Wire};
 
     use super::*;
     use crate::root::command::{CreateSet, Definitions, Join, RootCommand};
-    use crate::root::state::EXPIRY_VERSION;
+    use crate::root::state::{EXPIRY_VERSION, SPOKEN_VERSIONS, STORAGE_VERSION};
 
     fn state() -> RootState {
         let mut state = RootState::new(ClusterId(1));
         for (id, zone) in [(1, "a"), (2, "b"), (3, "c")] {
-            let speaks = EVOLUTION_VERSION;
+            let speaks = SPOKEN_VERSIONS.1;
             let node = NodeInfo {
                 id: NodeId(id),
                 zone: zone.into(),
@@ -358,7 +358,7 @@ mod tests {
             };
             state.apply(&RootCommand::Join(Join { node, version_min: 1, version_max: speaks })).unwrap();
         }
-        state.apply(&RootCommand::RaiseVersion(EVOLUTION_VERSION)).unwrap();
+        state.apply(&RootCommand::RaiseVersion(SPOKEN_VERSIONS.1)).unwrap();
         state.apply(&RootCommand::CreateSet(CreateSet { name: "shared".into(), partitions: 2, seed: 7 })).unwrap();
         for name in ["shop", "crm"] {
             define_project(&mut state, &ProjectDefinition { name: name.into(), description: String::new() }).unwrap();
@@ -537,6 +537,36 @@ mod tests {
         assert_eq!((first.schema_version, second.schema_version), (2, 1));
         assert_ne!(first.id, second.id);
         assert_eq!(RootState::from_bytes(&state.to_bytes()).unwrap(), state);
+    }
+
+    #[test]
+    fn a_storage_is_given_once_every_node_knows_it_and_does_not_change() {
+        let mut state = state();
+        let with = |storage: &[Option<Storage>]| {
+            let mut group = group(&["taste", "colour"]);
+            for (feature, storage) in group.features.iter_mut().zip(storage) {
+                (feature.ty, feature.storage) = (FeatureType::FixedArray { items: 8 }, *storage);
+            }
+            group.features.truncate(storage.len());
+            RootCommand::Define(Definitions { definitions: vec![Definition::Group(group)] })
+        };
+        let (float16, int8) = (Some(Storage::Float16), Some(Storage::Int8Scaled));
+        state.cluster_version = STORAGE_VERSION - 1;
+        state.apply(&with(&[None])).unwrap();
+        assert_eq!(state.apply(&with(&[None, float16])).unwrap_err().code, ErrorCode::WrongVersion);
+        state.cluster_version = STORAGE_VERSION;
+        state.apply(&with(&[None, float16])).unwrap();
+        assert_eq!(find_group(&state, "crm", "profile", 1).unwrap().features[1].storage, float16);
+        assert_eq!(RootState::from_bytes(&state.to_bytes()).unwrap(), state);
+        for (storage, wanted) in [
+            ([int8, float16], "the storage of taste is none and does not become int8_scaled"),
+            ([None, None], "the storage of colour is float16 and does not become none"),
+        ] {
+            let error = state.apply(&with(&storage)).unwrap_err();
+            assert_eq!(error.code, ErrorCode::Conflict);
+            assert!(error.message.contains(wanted), "{error}");
+            assert!(error.message.ends_with("all else is a new version of the group"), "{error}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use stoa_protocol::codec::{DecodeError, Reader, Wire, get_list, put_list};
 use stoa_protocol::map::{NodeInfo, ReplicaInfo};
 use stoa_protocol::message::{AbortMove, MoveReport, ReplaceNode, ReplaceReplica};
 
-use super::state::{EVOLUTION_VERSION, EXPIRY_VERSION, FIRST_VERSION, MOVES_VERSION};
+use super::state::{EVOLUTION_VERSION, EXPIRY_VERSION, FIRST_VERSION, MOVES_VERSION, STORAGE_VERSION};
 
 /// A command of the root group.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +39,9 @@ impl RootCommand {
     /// The cluster version from which on it may be proposed: an earlier program cannot read it.
     pub fn version(&self) -> u32 {
         match self {
+            Self::Define(Definitions { definitions }) if definitions.iter().any(Definition::has_storage) => {
+                STORAGE_VERSION
+            }
             Self::Define(Definitions { definitions }) if definitions.iter().any(Definition::has_more) => {
                 EVOLUTION_VERSION
             }

@@ -33,9 +33,11 @@ pub const EXPIRY_VERSION: u32 = 3;
 /// and earlier types, and are dropped.
 pub const EVOLUTION_VERSION: u32 = 3;
 /// From this cluster version on leaders may be asked to confirm that they lead by their next heartbeat.
-pub const HEARTBEAT_VERSION: u32 = 3;
+pub const HEARTBEAT_VERSION: u32 = 4;
+/// From this cluster version on features may have a storage.
+pub const STORAGE_VERSION: u32 = 4;
 /// The cluster versions that this program speaks, the lowest and the highest.
-pub const SPOKEN_VERSIONS: (u32, u32) = (FIRST_VERSION, EVOLUTION_VERSION);
+pub const SPOKEN_VERSIONS: (u32, u32) = (FIRST_VERSION, STORAGE_VERSION);
 /// Zones that a cluster has at the most: three hold voters, the others may hold learners later.
 pub const ZONES_MAX: usize = 16;
 /// Nodes that a refusal names.

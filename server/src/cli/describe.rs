@@ -3,7 +3,7 @@
 use clap::Args;
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
-use stoa_protocol::{FeatureGroup, OnExpired};
+use stoa_protocol::{FeatureGroup, OnExpired, Storage};
 
 use super::{Connect, say};
 
@@ -40,12 +40,16 @@ fn text(group: &FeatureGroup) -> String {
         Some(ttl) => format!("{} after their event time, then {}", duration(ttl.after_us), on_expired(ttl.on_expired)),
     };
     let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED).set_header(["feature", "type", "description"]);
+    table.load_style(UTF8_FULL_CONDENSED).set_header(["feature", "type", "storage", "description"]);
     for feature in &group.features {
-        table.add_row([&feature.name, &feature.ty.to_string(), &feature.description]);
+        let storage = feature.storage.map_or_else(String::new, |storage| storage.to_string());
+        table.add_row([&feature.name, &feature.ty.to_string(), &storage, &feature.description]);
     }
+    let is_there = |storage: &Storage| group.features.iter().any(|feature| feature.storage == Some(*storage));
+    let there = [Storage::Float16, Storage::Int8Scaled].into_iter().filter(is_there);
+    let errors: String = there.map(|storage| format!("\n{storage}: {}", storage.error())).collect();
     format!(
-        "{} schema {}: {}\nentity       {} ({})\nevent time   {event_time}\nrows live    {lives}\nlate horizon {}\n{table}",
+        "{} schema {}: {}\nentity       {} ({})\nevent time   {event_time}\nrows live    {lives}\nlate horizon {}\n{table}{errors}",
         group.full_name(),
         group.schema_version,
         group.description,
@@ -73,7 +77,11 @@ fn duration(us: i64) -> String {
 fn json(group: &FeatureGroup) -> serde_json::Value {
     let features = group.features.iter().map(|feature| {
         serde_json::json!({
-            "name": feature.name, "type": feature.ty.to_string(), "description": feature.description,
+            "name": feature.name,
+            "type": feature.ty.to_string(),
+            "storage": feature.storage.map(|storage| storage.to_string()),
+            "storage_error": feature.storage.map(Storage::error),
+            "description": feature.description,
         })
     });
     let keys = group.entity.keys.iter().map(|key| serde_json::json!({"name": key.name, "type": key.ty.to_string()}));
@@ -93,7 +101,7 @@ fn json(group: &FeatureGroup) -> serde_json::Value {
 
 #[cfg(test)]
 mod tests {
-    use stoa_protocol::{FeatureType, KeyType, Ttl};
+    use stoa_protocol::{Feature, FeatureType, KeyType, Ttl};
 
     use super::*;
 
@@ -108,6 +116,12 @@ mod tests {
             (&json(&group)["ttl_us"], &json(&group)["on_expired"]),
             (&5_400_000_000_i64.into(), &"serve_last".into())
         );
+        let taste = Feature::new("taste", FeatureType::FixedArray { items: 8 });
+        group.features.push(Feature { storage: Some(Storage::Int8Scaled), ..taste });
+        let shown = text(&group);
+        assert!(shown.contains("\nint8_scaled: within half a scale") && !shown.contains("float16"), "{shown}");
+        let feature = |at: usize| json(&group)["features"][at]["storage"].clone();
+        assert_eq!((feature(0), feature(1)), (serde_json::Value::Null, "int8_scaled".into()));
         assert_eq!([0, 1, 1_000_000, 86_400_000_000].map(duration), ["0d", "1 us", "1s", "1d"]);
     }
 }

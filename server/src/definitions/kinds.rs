@@ -9,6 +9,7 @@ use stoa_protocol::limits::{
     FEATURE_ALIASES_MAX, GROUP_FEATURES_MAX, KEY_COLUMNS_MAX, LATE_HORIZON_US_DEFAULT, NAME_BYTES_MAX,
     VIEW_FEATURES_MAX,
 };
+use stoa_protocol::storage::Storage;
 use stoa_protocol::types::FeatureType;
 use stoa_protocol::value::Value;
 
@@ -221,22 +222,23 @@ fn parse_duration_us(text: &str) -> Option<i64> {
 }
 
 fn feature(notes: &mut Notes<'_>, at: usize, node: &Node) -> Option<Feature> {
-    let known = ["name", "type", "description", "aliases", "default", "dropped"];
+    let known = ["name", "type", "storage", "description", "aliases", "default", "dropped"];
     let mut fields = Fields::of(notes, node, format!("features[{at}]"), &known)?;
     let name = fields.name("name", "the name of a feature");
     let right = "a feature type, such as Int32, String or \"FixedArray<Float32, 16>\"";
     let text = fields.text("type", right);
     let ty = text.and_then(|text| fields.checked("type", FeatureType::parse(text)));
+    let storage = storage(&mut fields, ty);
     let description = fields.description();
     let aliases = match fields.has("aliases") {
         true => fields.names("aliases", "the name of a feature", FEATURE_ALIASES_MAX),
         false => Some(Vec::new()),
     };
     let dropped = fields.flag("dropped");
-    let (name, ty) = (name?, ty?);
+    let (name, ty, storage) = (name?, ty?, storage?);
     let default = match fields.value("default") {
         None => None,
-        Some(node) => match default_bytes(ty, node) {
+        Some(node) => match default_bytes(ty, storage, node) {
             Ok(bytes) => Some(bytes),
             Err(problem) => {
                 fields.wrong("default", problem, format!("a value of type {ty}"));
@@ -245,6 +247,7 @@ fn feature(notes: &mut Notes<'_>, at: usize, node: &Node) -> Option<Feature> {
         },
     };
     Some(Feature {
+        storage,
         description: description?,
         aliases: aliases?,
         default,
@@ -253,8 +256,16 @@ fn feature(notes: &mut Notes<'_>, at: usize, node: &Node) -> Option<Feature> {
     })
 }
 
+/// How values of a feature are kept, whose type is this, if it is known.
+fn storage(fields: &mut Fields<'_, '_, '_>, ty: Option<FeatureType>) -> Option<Option<Storage>> {
+    let Some(text) = fields.optional_text("storage", "float16 or int8_scaled")? else { return Some(None) };
+    let storage = fields.checked("storage", Storage::parse(text))?;
+    ty.map_or(Some(()), |ty| fields.checked("storage", storage.check_type(ty)))?;
+    Some(Some(storage))
+}
+
 /// The bytes of a default, which is written as a field of a CSV file is, or as YAML has booleans, numbers and lists.
-fn default_bytes(ty: FeatureType, node: &Node) -> Result<Vec<u8>, String> {
+fn default_bytes(ty: FeatureType, storage: Option<Storage>, node: &Node) -> Result<Vec<u8>, String> {
     let value = match (ty, &node.content) {
         // An empty field of a CSV file would be a null.
         (FeatureType::String, Content::Text(text)) => Value::String(text.clone()),
@@ -272,6 +283,7 @@ fn default_bytes(ty: FeatureType, node: &Node) -> Result<Vec<u8>, String> {
         return Err(format!("{} was given", node.describe()));
     }
     value.encode(ty, &mut bytes).map_err(|error| error.to_string())?;
+    storage.map_or(Ok(()), |storage| storage.check(&bytes)).map_err(|error| error.to_string())?;
     Ok(bytes)
 }
 

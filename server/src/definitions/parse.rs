@@ -134,6 +134,7 @@ mod tests {
     use stoa_protocol::catalog::{OnExpired, Ttl};
     use stoa_protocol::key::KeyType;
     use stoa_protocol::limits::LATE_HORIZON_US_DEFAULT;
+    use stoa_protocol::storage::Storage;
     use stoa_protocol::types::FeatureType;
     use stoa_protocol::value::Value;
 
@@ -235,6 +236,9 @@ features:
   - {name: h, type: "Decimal128(2)", default: 1.25}
   - {name: i, type: Bool, default: false}
   - {name: j, type: Bool, dropped: true}
+  - {name: k, type: Float32, storage: float16, default: 0.1}
+  - {name: l, type: "FixedArray<Float32, 2>", storage: int8_scaled}
+  - {name: m, type: "FixedArray<Float32, 2>", storage: float16}
 "#;
         let found = parse_definitions("x", text).unwrap();
         let [Definition::Group(group)] = &found[..] else { panic!("{found:?}") };
@@ -242,7 +246,9 @@ features:
             let bytes = feature.default.as_ref()?;
             Some(Value::decode(feature.ty, bytes).unwrap().to_string())
         });
-        assert!(defaults.eq(["-5", "0.1", "", "1", "[0, 1.5]", "[x, y]", "{}", "125", "false"]));
+        assert!(defaults.eq(["-5", "0.1", "", "1", "[0, 1.5]", "[x, y]", "{}", "125", "false", "0.1"]));
+        let storages: Vec<_> = group.features[9..].iter().map(|feature| feature.storage).collect();
+        assert_eq!(storages, [None, Some(Storage::Float16), Some(Storage::Int8Scaled), Some(Storage::Float16)]);
         assert_eq!(group.features[0].aliases, ["aa", "ab"]);
         assert_eq!(group.features.iter().filter(|feature| feature.dropped).count(), 1);
     }
@@ -306,6 +312,23 @@ features:
             (group("").replace("Bool", "Json, default: '{'"), "is not JSON; a value of type Json"),
             (group("").replace("Bool", "Int32, default: ''"), "was given; a value of type Int32"),
             (group("").replace("Bool", "Bool, dropped: 1"), "the number 1 was given; true or false"),
+            (
+                group("").replace("Bool", "Float32, storage: half"),
+                "features[0].storage: a storage is \"half\"; it may be float16 or int8_scaled",
+            ),
+            (group("").replace("Bool", "Float32, storage: 16"), "the number 16 was given; float16 or int8_scaled"),
+            (
+                group("").replace("Bool", "Float64, storage: float16"),
+                "the storage of a feature is float16 of Float64; it may be of Float32 and FixedArray alone",
+            ),
+            (
+                group("").replace("Bool", "Float32, storage: int8_scaled"),
+                "int8_scaled of Float32; it may be of FixedArray of 2 items and more alone",
+            ),
+            (
+                group("").replace("Bool", "Float32, storage: float16, default: 70000"),
+                "features[0].default: the value is 70000.0, and float16 keeps values of up to 65504.0",
+            ),
             (group("").replace("Bool", "Bool, aliases: [x]"), "a feature is x; it may be given once"),
             (group("").replace("entity: e\n", ""), "entity: the field is missing"),
             (view("{group: g@1, feature: f}"), "project/name@version"),

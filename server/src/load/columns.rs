@@ -4,6 +4,7 @@ use std::path::Path;
 
 use stoa_protocol::catalog::FeatureGroup;
 use stoa_protocol::key::KeyType;
+use stoa_protocol::storage::Storage;
 use stoa_protocol::types::FeatureType;
 
 use super::error::LoadError;
@@ -24,6 +25,8 @@ pub(super) struct FeatureColumn {
     /// The feature's place in the group.
     pub feature: u16,
     pub ty: FeatureType,
+    /// How the feature's values are kept, if not in its type.
+    pub storage: Option<Storage>,
     pub column: usize,
 }
 
@@ -90,7 +93,8 @@ impl Columns {
                 found = Some((name, column));
             }
             if let Some((name, column)) = found {
-                features.push(FeatureColumn { name: name.to_owned(), feature: at, ty: feature.ty, column });
+                let (name, ty, storage) = (name.to_owned(), feature.ty, feature.storage);
+                features.push(FeatureColumn { name, feature: at, ty, storage, column });
             }
         }
         let used = |at: usize| {

@@ -6,7 +6,7 @@ use stoa_protocol::limits::{
     BATCH_BYTES_MAX, EVENT_FUTURE_US_MAX, GROUP_FEATURES_MAX, KEY_BYTES_MAX, ROW_FIXED_BYTES_MAX, VALUE_BYTES_MAX,
 };
 use stoa_protocol::types::FeatureType;
-use stoa_protocol::value::Value;
+use stoa_protocol::value::{Value, ValueError};
 
 use super::columns::FeatureColumn;
 
@@ -115,7 +115,9 @@ impl RowCheck {
         }
         let mut bytes = key.len();
         for (value, column) in values.iter().zip(&self.features) {
-            bytes += check_value(value, column.ty).map_err(|why| format!("column {}: {why}", column.name))?;
+            let checked = check_value(value, column.ty)
+                .and_then(|bytes| check_storage(value, column).map(|()| bytes).map_err(|error| error.to_string()));
+            bytes += checked.map_err(|why| format!("column {}: {why}", column.name))?;
         }
         if bytes > ROW_BYTES_MAX {
             return Err(format!("the row's key and values have {bytes} bytes; the limit is {ROW_BYTES_MAX}"));
@@ -170,6 +172,14 @@ fn check_value(value: &Value, ty: FeatureType) -> Result<usize, String> {
         }
         _ => check_length(variable_bytes(value)),
     }
+}
+
+/// Checks that a value of the feature's type can be kept in its storage.
+fn check_storage(value: &Value, column: &FeatureColumn) -> Result<(), ValueError> {
+    let Some(storage) = column.storage else { return Ok(()) };
+    let mut bytes = Vec::new();
+    value.encode(column.ty, &mut bytes)?;
+    Ok(storage.check(&bytes)?)
 }
 
 fn check_length(bytes: usize) -> Result<usize, String> {

@@ -79,6 +79,7 @@ fn is_kept(old: &Feature, new: &Feature) -> bool {
     old.name == new.name
         && old.aliases.iter().all(|alias| new.aliases.contains(alias))
         && (old.ty == new.ty || (is_wider && remembers))
+        && old.storage == new.storage
         && old.default.is_some() == new.default.is_some()
         && (new.dropped || !old.dropped)
 }
@@ -87,7 +88,7 @@ fn is_kept(old: &Feature, new: &Feature) -> bool {
 mod tests {
     use super::*;
     use stoa_protocol::catalog::{EarlierType, GroupDefinition};
-    use stoa_protocol::{ClusterId, KeyType};
+    use stoa_protocol::{ClusterId, KeyType, Storage};
 
     fn state(features: &[&str], schema_version: u32) -> RootState {
         let features: Vec<_> = features.iter().map(|name| (*name, FeatureType::Int64)).collect();
@@ -136,6 +137,10 @@ mod tests {
         assert!(catalogs.judge(4, 1, &changed(6, &|_| {})).is_some(), "narrow again, and one name less");
         assert_eq!(catalogs.judge(4, 2, &changed(7, &|b| b.dropped = true)), None);
         assert!(catalogs.judge(4, 2, &changed(8, &|_| {})).is_some(), "back from the dropped");
+        let vector =
+            |storage| move |b: &mut Feature| (b.ty, b.storage) = (FeatureType::FixedArray { items: 2 }, storage);
+        assert_eq!(catalogs.judge(5, 1, &changed(9, &vector(Some(Storage::Float16)))), None);
+        assert!(catalogs.judge(5, 1, &changed(10, &vector(Some(Storage::Int8Scaled)))).is_some(), "kept otherwise");
         let mut gone = state(&[], 5);
         gone.groups.clear();
         assert!(catalogs.judge(3, 2, &gone).is_some());

@@ -14,7 +14,7 @@ use stoa_client::{AdminError, ReadOptions, Rows, WriteRow, WriterOptions};
 use stoa_protocol::catalog::{Definition, Feature, GroupDefinition, ViewDefinition};
 use stoa_protocol::position::PartitionPosition;
 use stoa_protocol::widen::widen;
-use stoa_protocol::{ErrorClass, ErrorCode, FeatureType, ItemType, MapVersion, Position, Value};
+use stoa_protocol::{ErrorClass, ErrorCode, FeatureType, ItemType, MapVersion, Position, Storage, Value};
 use stoa_raft::root::RootState;
 
 use super::{CATALOG, NAME, Shared};
@@ -30,7 +30,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 const APPENDED_MAX: usize = 8;
 /// Further names of one feature.
 const ALIASES_MAX: usize = 2;
-const TYPES: [FeatureType; 7] = [
+const TYPES: [FeatureType; 8] = [
     FeatureType::Int8,
     FeatureType::Int32,
     FeatureType::String,
@@ -38,6 +38,7 @@ const TYPES: [FeatureType; 7] = [
     FeatureType::Float64,
     FeatureType::Bool,
     FeatureType::Array(ItemType::Int64),
+    FeatureType::FixedArray { items: 3 },
 ];
 /// Keys that nobody else uses: those of the rows with appended features.
 const FIRST_KEY: i64 = 2_000_000;
@@ -165,10 +166,11 @@ impl Definer {
         let features: Option<Vec<&Feature>> = names.iter().map(feature).collect();
         let features = features.ok_or_else(|| format!("a feature of {names:?} is not there: {definition:?}"))?;
         let given: Vec<Value> = features.iter().map(|feature| some_value(feature.ty)).collect();
+        let kept: Vec<Value> = given.iter().zip(&features).map(|(value, feature)| as_read(value, feature)).collect();
         let never: Vec<Value> = features.iter().map(|feature| default_of(feature)).collect();
         let key = FIRST_KEY + 2 * at as i64;
         for (key, names, values, wanted) in
-            [(key, &names[..], given.clone(), given.clone()), (key + 1, &names[..1], vec![given[0].clone()], never)]
+            [(key, &names[..], given.clone(), kept.clone()), (key + 1, &names[..1], vec![given[0].clone()], never)]
         {
             let event_time = WALL_BASE_US + (now() - self.shared.start).as_micros() as i64;
             let row = WriteRow { key: vec![key.into()], event_time, sequence: 0, values: Some(values) };
@@ -188,7 +190,7 @@ impl Definer {
             let options = ReadOptions { at_least: Some(position), deadline: CALL_LIMIT, ..ReadOptions::default() };
             let answer = opened.get(&rows, &options).await.map_err(|e| open(&e))?;
             let read: Vec<Value> = answer.columns().map(|column| column.to_value(0)).collect();
-            let first = given[0].clone();
+            let first = kept[0].clone();
             let wanted: Vec<Value> = std::iter::once(first).chain(wanted.into_iter().skip(1)).collect();
             if read != wanted {
                 return Err(format!("{names:?} of key {key} should be {wanted:?}, and read were {read:?}"));
@@ -246,6 +248,9 @@ impl Definer {
             0 | 1 if appended < APPENDED_MAX => {
                 let ty = *self.chance.pick(&TYPES);
                 let mut feature = Feature::new(&format!("more_{}", appended + 1), ty);
+                let storages = [Storage::Float16, Storage::Int8Scaled].into_iter();
+                let fitting = storages.filter(|storage| storage.check_type(ty).is_ok()).map(Some);
+                feature.storage = *self.chance.pick(&fitting.chain([None]).collect::<Vec<_>>());
                 if self.chance.hits(500_000) {
                     feature.default = Some(bytes_of(&another_value(ty), ty));
                 }
@@ -264,9 +269,9 @@ impl Definer {
                     FeatureType::Float32 => Some(FeatureType::Float64),
                     _ => None,
                 };
-                let narrow: Vec<usize> = (0..group.features.len())
-                    .filter(|at| !group.features[*at].dropped && wider(group.features[*at].ty).is_some())
-                    .collect();
+                let can =
+                    |feature: &Feature| !feature.dropped && feature.storage.is_none() && wider(feature.ty).is_some();
+                let narrow: Vec<usize> = (0..group.features.len()).filter(|at| can(&group.features[*at])).collect();
                 if !narrow.is_empty() {
                     let feature = &mut group.features[*self.chance.pick(&narrow)];
                     let ty = wider(feature.ty).expect("it was chosen for that");
@@ -299,9 +304,10 @@ impl Definer {
     fn unfit(&self) -> String {
         let next = extra_group(self.groups + 1, "Int64");
         let nowhere = "kind: feature_view\nproject: shop\nname: nowhere\nversion: 1\nentities: [item]\nfeatures:\n";
-        match self.chance.below(5) {
-            // Another type of a feature that stands.
+        match self.chance.below(6) {
+            // Another type of a feature that stands, and another storage.
             0 => first_group().replace("type: Bool", "type: Int8"),
+            4 => first_group().replace("4>'}", "4>', storage: float16}"),
             // Features taken away.
             1 => first_group().replace("  - {name: vector, type: 'FixedArray<Float32, 4>'}\n", ""),
             // All or nothing: the group before it must not be there.
@@ -404,9 +410,10 @@ fn some_value(ty: FeatureType) -> Value {
     match ty {
         FeatureType::Int8 | FeatureType::Int32 | FeatureType::Int64 => Value::Int(-41),
         FeatureType::String => Value::String("appended".into()),
-        FeatureType::Float32 => Value::Float32(-0.25),
+        FeatureType::Float32 => Value::Float32(-0.3),
         FeatureType::Float64 => Value::Float64(-0.25),
         FeatureType::Bool => Value::Bool(true),
+        FeatureType::FixedArray { items } => Value::FixedArray((0..items).map(|at| 0.7 - f32::from(at)).collect()),
         _ => Value::Array(vec![Value::Int(1), Value::Int(2)]),
     }
 }
@@ -419,6 +426,7 @@ fn another_value(ty: FeatureType) -> Value {
         FeatureType::Float32 => Value::Float32(-1.5),
         FeatureType::Float64 => Value::Float64(-1.5),
         FeatureType::Bool => Value::Bool(false),
+        FeatureType::FixedArray { items } => Value::FixedArray((0..items).map(|at| f32::from(at) + 0.1).collect()),
         _ => Value::Array(Vec::new()),
     }
 }
@@ -431,6 +439,13 @@ fn bytes_of(value: &Value, ty: FeatureType) -> Vec<u8> {
 
 /// What a row has that was written without the feature.
 fn default_of(feature: &Feature) -> Value {
-    let bytes = feature.default.as_ref();
-    bytes.map_or(Value::Null, |bytes| Value::decode(feature.ty, bytes).expect("the catalog checks defaults"))
+    let bytes = feature.default_as_read();
+    bytes.map_or(Value::Null, |bytes| Value::decode(feature.ty, &bytes).expect("the catalog checks defaults"))
+}
+
+/// A value that was written, as it is read.
+fn as_read(value: &Value, feature: &Feature) -> Value {
+    let Some(storage) = feature.storage else { return value.clone() };
+    let bytes = storage.as_read(&bytes_of(value, feature.ty));
+    Value::decode(feature.ty, &bytes).expect("what is read is of the type")
 }

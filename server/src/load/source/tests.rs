@@ -11,6 +11,7 @@ use parquet::arrow::ArrowWriter;
 use proptest::prelude::*;
 use stoa_protocol::key::{KeyType, KeyValue, decode_key};
 use stoa_protocol::limits::EVENT_FUTURE_US_MAX;
+use stoa_protocol::storage::Storage;
 use stoa_protocol::types::FeatureType;
 use stoa_protocol::value::Value;
 use tempfile::TempDir;
@@ -59,6 +60,25 @@ fn read(path: &Path, group: &FeatureGroup, rows_per_chunk: usize) -> Result<(Vec
 
 fn one_int(name: &str) -> FeatureGroup {
     group(&[("id", KeyType::Int64)], &[(name, "Int32")], None)
+}
+
+#[test]
+fn a_row_whose_value_cannot_be_kept_in_its_storage_is_a_bad_row_and_the_others_are_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let features = [("share", "Float32"), ("taste", "FixedArray<Float32, 2>")];
+    let mut group = group(&[("id", KeyType::Int64)], &features, None);
+    (group.features[0].storage, group.features[1].storage) = (Some(Storage::Float16), Some(Storage::Int8Scaled));
+    let lines = ["id,share,taste", "1,65504,\"[1, 2]\"", "2,65505,", "3,,\"[1, 3.40282347e38]\"", "4,NaN,"];
+    let path = write(&dir, "x.csv", lines.join("\n"));
+    let (rows, bad) = read(&path, &group, 10).unwrap();
+    assert_eq!(rows.iter().map(|row| row.line).collect::<Vec<_>>(), [2, 5], "binary16 has a NaN");
+    let told: Vec<_> = bad.iter().map(|bad| (bad.line, bad.reason.as_str())).collect();
+    let [(3, share), (4, taste)] = told[..] else { panic!("{told:?}") };
+    assert!(
+        share.starts_with("column share: the value is 65505.0, and float16 keeps values of up to 65504.0"),
+        "{share}"
+    );
+    assert!(taste.starts_with("column taste: item 1 is 3.4028235e38, and int8_scaled keeps"), "{taste}");
 }
 
 #[test]

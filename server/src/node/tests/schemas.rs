@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use stoa_client::{Client, GroupWriter, ReadOptions, Rows, ValueStatus, View, WriteRow, WriterOptions};
+use stoa_client::{
+    Client, GroupWriter, ReadOptions, Rows, RowsError, ValueStatus, View, WriteError, WriteRow, WriterOptions,
+};
 use stoa_env::{OsEntropy, RealClock};
 use stoa_protocol::message::Caller;
 use stoa_protocol::position::PartitionPosition;
 use stoa_protocol::{ErrorClass, FeatureType, Position, Value};
+use stoa_raft::root::state::STORAGE_VERSION;
 
 use super::cluster::{Cluster, MemoryTransport, addr, until};
 
@@ -190,6 +193,69 @@ async fn clients_of_the_earlier_schema_work_on_while_features_are_widened_droppe
     let old_view = old.view("shop/row@1").await.unwrap();
     let (_, types, values) = read(&old_view, 7, Some(position)).await;
     assert_eq!((types[0], &values[0]), (FeatureType::Int64, &Value::Int(1 << 40)));
+}
+
+const NARROW: &str = "
+kind: project
+name: shop
+---
+kind: entity
+name: item
+keys: [{name: id, type: Int64}]
+---
+kind: feature_group
+project: shop
+name: row
+version: 1
+entity: item
+features:
+  - {name: share, type: Float32, storage: float16}
+  - {name: taste, type: 'FixedArray<Float32, 3>', storage: int8_scaled}
+  - {name: mood, type: 'FixedArray<Float32, 3>', storage: float16, default: [0.1, 0, 1]}
+---
+kind: feature_view
+project: shop
+name: row
+version: 1
+entities: [item]
+features:
+  - {group: shop/row@1, feature: mood}
+  - {group: shop/row@1, feature: taste}
+  - {group: shop/row@1, feature: share}
+";
+
+#[tokio::test]
+async fn clients_write_and_read_single_floats_whatever_a_feature_is_kept_as() {
+    let cluster = Cluster::formed(2, 3).await;
+    let client = client(&cluster).await;
+    until("the cluster is raised", || cluster.node(1).state().cluster_version >= STORAGE_VERSION).await;
+    apply(&client, NARROW).await;
+    let group = client.group("shop/row@1").await.unwrap();
+    let writer = group.writer(&["taste", "share"], WriterOptions { deadline: LIMIT, ..Default::default() }).unwrap();
+    let taste = |items: [f32; 3]| Value::FixedArray(items.to_vec());
+    let position = write(&writer, &client, 1, 1, vec![taste([-254.0, 3.1, 0.0]), Value::Float32(0.1)]).await;
+    let view = client.view("shop/row@1").await.unwrap();
+    let (_, types, values) = read(&view, 1, Some(position.clone())).await;
+    let vector = FeatureType::FixedArray { items: 3 };
+    assert_eq!(types, [vector, vector, FeatureType::Float32]);
+    let wanted = [taste([0.099_975_586, 0.0, 1.0]), taste([-254.0, 4.0, 0.0]), Value::Float32(0.099_975_586)];
+    assert_eq!(values, wanted, "a writer reads what it wrote as it is kept");
+
+    let row = |id: i64, values| WriteRow { key: vec![id.into()], event_time: 2, sequence: 0, values: Some(values) };
+    let good = vec![taste([1.0; 3]), Value::Null];
+    let bad = vec![taste([1.0, f32::NAN, 1.0]), Value::Float32(1.0)];
+    let error = writer.write_rows(&[row(1, good), row(2, bad)]).await.unwrap_err();
+    let WriteError::Rows(RowsError::Storage { row: 1, feature, why }) = error else { panic!("{error}") };
+    assert!(feature == "taste" && why.to_string().starts_with("item 1 is NaN"), "{why}");
+    assert_eq!(read(&view, 1, Some(position)).await.2, wanted, "nothing was sent");
+
+    let definitions = |text: &str| crate::definitions::parse_definitions("catalog", text).unwrap();
+    let other = definitions(&NARROW.replace("storage: int8_scaled", "storage: float16"));
+    let error = client.apply(other, LIMIT).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Reject);
+    let message = error.to_string();
+    assert!(message.contains("the storage of taste is int8_scaled and does not become float16"), "{message}");
+    assert!(message.contains("all else is a new version of the group"), "{message}");
 }
 
 #[tokio::test]
