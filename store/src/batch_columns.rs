@@ -1,6 +1,5 @@
 //! The columns of a batch as the writer takes values from them: those of the usual kind many at once.
 
-use stoa_planted::planted;
 use stoa_protocol::{ColumnValues, FeatureType, RowBatch};
 
 use crate::lane_plan::{FeaturePlace, LanePlan};
@@ -45,7 +44,7 @@ impl<'a> BatchColumns<'a> {
             }
             let column = Column { feature, place, ty: column.ty, values: batch.column(at) };
             match column.fours(batch.rows()) {
-                Some(values) if !planted!(TornRow) => all.push_fours(plan, &place, values),
+                Some(values) => all.push_fours(plan, &place, values),
                 _ => all.rest.push(column),
             }
         }

@@ -189,10 +189,13 @@ impl GroupWriter {
             self.new.set_tombstone(plan, time_us);
         } else {
             let mut version = std::mem::take(&mut self.new);
-            columns.set_fours(row, &mut version);
+            let torn = standing && planted!(TornRow);
+            if !torn {
+                columns.set_fours(row, &mut version);
+            }
             let mut new = version.set_values(plan);
             for (at, Column { feature, place, ty, values }) in columns.rest.iter().enumerate() {
-                if planted!(TornRow) && standing && at > 0 {
+                if torn && at > 0 {
                     break;
                 }
                 retired.extend(new.reference(place).map(|reference| (place.dictionary, reference)));

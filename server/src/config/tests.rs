@@ -111,7 +111,7 @@ fn each_refusal_names_the_values_and_what_would_be_right() {
         (more("raft: {heartbeat_ms: 0}"), "raft.heartbeat_ms is 0; it may be 1 to 600000"),
         (more("raft: {election_ms_max: 18446744073709551615}"), "raft.election_ms_max is 18446744073709551615; it may"),
         (more("raft: {lease_ms: 300}"), "lease_ms"),
-        (GOOD.replace("name: demo", "name: demo, version_max: 9"), "cluster.version_max is 9; it may be 1 to 3"),
+        (GOOD.replace("name: demo", "name: demo, version_max: 9"), "cluster.version_max is 9; it may be 1 to 4"),
         (more("log: {segment_mib: 0}"), "log.segment_mib is 0; it may be 1 to 4096"),
         (more("log: {replay_mib_max: 0}"), "log.replay_mib_max is 0; it may be 1 to 1073741824"),
         (more("log: {segment_mib: 64, live_mib_max: 127}"), "log.segment_mib is 64 and log.live_mib_max 127"),
