@@ -33,7 +33,6 @@ const OWN_WRITES: &str = "own writes are read";
 const PURGED: &str = "what is purged is in a snapshot";
 const REPLICA_ID: &str = "a replica id is one replica";
 const ROT_IN_LOG: &str = "rot in a log is found";
-const ROT_IN_SNAPSHOT: &str = "rot in a snapshot is found";
 const STALENESS: &str = "no staler than said";
 const TAKEN: &str = "what fits is taken";
 const TOLD_ONCE: &str = "every row's outcome is told once";
@@ -109,7 +108,7 @@ pub const BUGS: &[PlantedBug] = &[
         needs "nothing", |plan| short(plan, &[])),
     line!(ApplyOutOfOrder, "raft/src/state_machine.rs", DIGESTS, "followers apply two entries in the wrong order",
         needs "followers that lag", |plan| short(plan, &[Hold])),
-    line!(BelieveRottenSnapshot, "store/src/cold/mod.rs", ROT_IN_SNAPSHOT,
+    line!(BelieveRottenSnapshot, "store/src/cold/mod.rs", DIGESTS,
         "a replica goes on without the rows of a chunk of its snapshot that is damaged",
     needs "rot in snapshots", |plan| {
         short(plan, &[RotInSnapshot]);
