@@ -117,7 +117,9 @@ impl<D: Disk, T: Transport> Node<D, T> {
         let mut ours = partitions.filter(|partition| partition.replicas.iter().any(|r| r.node == self.info.id));
         ours.any(|partition| {
             let hosted = self.hosted(partition.id);
-            hosted.is_none_or(|hosted| !hosted.replica.is_caught_up() && hosted.replica.trouble().is_none())
+            // One that could not be started is nobody's reason to wait.
+            let may_come = self.failure(partition.id).is_none();
+            may_come && hosted.is_none_or(|hosted| !hosted.replica.is_caught_up() && hosted.replica.trouble().is_none())
         })
     }
 
