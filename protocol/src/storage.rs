@@ -129,7 +129,7 @@ impl Storage {
         }
     }
 
-    /// Checks that a value, whose bytes are of its type, can be kept. 50 to 75 ns for 128 items.
+    /// Checks that a value, whose bytes are of its type, can be kept.
     ///
     /// # Errors
     /// The first item that cannot.

@@ -212,7 +212,7 @@ pub struct LogConfig {
     /// Size of all live segments beyond which snapshots are forced, in MiB; 1,024 unless given.
     pub live_mib_max: u64,
     /// Size of all that a start would have to apply, beyond which snapshots are taken, in MiB; 128 unless given. A start
-    /// serves a second later for about each 100 MiB; less costs more writing, as each snapshot writes again what has changed.
+    /// serves sooner with less, which costs more writing, as each snapshot writes again what has changed.
     pub replay_mib_max: u64,
 }
 

@@ -1,10 +1,9 @@
 //! When replicas take snapshots, so that the log can be cut and a start has little of it to apply.
 //!
-//! A start applies what was logged after the last snapshots, and serves when that is done: at some 2 us a row, a second for
-//! 128 MiB of the log. So the groups of a node have one budget for it, and once they are over it, those that
-//! have logged most take snapshots. A snapshot writes again what has changed since the last one, which is all of it where
-//! writes are at random; so a group is left alone until it has logged a sixteenth of what its last snapshot wrote, budget or
-//! no budget.
+//! A start applies what was logged after the last snapshots, and serves when that is done. So the groups of a node have one
+//! budget for it (`log.replay_mib_max`), and once they are over it, those that have logged most take snapshots. A snapshot
+//! writes again what has changed since the last one, which is all of it where writes are at random; so a group is left alone
+//! until it has logged a sixteenth of what its last snapshot wrote, budget or no budget.
 
 use std::sync::{Arc, Weak};
 

@@ -20,8 +20,9 @@ use stoa_raft::root::state::HEARTBEAT_VERSION;
 use super::rounds::{Lane, ROUND_LIMIT};
 use super::{Hosted, Node};
 
-/// How often leaders are asked for replicas that are read: ages stay below 0.4 s in health. Each question costs two small
-/// messages per pair of nodes; the leaders' next heartbeats, which come anyway, confirm that they lead.
+/// How often leaders are asked for replicas that are read: ages stay below half a second in health, with heartbeats of
+/// 100 ms. Each question costs two small messages per pair of nodes; the leaders' next heartbeats, which come anyway, confirm
+/// that they lead.
 pub(super) const FRESH_EVERY: Duration = Duration::from_millis(200);
 
 /// A replica that nobody has read for this long is not kept fresh: its first read after that may have a long age.
