@@ -46,6 +46,12 @@ fn memory(bytes: usize) -> std::io::Result<MmapMut> {
 }
 
 impl Layout {
+    /// Whole rows of so many features, side by side.
+    pub fn of_rows(features: usize) -> Self {
+        let bytes = features * VALUE_BYTES;
+        Self { name: "rows", bare_bytes: bytes, lane_bytes: bytes }
+    }
+
     /// Nanoseconds of a row, of `columns` neighbouring columns: 100 random rows a time, the lines of all of them touched
     /// before the first is copied, so that the memory brings them side by side.
     pub fn bare(&self, rows: u64, columns: usize, reads: u64, repetitions: u64) -> std::io::Result<f64> {

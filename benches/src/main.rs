@@ -28,6 +28,7 @@ mod scene;
 mod smoke;
 mod store;
 mod store_files;
+mod widths;
 mod workload;
 mod workloads;
 mod writes;
@@ -50,6 +51,8 @@ struct Bench {
 enum What {
     /// One partition in memory: reads beside a plain copy of the same rows, writes, memory, reads under writes.
     Store(store::StoreBench),
+    /// One partition in memory, as it grows: reads by the width of its lanes, which says how wide they should be.
+    Widths(widths::WidthsBench),
     /// The parts of a read and a write, each by itself: time, and instructions against a committed baseline.
     Micro(micro::MicroBench),
     /// A cluster of local processes: rows loaded and read through the client, on a schedule or at its peak.
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
     let Bench { what } = Bench::parse();
     let result = match what {
         What::Store(bench) => bench.run().map(|()| ExitCode::SUCCESS).map_err(anyhow::Error::msg),
+        What::Widths(bench) => bench.run().map(|()| ExitCode::SUCCESS),
         What::Micro(bench) => bench.run(),
         What::Cluster(bench) => bench.run(),
         What::Workloads(command) => command.run(),

@@ -42,9 +42,13 @@ impl Floats {
 
     /// Asks for the first `features` features of these rows.
     pub fn ask(&self, ids: &[u64], features: usize) -> Ask {
+        self.ask_features(ids, (0..features as u16).collect())
+    }
+
+    /// Asks for these features of these rows.
+    pub fn ask_features(&self, ids: &[u64], features: Vec<u16>) -> Ask {
         let mut keys = KeyBlock::new();
         ids.iter().for_each(|id| keys.push(&key(*id)));
-        let features = (0..features as u16).collect();
         Ask { projection: Projection { group: FeatureGroupId(1), schema_version: 1, features }, keys }
     }
 }

@@ -329,7 +329,8 @@ impl StoreBench {
     }
 }
 
-fn bytes_a_row(partition: &Partition) -> f64 {
+/// All memory of a partition, by its rows.
+pub fn bytes_a_row(partition: &Partition) -> f64 {
     let memory = partition.memory();
     memory.total as f64 / memory.rows as f64
 }
@@ -349,7 +350,7 @@ pub fn fill(floats: &Floats, partition: &mut Partition, rows: std::ops::Range<u6
 }
 
 /// Compares an answer with what its rows were made from.
-fn check(reader: &PartitionReader, ids: &[u64], ask: &Ask) -> Result<(), String> {
+pub fn check(reader: &PartitionReader, ids: &[u64], ask: &Ask) -> Result<(), String> {
     let answer = ask.read(reader)?;
     for (row, &id) in ids.iter().enumerate() {
         if answer.status(row) != RowStatus::Found {
