@@ -3,6 +3,8 @@
 //! of a chunk before the next begins, so that cache misses overlap instead of queueing; a chunk goes over the borders of
 //! partitions, which have a key or two each where a read is spread over many of them.
 
+use std::sync::Arc;
+
 use stoa_protocol::key::KeyRange;
 use stoa_protocol::limits::FRAME_BYTES_MAX;
 use stoa_protocol::read::RowStatus;
@@ -16,7 +18,7 @@ use crate::cold::{ColdRow, Lookup};
 use crate::group::{Group, reference};
 use crate::index::{IndexView, Reached, index_hash};
 use crate::lane_plan::{EVENT_TIME_AT, FLAGS_AT, LanePlan};
-use crate::lanes::{Guard, Slot};
+use crate::lanes::{Guard, Slab, Slot};
 use crate::projector::{Patch, Projector};
 use crate::row::RowBuffer;
 
@@ -131,13 +133,14 @@ fn fetch(chunk: &mut [Probe<'_>], projector: &Projector, block: &mut BlockWriter
     }
     for probe in chunk.iter_mut() {
         // The first row with the tag of the key: nearly always the one.
-        let Some(row) = probe.reached.and_then(Reached::first) else { continue };
+        let Some(reached) = probe.reached else { continue };
+        let Some((row, more)) = reached.first() else { continue };
         let lanes = &probe.of.group.lanes;
         let head = lanes[0].slot(row);
         probe.row = Some((row, head));
-        for near in &projector.near {
-            let slot = if near.lane == 0 { head } else { lanes[near.lane].slot(row) };
-            slot.prefetch(near.first, near.last);
+        bring_near(lanes, row, head, projector);
+        if more {
+            bring_others_near(lanes, reached, projector);
         }
     }
     for probe in chunk.iter_mut() {
@@ -154,6 +157,21 @@ fn fetch(chunk: &mut [Probe<'_>], projector: &Projector, block: &mut BlockWriter
         }
         probe.row = Some((row, head));
         copy(group, row, head, projector, block.row_mut(probe.to));
+    }
+}
+
+/// Brings what is wanted of the other rows near that the key may have.
+#[cold]
+fn bring_others_near(lanes: &[Arc<Slab>], reached: Reached<'_>, projector: &Projector) {
+    reached.others().for_each(|row| bring_near(lanes, row, lanes[0].slot(row), projector));
+}
+
+/// Brings what is wanted of a row near, whose part in lane 0 is `head`.
+#[inline]
+fn bring_near(lanes: &[Arc<Slab>], row: u32, head: Slot<'_>, projector: &Projector) {
+    for near in &projector.near {
+        let slot = if near.lane == 0 { head } else { lanes[near.lane].slot(row) };
+        slot.prefetch(near.first, near.last);
     }
 }
 

@@ -120,7 +120,7 @@ impl<'a> Segment<'a> {
         UNIT_LINES << self.place.units_log2()
     }
 
-    #[inline]
+    #[inline(always)]
     fn line(self, at: usize) -> &'a Line {
         let unit = self.units.words_of(self.place.first() + (at / UNIT_LINES) as u32);
         let (lines, _) = unit.as_chunks();
@@ -227,17 +227,30 @@ pub(crate) struct Reached<'a> {
     hash: u64,
 }
 
-impl Reached<'_> {
-    /// The row of the first entry with the tag of the hash.
+impl<'a> Reached<'a> {
+    /// The row of the first entry with the tag of the hash, and whether there are more of them in the line.
     #[inline]
-    pub fn first(self) -> Option<u32> {
+    pub fn first(self) -> Option<(u32, bool)> {
         let line = self.line;
         let tags = [line[0].load(Ordering::Acquire), line[1].load(Ordering::Acquire)];
         match matching(tags, tag(self.hash)) {
             0 if used(tags) != ALL_SLOTS => None,
-            0 => self.find(|_| true),
-            matches => Some(row_of(line, matches.trailing_zeros() as usize, Ordering::Acquire)),
+            0 => self.find(|_| true).map(|row| (row, false)),
+            matches => {
+                // Acquire: the row number is stored after the row itself.
+                let row = row_of(line, matches.trailing_zeros() as usize, Ordering::Acquire);
+                Some((row, matches & (matches - 1) != 0))
+            }
         }
+    }
+
+    /// The rows of the other entries of the line with the tag of the hash.
+    pub fn others(self) -> impl Iterator<Item = u32> + use<'a> {
+        let line = self.line;
+        let tags = [line[0].load(Ordering::Acquire), line[1].load(Ordering::Acquire)];
+        let matches = matching(tags, tag(self.hash));
+        let slots = (0..LINE_SLOTS).filter(move |slot| matches >> slot & 1 == 1).skip(1);
+        slots.map(|slot| row_of(line, slot, Ordering::Acquire))
     }
 
     /// The row of the first entry of the hash that `is` accepts.

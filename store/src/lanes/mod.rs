@@ -2,6 +2,7 @@
 //!
 //! - [`slab`]: arrays of fixed stride that grow without moving. Their words are relaxed atomics, so a mistake elsewhere
 //!   could show a wrong value and never be undefined behaviour. Safe code, over [`words`].
+//! - [`wide`]: copies out of them; unsafe, by an instruction that loads more than a word.
 //! - [`words`]: zeroed memory for them, of huge pages where that is worth it; unsafe.
 //! - [`epochs`] and [`trash`]: who may still be looking, and what therefore waits before it is used again. Safe code,
 //!   and here because the next one rests on it.
@@ -19,6 +20,7 @@ pub(crate) mod slab;
 pub(crate) mod sync;
 pub(crate) mod tags;
 pub(crate) mod trash;
+mod wide;
 mod words;
 
 pub(crate) use cell::EpochCell;

@@ -8,8 +8,9 @@
 
 use std::sync::OnceLock;
 
-use super::prefetch::prefetch;
+use super::prefetch::prefetch_all;
 use super::sync::{AtomicU64, Ordering};
+use super::wide;
 use super::words::{HUGE_PAGE_BYTES, Words};
 
 /// 64 x (2^27 - 1) slots: more than a u32 can name.
@@ -150,7 +151,13 @@ pub(crate) struct Slot<'a> {
     words: &'a [AtomicU64],
 }
 
-impl Slot<'_> {
+impl<'a> Slot<'a> {
+    /// A slot of these words.
+    #[cfg_attr(all(target_arch = "x86_64", not(loom)), allow(dead_code))] // where there is no wide copy
+    pub(super) fn of(words: &'a [AtomicU64]) -> Self {
+        Self { words }
+    }
+
     /// The word at a place, counted in words.
     #[inline]
     pub fn word(self, at: usize) -> u64 {
@@ -160,74 +167,68 @@ impl Slot<'_> {
     /// Asks for the lines of the words `first` to `last` to be brought near.
     #[inline]
     pub fn prefetch(self, first: usize, last: usize) {
-        let words = &self.words[first..=last];
-        words.chunks(LINE_WORDS).for_each(|words| prefetch(&words[0]));
-        // A slot begins in the middle of a line as a rule: its end may lie one line further.
-        prefetch(&words[last - first]);
+        prefetch_all(&self.words[first..=last]);
     }
 
     /// Copies `out.len()` bytes from `offset` on.
     #[inline]
     pub fn copy(self, offset: usize, out: &mut [u8]) {
         let (at, shift) = (offset / WORD, (offset % WORD) as u32 * 8);
-        if offset % WORD + out.len() < WORD {
+        if out.len() >= wide::BYTES_MIN {
+            wide::copy(self.words, offset, out);
+        } else if offset % WORD + out.len() <= WORD {
             // Within one word: validity bits, as a rule.
-            if !out.is_empty() {
+            if let Some(word) = out.first_chunk_mut() {
+                *word = self.word(at).to_le_bytes();
+            } else if !out.is_empty() {
                 copy_few(out, self.word(at) >> shift);
             }
-            return;
+        } else {
+            self.copy_by_words(at, shift, out);
         }
-        let (whole, rest) = out.as_chunks_mut::<WORD>();
-        if shift == 0 {
-            let words = &self.words[at..];
-            assert!(whole.len() <= words.len(), "{} words out of {}", whole.len(), words.len());
-            let load =
-                |(chunk, word): (&mut [u8; WORD], &AtomicU64)| *chunk = word.load(Ordering::Relaxed).to_le_bytes();
-            // Eight words a turn: the compiler makes no more of a loop over atomics than is written here.
-            let (lines, few) = whole.as_chunks_mut::<LINE_WORDS>();
-            let (of_lines, of_few) = words.split_at(lines.len() * LINE_WORDS);
-            for (line, words) in lines.iter_mut().zip(of_lines.as_chunks::<LINE_WORDS>().0) {
-                line.iter_mut().zip(words).for_each(load);
-            }
-            few.iter_mut().zip(of_few).for_each(load);
-            if !rest.is_empty() {
-                copy_few(rest, of_few[few.len()].load(Ordering::Relaxed));
-            }
-            return;
-        }
-        self.copy_shifted(at, shift, whole, rest);
     }
 
-    /// Copies from a place within a word on.
-    fn copy_shifted(self, mut at: usize, shift: u32, whole: &mut [[u8; WORD]], rest: &mut [u8]) {
-        let mut low = self.word(at);
+    /// Copies from a place within a word on, word by word.
+    pub(super) fn copy_by_words(self, mut at: usize, shift: u32, out: &mut [u8]) {
+        let (whole, rest) = out.as_chunks_mut::<WORD>();
         for chunk in whole {
+            *chunk = self.word_from(at, shift, WORD).to_le_bytes();
             at += 1;
-            let high = self.word(at);
-            *chunk = (low >> shift | high << (64 - shift)).to_le_bytes();
-            low = high;
         }
         if !rest.is_empty() {
-            // The next word is read only if the bytes reach into it.
-            let reaches = rest.len() * 8 > 64 - shift as usize;
-            let high = if reaches { self.word(at + 1) } else { 0 };
-            copy_few(rest, low >> shift | high << (64 - shift));
+            copy_few(rest, self.word_from(at, shift, rest.len()));
         }
+    }
+
+    /// The `count` bytes from a place within a word on, and others behind them.
+    #[inline]
+    fn word_from(self, at: usize, shift: u32, count: usize) -> u64 {
+        let low = self.word(at) >> shift;
+        // The next word is read only if the bytes reach into it. A shift by 64, for a whole word, would be no shift.
+        if count * 8 > 64 - shift as usize { low | self.word(at + 1) << 1 << (63 - shift) } else { low }
     }
 
     /// Whether these bytes stand at `offset`.
     #[inline]
     pub fn equals(self, offset: usize, bytes: &[u8]) -> bool {
+        if let (Some(first), Some(last), ..=16) = (bytes.first_chunk(), bytes.last_chunk(), bytes.len()) {
+            // Two words that overlap: keys, as a rule.
+            let end = offset + bytes.len() - WORD;
+            return self.eight(offset) == u64::from_le_bytes(*first) && self.eight(end) == u64::from_le_bytes(*last);
+        }
         let (at, shift) = (offset / WORD, (offset % WORD) as u32 * 8);
-        let stored = |word: usize, count: usize| {
-            let low = self.word(at + word) >> shift;
-            // A shift by 64, for a whole word, would be no shift.
-            if count * 8 > 64 - shift as usize { low | self.word(at + word + 1) << 1 << (63 - shift) } else { low }
-        };
         let (whole, rest) = bytes.as_chunks::<WORD>();
         let mask = (1 << (rest.len() * 8)) - 1;
-        whole.iter().enumerate().all(|(word, chunk)| stored(word, WORD) == u64::from_le_bytes(*chunk))
-            && (rest.is_empty() || stored(whole.len(), rest.len()) & mask == word_of_few(rest))
+        let is_word =
+            |(word, chunk): (usize, &[u8; WORD])| self.word_from(at + word, shift, WORD) == u64::from_le_bytes(*chunk);
+        whole.iter().enumerate().all(is_word)
+            && (rest.is_empty() || self.word_from(at + whole.len(), shift, rest.len()) & mask == word_of_few(rest))
+    }
+
+    /// Eight bytes from `offset` on.
+    #[inline]
+    fn eight(self, offset: usize) -> u64 {
+        self.word_from(offset / WORD, (offset % WORD) as u32 * 8, WORD)
     }
 }
 
@@ -239,8 +240,11 @@ fn copy_few(out: &mut [u8], word: u64) {
     if let Some(first) = out.first_chunk_mut() {
         *first = (word as u32).to_le_bytes();
         *out.last_chunk_mut().expect("as long as the first") = ((word >> ((count - 4) * 8)) as u32).to_le_bytes();
-    } else {
-        out.iter_mut().zip(word.to_le_bytes()).for_each(|(out, byte)| *out = byte);
+    } else if count > 0 {
+        // Up to three: first, middle and last, which may be the same.
+        for at in [0, count / 2, count - 1] {
+            out[at] = (word >> (at * 8)) as u8;
+        }
     }
 }
 
@@ -254,8 +258,6 @@ fn word_of_few(bytes: &[u8]) -> u64 {
     }
 }
 
-/// Words of a cache line.
-const LINE_WORDS: usize = 8;
 /// Four lines; the hardware's own prefetcher sees the pattern after that.
 const PREFETCH_BYTES_MAX: usize = 256;
 
@@ -312,6 +314,48 @@ mod tests {
         let mut out = [9; 16];
         slab.read(2, &mut out);
         assert_eq!(out, [0; 16], "a slot is zero until it is written");
+    }
+
+    #[test]
+    fn all_parts_of_a_wide_slot_are_copied_and_compared_as_they_are() {
+        const BYTES: usize = 304;
+        let slab = Slab::new(BYTES);
+        slab.reserve(2);
+        let written: Vec<u8> = (0..BYTES).map(|at| (at * 7 + at / 256 + 1) as u8).collect();
+        [0, 2].iter().for_each(|slot| slab.write(*slot, &[0xee; BYTES]));
+        slab.write(1, &written);
+        let slot = slab.slot(1);
+        for from in (0..24).chain(BYTES - 24..=BYTES) {
+            for to in from..=BYTES {
+                let mut out = vec![0x55; to - from + 2];
+                let room = out.len() - 1;
+                slot.copy(from, &mut out[1..room]);
+                assert_eq!(out[1..room], written[from..to], "bytes {from} to {to}");
+                assert_eq!((out[0], out[room]), (0x55, 0x55), "bytes {from} to {to}: what is beside them");
+                let mut by_words = vec![0; to - from];
+                slot.copy_by_words(from / WORD, (from % WORD) as u32 * 8, &mut by_words);
+                assert_eq!(by_words, written[from..to], "bytes {from} to {to}");
+                assert!(slot.equals(from, &by_words), "bytes {from} to {to}");
+                for at in [0, 7, 8, 15, 16].into_iter().chain([by_words.len().saturating_sub(1)]) {
+                    let mut other = by_words.clone();
+                    if let Some(byte) = other.get_mut(at) {
+                        *byte ^= 0x80;
+                        assert!(!slot.equals(from, &other), "byte {at} of {from} to {to}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_lies_beyond_a_slot_is_refused() {
+        let slab = Slab::new(64);
+        slab.reserve(1);
+        for (from, bytes) in [(0, 65), (1, 64), (48, 17), (60, 8), (64, 1), (usize::MAX, 16), (usize::MAX - 7, 20)] {
+            let slot = std::panic::AssertUnwindSafe(slab.slot(0));
+            let copied = std::panic::catch_unwind(|| slot.copy(from, &mut vec![0; bytes]));
+            assert!(copied.is_err(), "{bytes} bytes from {from} on of a slot of 64");
+        }
     }
 
     #[test]
