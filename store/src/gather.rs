@@ -3,8 +3,6 @@
 //! of a chunk before the next begins, so that cache misses overlap instead of queueing; a chunk goes over the borders of
 //! partitions, which have a key or two each where a read is spread over many of them.
 
-use std::sync::Arc;
-
 use stoa_protocol::key::KeyRange;
 use stoa_protocol::limits::FRAME_BYTES_MAX;
 use stoa_protocol::read::RowStatus;
@@ -16,9 +14,9 @@ use stoa_protocol::{ErrorBody, ErrorCode, OnExpired};
 use crate::arena::{Arena, ArenaRef};
 use crate::cold::{ColdRow, Lookup};
 use crate::group::{Group, reference};
-use crate::index::{IndexView, Reached, index_hash};
+use crate::index::{IndexView, ProbeLine, index_hash};
 use crate::lane_plan::{EVENT_TIME_AT, FLAGS_AT, LanePlan};
-use crate::lanes::{Guard, Slab, Slot};
+use crate::lanes::{Guard, Slot};
 use crate::projector::{Patch, Projector};
 use crate::row::RowBuffer;
 
@@ -47,32 +45,53 @@ pub(crate) struct Expiry {
     pub on_expired: OnExpired,
 }
 
-/// One key on its way.
+/// One key on its way: a line of the cache and a bit, as each step goes over all of them.
 struct Probe<'g> {
     of: &'g Target<'g>,
-    target: usize,
     key: &'g [u8],
     hash: u64,
-    /// Its place in the answer's block.
-    to: usize,
     /// Where its entry of the index is, if there is one.
-    reached: Option<Reached<'g>>,
-    /// A row of this key or, before it is copied, one that may be, and the row in lane 0.
-    row: Option<(u32, Slot<'g>)>,
-    /// Whether the index knows the key as deleted.
-    deleted: bool,
-    /// The row, where it has not been taken into memory yet.
-    cold: Option<ColdRow<'g>>,
+    line: Option<ProbeLine<'g>>,
+    /// The part in lane 0 of a row of this key or, before it is copied, of one that may be.
+    head: Slot<'g>,
+    /// The number of that row.
+    row: u32,
+    /// Its place in the answer's block.
+    to: u32,
+    found: Found,
 }
 
-impl Probe<'_> {
+/// What is known of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// Nothing, or that there is no row.
+    Nothing,
+    /// That it was deleted.
+    Deleted,
+    /// A row in memory or, before it is copied, one that may be.
+    Row,
+    /// A row that has not been taken into memory yet.
+    Cold,
+}
+
+impl<'g> Probe<'g> {
+    fn new(of: &'g Target<'g>, key: &'g [u8], to: usize) -> Self {
+        let hash = index_hash(of.seed, key);
+        Self { of, key, hash, line: None, head: Slot::EMPTY, row: 0, to: to as u32, found: Found::Nothing }
+    }
+
+    fn to(&self) -> usize {
+        self.to as usize
+    }
+
     fn is_found(&self) -> bool {
-        self.row.is_some() || self.cold.is_some()
+        matches!(self.found, Found::Row | Found::Cold)
     }
 }
 
 /// What a read is made with besides its keys.
-struct Run<'p> {
+struct Run<'g, 'p> {
+    targets: &'g [Target<'g>],
     projector: &'p Projector,
     /// Whether some rows may not have been taken into memory.
     cold: bool,
@@ -89,17 +108,18 @@ pub(crate) fn gather<'g>(
 ) -> Vec<(usize, ErrorBody)> {
     let keys = targets.iter().map(|target| target.keys.len()).sum::<usize>();
     let mut chunk: Vec<Probe<'g>> = Vec::with_capacity(keys.min(CHUNK_KEYS));
-    let mut heap = Heap { target: usize::MAX, began_at: 0, failed: Vec::new() };
+    let mut heap = Heap { target: std::ptr::null(), began_at: 0, failed: Vec::new() };
     let run = Run {
+        targets,
         projector,
         cold: targets.iter().any(|target| target.group.cold.is_some()),
         expires: targets.iter().any(|target| target.expiry.is_some()),
     };
-    for (target, of) in targets.iter().enumerate() {
-        for (at, key) in of.keys.iter().enumerate() {
-            let (hash, to) = (index_hash(of.seed, key), of.first_row + at);
-            of.index.prefetch(hash);
-            chunk.push(Probe { of, target, key, hash, to, reached: None, row: None, deleted: false, cold: None });
+    for of in targets {
+        for (to, key) in (of.first_row..).zip(of.keys.iter()) {
+            let probe = Probe::new(of, key, to);
+            of.index.prefetch(probe.hash);
+            chunk.push(probe);
             if chunk.len() == CHUNK_KEYS {
                 run.chunk(&mut chunk, block, &mut heap);
             }
@@ -109,70 +129,82 @@ pub(crate) fn gather<'g>(
     heap.failed
 }
 
-impl Run<'_> {
+impl<'g> Run<'g, '_> {
     /// Takes a chunk, whose keys have been hashed, to its end.
-    fn chunk(&self, chunk: &mut Vec<Probe<'_>>, block: &mut BlockWriter<'_>, heap: &mut Heap) {
+    fn chunk(&self, chunk: &mut Vec<Probe<'g>>, block: &mut BlockWriter<'_>, heap: &mut Heap<'g>) {
         fetch(chunk, self.projector, block);
+        let mut cold = Vec::new();
         if self.cold {
-            look_into_cold(chunk, self.projector, block, heap);
+            cold = self.look_into_cold(chunk, block, heap);
         }
         if self.expires {
             expire(chunk, block);
         }
         if !self.projector.references.is_empty() {
-            heap.fill(chunk, self.projector, block);
+            self.fill_heap(chunk, &cold, block, heap);
         }
         chunk.clear();
+    }
+
+    /// The place of a target among all.
+    fn number(&self, target: &Target<'g>) -> usize {
+        self.targets.iter().position(|of| std::ptr::eq(of, target)).expect("a probe is of one of them")
     }
 }
 
 /// Finds the rows of a chunk, whose keys have been hashed, and copies what is wanted of them.
 fn fetch(chunk: &mut [Probe<'_>], projector: &Projector, block: &mut BlockWriter<'_>) {
     for probe in chunk.iter_mut() {
-        probe.reached = Some(probe.of.index.segment(probe.hash).reach(probe.hash));
+        probe.line = Some(probe.of.index.segment(probe.hash).reach(probe.hash));
     }
+    let (near, others) = projector.near.split_first().expect("the key is brought near");
     for probe in chunk.iter_mut() {
         // The first row with the tag of the key: nearly always the one.
-        let Some(reached) = probe.reached else { continue };
-        let Some((row, more)) = reached.first() else { continue };
+        let Some((row, more)) = probe.line.and_then(|line| line.first(probe.hash)) else {
+            continue;
+        };
         let lanes = &probe.of.group.lanes;
-        let head = lanes[0].slot(row);
-        probe.row = Some((row, head));
-        bring_near(lanes, row, head, projector);
-        if more {
-            bring_others_near(lanes, reached, projector);
+        (probe.row, probe.head, probe.found) = (row, lanes[0].slot(row), Found::Row);
+        probe.head.prefetch(near.first, near.last);
+        if more || !others.is_empty() {
+            bring_others_near(probe, projector);
         }
     }
-    for probe in chunk.iter_mut() {
-        let Some((mut row, mut head)) = probe.row.take() else { continue };
+    for probe in chunk.iter_mut().filter(|probe| probe.found == Found::Row) {
         let Target { group, arena, .. } = probe.of;
-        if !group.is_key_of(head, probe.key, arena) {
-            let is = |row| group.is_key(row, probe.key, arena);
-            let Some(found) = probe.reached.and_then(|reached| reached.find(is)) else { continue };
-            (row, head) = (found, group.lanes[0].slot(found));
-        }
-        if head.word(FLAGS_AT / 8) as u8 != 0 {
-            probe.deleted = true;
+        if !group.is_key_of(probe.head, probe.key, arena) && !find_behind(probe) {
             continue;
         }
-        probe.row = Some((row, head));
-        copy(group, row, head, projector, block.row_mut(probe.to));
+        if probe.head.word(FLAGS_AT / 8) as u8 != 0 {
+            probe.found = Found::Deleted;
+            continue;
+        }
+        copy(group, probe.row, probe.head, projector, block.row_mut(probe.to()));
     }
 }
 
-/// Brings what is wanted of the other rows near that the key may have.
+/// Brings what is wanted near from other lanes than the first, and from other rows that the key may have.
 #[cold]
-fn bring_others_near(lanes: &[Arc<Slab>], reached: Reached<'_>, projector: &Projector) {
-    reached.others().for_each(|row| bring_near(lanes, row, lanes[0].slot(row), projector));
+fn bring_others_near(probe: &Probe<'_>, projector: &Projector) {
+    let lanes = &probe.of.group.lanes;
+    let rows = probe.line.into_iter().flat_map(|line| line.with_tag(probe.hash));
+    for (at, row) in rows.enumerate() {
+        for near in &projector.near[usize::from(at == 0)..] {
+            lanes[near.lane].slot(row).prefetch(near.first, near.last);
+        }
+    }
 }
 
-/// Brings what is wanted of a row near, whose part in lane 0 is `head`.
-#[inline]
-fn bring_near(lanes: &[Arc<Slab>], row: u32, head: Slot<'_>, projector: &Projector) {
-    for near in &projector.near {
-        let slot = if near.lane == 0 { head } else { lanes[near.lane].slot(row) };
-        slot.prefetch(near.first, near.last);
+/// Finds the row of a key among the entries behind the first with its tag.
+#[cold]
+fn find_behind(probe: &mut Probe<'_>) -> bool {
+    let Target { group, arena, index, .. } = probe.of;
+    let found = index.segment(probe.hash).find(probe.hash, |row| group.is_key(row, probe.key, arena));
+    match found {
+        Some((_, row)) => (probe.row, probe.head) = (row, group.lanes[0].slot(row)),
+        None => probe.found = Found::Nothing,
     }
+    found.is_some()
 }
 
 /// Marks the rows of a chunk that have expired, and takes their values back where the group does not hand them over. A pass
@@ -180,7 +212,7 @@ fn bring_near(lanes: &[Arc<Slab>], row: u32, head: Slot<'_>, projector: &Project
 fn expire(chunk: &mut [Probe<'_>], block: &mut BlockWriter<'_>) {
     for probe in chunk.iter_mut().filter(|probe| probe.is_found()) {
         let Some(Expiry { before, on_expired }) = probe.of.expiry else { continue };
-        let row = block.row_mut(probe.to);
+        let row = block.row_mut(probe.to());
         let event_time = i64::from_le_bytes(*row.first_chunk().expect("a row begins with it"));
         if event_time >= before {
             continue;
@@ -188,41 +220,52 @@ fn expire(chunk: &mut [Probe<'_>], block: &mut BlockWriter<'_>) {
         row[STATUS_AT] = RowStatus::Expired as u8;
         if on_expired == OnExpired::Expire {
             row[VALIDITY_AT..].fill(0);
-            (probe.row, probe.cold) = (None, None); // nothing of it goes into the heap
+            probe.found = Found::Nothing; // nothing of it goes into the heap
         }
     }
 }
 
-/// Looks for the keys that the indices do not know among the rows that have not been taken into memory.
-fn look_into_cold(chunk: &mut [Probe<'_>], projector: &Projector, block: &mut BlockWriter<'_>, heap: &mut Heap) {
-    let mut version = RowBuffer::default();
-    for probe in chunk.iter_mut().filter(|probe| probe.row.is_none() && !probe.deleted) {
-        let Target { group, arena, guard, .. } = probe.of;
-        let Some(cold) = &group.cold else { continue };
-        let looked = match cold.lookup(probe.hash, probe.key) {
-            Ok(Lookup::Missing) => Ok(()),
-            Ok(Lookup::Row(row)) if row.is_tombstone() => Ok(()),
-            Ok(Lookup::Row(row)) => row.lay_out(&group.plan, &mut version).map_err(Into::into).map(|()| {
-                copy_cold(&group.plan, &version, projector, block.row_mut(probe.to));
-                probe.cold = Some(row);
-            }),
-            Ok(Lookup::Thawed) => {
-                // The index was asked before its rows came there, and its directory may be another one by now.
-                let segment = group.index.view(guard).segment(probe.hash);
-                let found = segment.find(probe.hash, |row| group.is_key(row, probe.key, arena));
-                let found = found.map(|(_, row)| (row, group.lanes[0].slot(row)));
-                if let Some((row, head)) = found.filter(|(_, head)| head.word(FLAGS_AT / 8) as u8 == 0) {
-                    probe.row = Some((row, head));
-                    copy(group, row, head, projector, block.row_mut(probe.to));
+impl<'g> Run<'g, '_> {
+    /// Looks for the keys that the indices do not know among the rows that have not been taken into memory. The answer is these
+    /// rows, by the places of their keys in the chunk.
+    fn look_into_cold(
+        &self,
+        chunk: &mut [Probe<'g>],
+        block: &mut BlockWriter<'_>,
+        heap: &mut Heap<'g>,
+    ) -> Vec<Option<ColdRow<'g>>> {
+        let mut rows: Vec<Option<ColdRow<'g>>> = chunk.iter().map(|_| None).collect();
+        let mut version = RowBuffer::default();
+        let projector = self.projector;
+        for (probe, cold_row) in chunk.iter_mut().zip(&mut rows).filter(|(probe, _)| probe.found == Found::Nothing) {
+            let Target { group, arena, guard, .. } = probe.of;
+            let Some(cold) = &group.cold else { continue };
+            let looked = match cold.lookup(probe.hash, probe.key) {
+                Ok(Lookup::Missing) => Ok(()),
+                Ok(Lookup::Row(row)) if row.is_tombstone() => Ok(()),
+                Ok(Lookup::Row(row)) => row.lay_out(&group.plan, &mut version).map_err(Into::into).map(|()| {
+                    copy_cold(&group.plan, &version, projector, block.row_mut(probe.to()));
+                    (probe.found, *cold_row) = (Found::Cold, Some(row));
+                }),
+                Ok(Lookup::Thawed) => {
+                    // The index was asked before its rows came there, and its directory may be another one by now.
+                    let segment = group.index.view(guard).segment(probe.hash);
+                    let found = segment.find(probe.hash, |row| group.is_key(row, probe.key, arena));
+                    let found = found.map(|(_, row)| (row, group.lanes[0].slot(row)));
+                    if let Some((row, head)) = found.filter(|(_, head)| head.word(FLAGS_AT / 8) as u8 == 0) {
+                        (probe.row, probe.head, probe.found) = (row, head, Found::Row);
+                        copy(group, row, head, projector, block.row_mut(probe.to()));
+                    }
+                    Ok(())
                 }
-                Ok(())
+                Err(error) => Err(error),
+            };
+            if let Err(error) = looked {
+                let message = format!("the snapshot that this replica was started from: {error}");
+                heap.failed.push((self.number(probe.of), ErrorBody::new(ErrorCode::ReplicaOut, message)));
             }
-            Err(error) => Err(error),
-        };
-        if let Err(error) = looked {
-            let message = format!("the snapshot that this replica was started from: {error}");
-            heap.failed.push((probe.target, ErrorBody::new(ErrorCode::ReplicaOut, message)));
         }
+        rows
     }
 }
 
@@ -251,8 +294,9 @@ fn copy_cold(plan: &LanePlan, version: &RowBuffer, projector: &Projector, out: &
 /// the lanes.
 #[inline]
 fn copy(group: &Group, row: u32, head: Slot<'_>, projector: &Projector, out: &mut [u8]) {
-    out[..8].copy_from_slice(&head.word(EVENT_TIME_AT / 8).to_le_bytes());
-    out[STATUS_AT] = RowStatus::Found as u8;
+    let (event_time, rest) = out.split_first_chunk_mut().expect("a row begins with it");
+    *event_time = head.word(EVENT_TIME_AT / 8).to_le_bytes();
+    rest[STATUS_AT - 8] = RowStatus::Found as u8;
     let (mut lane, mut slot) = (0, head);
     for piece in &projector.pieces {
         if piece.lane != lane {
@@ -318,45 +362,54 @@ fn patch(projector: &Projector, out: &mut [u8], read: impl Fn(usize, usize, &mut
 }
 
 /// How far the heap of a block has come.
-struct Heap {
+struct Heap<'g> {
     /// The target whose values are being added.
-    target: usize,
+    target: *const Target<'g>,
     /// The bytes that were there before them.
     began_at: usize,
     failed: Vec<(usize, ErrorBody)>,
 }
 
-impl Heap {
-    /// Adds the values of variable width of a chunk.
-    fn fill(&mut self, chunk: &[Probe<'_>], projector: &Projector, block: &mut BlockWriter<'_>) {
-        let there = || chunk.iter().filter(|probe| probe.is_found());
-        for probe in there().filter(|probe| probe.cold.is_none()) {
-            let row = block.row_mut(probe.to);
+impl<'g> Run<'g, '_> {
+    /// Adds the values of variable width of a chunk; those of rows that have not been taken into memory are in `cold`, if there
+    /// are any.
+    fn fill_heap(
+        &self,
+        chunk: &[Probe<'g>],
+        cold: &[Option<ColdRow<'g>>],
+        block: &mut BlockWriter<'_>,
+        heap: &mut Heap<'g>,
+    ) {
+        let projector = self.projector;
+        for probe in chunk.iter().filter(|probe| probe.found == Found::Row) {
+            let row = block.row_mut(probe.to());
             projector.references.iter().for_each(|&at| probe.of.arena.prefetch(reference(&row[at..at + 8])));
         }
-        for probe in there() {
-            if probe.target != self.target {
-                (self.target, self.began_at) = (probe.target, block.heap_bytes());
+        for (at, probe) in chunk.iter().enumerate().filter(|(_, probe)| probe.is_found()) {
+            if !std::ptr::eq(heap.target, probe.of) {
+                (heap.target, heap.began_at) = (probe.of, block.heap_bytes());
             }
-            if self.failed.last().is_some_and(|(failed, _)| *failed == probe.target) {
-                block.clear_rows(probe.to..probe.to + 1, block.heap_bytes());
+            let to = probe.to();
+            if heap.failed.last().is_some_and(|(failed, _)| std::ptr::eq(&self.targets[*failed], probe.of)) {
+                block.clear_rows(to..to + 1, block.heap_bytes());
                 continue;
             }
+            let cold_row = cold.get(at).and_then(Option::as_ref);
             for &at in &projector.references {
-                let reference = reference(&block.row_mut(probe.to)[at..at + 8]);
+                let reference = reference(&block.row_mut(to)[at..at + 8]);
                 // A null and an empty value are the reference 0, and the same in the answer.
                 if reference.len() > 0 {
-                    block.set_variable(probe.to, at, |heap| match &probe.cold {
+                    block.set_variable(to, at, |heap| match cold_row {
                         Some(row) => heap.extend_from_slice(row.value(reference)),
                         None => probe.of.arena.read(reference, heap),
                     });
                 } else if reference == ArenaRef::DEFAULT {
-                    block.set_variable(probe.to, at, |heap| heap.extend_from_slice(projector.default_at(at)));
+                    block.set_variable(to, at, |heap| heap.extend_from_slice(projector.default_at(at)));
                 }
             }
             if let Err(error) = check_answer_bytes(block.heap_bytes()) {
-                block.clear_rows(probe.of.first_row..probe.to + 1, self.began_at);
-                self.failed.push((probe.target, error));
+                block.clear_rows(probe.of.first_row..to + 1, heap.began_at);
+                heap.failed.push((self.number(probe.of), error));
             }
         }
     }

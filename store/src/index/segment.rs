@@ -138,12 +138,12 @@ impl<'a> Segment<'a> {
         prefetch(self.line(self.home(hash)));
     }
 
-    /// The place of a hash, whose line is asked for.
+    /// The line of a hash, which is asked for.
     #[inline]
-    pub fn reach(self, hash: u64) -> Reached<'a> {
+    pub fn reach(self, hash: u64) -> ProbeLine<'a> {
         let line = self.line(self.home(hash));
         prefetch(line);
-        Reached { segment: self, line, hash }
+        ProbeLine { segment: self, line }
     }
 
     /// The slot and row of the first entry of this hash that `is` accepts.
@@ -219,43 +219,39 @@ impl<'a> Segment<'a> {
     }
 }
 
-/// The place of a hash in a segment, to be looked at when its line has come.
+/// The first line of a hash in a segment, to be looked at when it has come.
 #[derive(Clone, Copy)]
-pub(crate) struct Reached<'a> {
+pub(crate) struct ProbeLine<'a> {
     segment: Segment<'a>,
     line: &'a Line,
-    hash: u64,
 }
 
-impl<'a> Reached<'a> {
+impl<'a> ProbeLine<'a> {
+    #[inline]
+    fn tags(self) -> [u64; TAG_WORDS] {
+        [self.line[0].load(Ordering::Acquire), self.line[1].load(Ordering::Acquire)]
+    }
+
     /// The row of the first entry with the tag of the hash, and whether there are more of them in the line.
     #[inline]
-    pub fn first(self) -> Option<(u32, bool)> {
-        let line = self.line;
-        let tags = [line[0].load(Ordering::Acquire), line[1].load(Ordering::Acquire)];
-        match matching(tags, tag(self.hash)) {
+    pub fn first(self, hash: u64) -> Option<(u32, bool)> {
+        let tags = self.tags();
+        match matching(tags, tag(hash)) {
             0 if used(tags) != ALL_SLOTS => None,
-            0 => self.find(|_| true).map(|row| (row, false)),
+            0 => self.segment.find(hash, |_| true).map(|(_, row)| (row, false)),
             matches => {
                 // Acquire: the row number is stored after the row itself.
-                let row = row_of(line, matches.trailing_zeros() as usize, Ordering::Acquire);
+                let row = row_of(self.line, matches.trailing_zeros() as usize, Ordering::Acquire);
                 Some((row, matches & (matches - 1) != 0))
             }
         }
     }
 
-    /// The rows of the other entries of the line with the tag of the hash.
-    pub fn others(self) -> impl Iterator<Item = u32> + use<'a> {
-        let line = self.line;
-        let tags = [line[0].load(Ordering::Acquire), line[1].load(Ordering::Acquire)];
-        let matches = matching(tags, tag(self.hash));
-        let slots = (0..LINE_SLOTS).filter(move |slot| matches >> slot & 1 == 1).skip(1);
-        slots.map(|slot| row_of(line, slot, Ordering::Acquire))
-    }
-
-    /// The row of the first entry of the hash that `is` accepts.
-    pub fn find(self, is: impl FnMut(u32) -> bool) -> Option<u32> {
-        self.segment.find(self.hash, is).map(|(_, row)| row)
+    /// The rows of all entries of the line with the tag of the hash.
+    pub fn with_tag(self, hash: u64) -> impl Iterator<Item = u32> + use<'a> {
+        let matches = matching(self.tags(), tag(hash));
+        let slots = (0..LINE_SLOTS).filter(move |slot| matches >> slot & 1 == 1);
+        slots.map(move |slot| row_of(self.line, slot, Ordering::Acquire))
     }
 }
 

@@ -152,6 +152,9 @@ pub(crate) struct Slot<'a> {
 }
 
 impl<'a> Slot<'a> {
+    /// One without bytes.
+    pub const EMPTY: Self = Self { words: &[] };
+
     /// A slot of these words.
     #[cfg_attr(all(target_arch = "x86_64", not(loom)), allow(dead_code))] // where there is no wide copy
     pub(super) fn of(words: &'a [AtomicU64]) -> Self {
