@@ -159,7 +159,7 @@ fn fetch(chunk: &mut [Probe<'_>], projector: &Projector, block: &mut BlockWriter
     }
     let (near, others) = projector.near.split_first().expect("the key is brought near");
     for probe in chunk.iter_mut() {
-        // The first row with the tag of the key: nearly always the one.
+        // The first row with tag and mark of the key: nearly always the one.
         let Some((row, more)) = probe.line.and_then(|line| line.first(probe.hash)) else {
             continue;
         };
@@ -187,7 +187,7 @@ fn fetch(chunk: &mut [Probe<'_>], projector: &Projector, block: &mut BlockWriter
 #[cold]
 fn bring_others_near(probe: &Probe<'_>, projector: &Projector) {
     let lanes = &probe.of.group.lanes;
-    let rows = probe.line.into_iter().flat_map(|line| line.with_tag(probe.hash));
+    let rows = probe.line.into_iter().flat_map(|line| line.candidates(probe.hash));
     for (at, row) in rows.enumerate() {
         for near in &projector.near[usize::from(at == 0)..] {
             lanes[near.lane].slot(row).prefetch(near.first, near.last);
@@ -195,7 +195,7 @@ fn bring_others_near(probe: &Probe<'_>, projector: &Projector) {
     }
 }
 
-/// Finds the row of a key among the entries behind the first with its tag.
+/// Finds the row of a key among all entries that may be its.
 #[cold]
 fn find_behind(probe: &mut Probe<'_>) -> bool {
     let Target { group, arena, index, .. } = probe.of;

@@ -5,13 +5,14 @@
 //!
 //! ```text
 //! line    0  twelve one-byte tags: 0 empty, else the top bit and 7 bits of hash
-//!        12  4 zeros
+//!        12  twelve marks of two bits: further bits of hash
+//!        15  a zero
 //!        16  twelve u32 row numbers
 //! ```
 
 use crate::lanes::prefetch::prefetch;
 use crate::lanes::sync::{AtomicU64, Ordering};
-use crate::lanes::tags::{ALL_SLOTS, LINE_SLOTS, TAG_WORDS, matching, tag, used};
+use crate::lanes::tags::{ALL_SLOTS, LINE_SLOTS, TAG_WORDS, has_mark, matching, tag, used, with_entry};
 use crate::lanes::{Growth, Slab};
 
 const LINE_WORDS: usize = 8;
@@ -154,15 +155,12 @@ impl<'a> Segment<'a> {
             let line = self.line(at);
             // Acquire: a tag is stored after its row.
             let tags = [line[0].load(Ordering::Acquire), line[1].load(Ordering::Acquire)];
-            let mut matches = matching(tags, tag(hash));
-            while matches != 0 {
-                let slot = matches.trailing_zeros() as usize;
+            for slot in slots_of(tags, hash) {
                 // Acquire: the row number is stored after the row itself.
                 let row = row_of(line, slot, Ordering::Acquire);
                 if is(row) {
                     return Some((at * LINE_SLOTS + slot, row));
                 }
-                matches &= matches - 1;
             }
             if used(tags) != ALL_SLOTS {
                 return None;
@@ -180,8 +178,12 @@ impl<'a> Segment<'a> {
             let slot = used(tags).trailing_ones() as usize;
             if slot < LINE_SLOTS {
                 put_row(line, slot, row);
-                let (word, shift) = (slot / 8, slot % 8 * 8);
-                line[word].store(tags[word] | u64::from(tag(hash)) << shift, Ordering::Release);
+                // A mark is there before its tag is seen, which is loaded first if it is in the first word.
+                let tags = with_entry(tags, slot, hash);
+                line[1].store(tags[1], Ordering::Release);
+                if slot < 8 {
+                    line[0].store(tags[0], Ordering::Release);
+                }
                 return;
             }
             at = (at + 1) & (self.lines() - 1);
@@ -232,27 +234,39 @@ impl<'a> ProbeLine<'a> {
         [self.line[0].load(Ordering::Acquire), self.line[1].load(Ordering::Acquire)]
     }
 
-    /// The row of the first entry with the tag of the hash, and whether there are more of them in the line.
+    /// The row of the first entry with tag and mark of the hash, and whether there are more of them in the line.
     #[inline]
     pub fn first(self, hash: u64) -> Option<(u32, bool)> {
         let tags = self.tags();
-        match matching(tags, tag(hash)) {
-            0 if used(tags) != ALL_SLOTS => None,
-            0 => self.segment.find(hash, |_| true).map(|(_, row)| (row, false)),
-            matches => {
-                // Acquire: the row number is stored after the row itself.
-                let row = row_of(self.line, matches.trailing_zeros() as usize, Ordering::Acquire);
-                Some((row, matches & (matches - 1) != 0))
-            }
+        let mut slots = slots_of(tags, hash);
+        match slots.next() {
+            // Acquire: the row number is stored after the row itself.
+            Some(slot) => Some((row_of(self.line, slot, Ordering::Acquire), slots.next().is_some())),
+            None if used(tags) != ALL_SLOTS => None,
+            None => self.segment.find(hash, |_| true).map(|(_, row)| (row, false)),
         }
     }
 
-    /// The rows of all entries of the line with the tag of the hash.
-    pub fn with_tag(self, hash: u64) -> impl Iterator<Item = u32> + use<'a> {
-        let matches = matching(self.tags(), tag(hash));
-        let slots = (0..LINE_SLOTS).filter(move |slot| matches >> slot & 1 == 1);
-        slots.map(move |slot| row_of(self.line, slot, Ordering::Acquire))
+    /// The rows of all entries of the line with tag and mark of the hash.
+    pub fn candidates(self, hash: u64) -> impl Iterator<Item = u32> + use<'a> {
+        slots_of(self.tags(), hash).map(move |slot| row_of(self.line, slot, Ordering::Acquire))
     }
+}
+
+/// The slots of a line with tag and mark of a hash.
+#[inline]
+fn slots_of(tags: [u64; TAG_WORDS], hash: u64) -> impl Iterator<Item = usize> {
+    let mut matches = matching(tags, tag(hash));
+    std::iter::from_fn(move || {
+        while matches != 0 {
+            let slot = matches.trailing_zeros() as usize;
+            matches &= matches - 1;
+            if has_mark(tags, slot, hash) {
+                return Some(slot);
+            }
+        }
+        None
+    })
 }
 
 #[inline]
@@ -299,6 +313,32 @@ mod tests {
             places[0].units().for_each(|unit| segments.clear(unit));
             assert_eq!((segment.rows().count(), copy.rows().count()), (0, 200));
         }
+    }
+
+    #[test]
+    fn entries_with_the_tag_and_another_mark_are_not_looked_at() {
+        let segments = Segments::new();
+        let place = Place::new(0, 0);
+        segments.reserve(place);
+        let segment = segments.at(place);
+        // One line, one tag, the marks in turn.
+        let hash = |entry: u32| u64::from(entry % 4) << 37 | 42;
+        (0..8).for_each(|entry| segment.insert(hash(entry), entry));
+        for entry in 0..4 {
+            let mut seen = Vec::new();
+            assert_eq!(
+                segment.find(hash(entry), |row| {
+                    seen.push(row);
+                    false
+                }),
+                None
+            );
+            assert_eq!(seen, [entry, entry + 4]);
+            let line = segment.reach(hash(entry));
+            assert_eq!(line.first(hash(entry)), Some((entry, true)));
+            assert_eq!(line.candidates(hash(entry)).collect::<Vec<_>>(), seen);
+        }
+        assert_eq!(segment.reach(43).first(43), None);
     }
 
     #[test]
