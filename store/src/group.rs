@@ -28,9 +28,9 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    /// A new group without rows.
-    pub fn new(definition: FeatureGroup, index: Arc<Index>, lane_bytes_max: usize) -> Self {
-        let plan = LanePlan::new(&definition, lane_bytes_max);
+    /// A new group without rows, with its columns in lanes of up to so many bytes, in this order.
+    pub fn new(definition: FeatureGroup, index: Arc<Index>, lane_bytes_max: usize, order: &[usize]) -> Self {
+        let plan = LanePlan::new(&definition, lane_bytes_max, order);
         let lanes = plan.strides.iter().map(|stride| Arc::new(Slab::new(*stride))).collect();
         Self { key_types: definition.entity.key_types(), definition, plan, lanes, index, cold: None }
     }

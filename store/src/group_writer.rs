@@ -61,11 +61,11 @@ pub(crate) struct GroupWriter {
 }
 
 impl GroupWriter {
-    /// A group without rows.
-    pub fn new(definition: FeatureGroup, lane_bytes_max: usize) -> Self {
+    /// A group without rows, with its columns in lanes of up to so many bytes, in this order.
+    pub fn new(definition: FeatureGroup, lane_bytes_max: usize, order: &[usize]) -> Self {
         let index = IndexWriter::new(definition.id);
         let mut writer = Self {
-            group: Arc::new(Group::new(definition, index.shared().clone(), lane_bytes_max)),
+            group: Arc::new(Group::new(definition, index.shared().clone(), lane_bytes_max, order)),
             index,
             digest: GroupDigest::default(),
             numbers: Numbers::default(),

@@ -7,8 +7,6 @@
 //! What makes reads possible beside the writer without a lock is explained where it is done: immutable row versions in
 //! `group_writer`, memory that never moves in `lanes::slab`, its reuse in `lanes::epochs`. Unsafe code is allowed in
 //! `lanes` alone.
-//!
-//! Not done yet: lanes chosen by the views that read them.
 
 mod arena;
 mod batch_columns;
@@ -21,6 +19,7 @@ mod gather;
 mod group;
 mod group_writer;
 mod index;
+mod lane_order;
 mod lane_plan;
 mod lanes;
 mod memory;
@@ -40,6 +39,7 @@ mod tidy;
 
 pub use command::Command;
 pub use digest::{DIGEST_RANGES, Digest, GroupDigest};
+pub use lane_order::LaneOrders;
 pub use memory::MemoryReport;
 pub use options::StoreOptions;
 pub use outcome::Outcome;

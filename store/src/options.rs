@@ -1,5 +1,8 @@
 //! What a partition is made with.
 
+use std::sync::Arc;
+
+use crate::lane_order::LaneOrders;
 use crate::lane_plan::LANE_BYTES_MAX;
 
 /// What a partition is made with.
@@ -16,6 +19,10 @@ pub struct StoreOptions {
     /// Bytes of a row that columns share one lane for, 256 by default. Narrower lanes are for measurements: a column by
     /// itself (8), lines of a cache (64). It shows in no answer, digest or snapshot.
     pub lane_bytes_max: usize,
+    /// In which order the columns of groups are packed into lanes; that of the schema by default. A group's order is chosen
+    /// once, when the partition learns of the group, from its log or from the snapshot that it is restored from. It shows in no
+    /// answer, digest or snapshot. Partitions share one, and none has it in its account of memory: 2 bytes for each feature.
+    pub lane_orders: Arc<LaneOrders>,
     /// Free bytes of the rows of a group, or of slots of one size in the arena, for which it is not worth to move others so
     /// that they can go back to the system; 256 KiB by default. Tests have fewer. It shows in no answer, digest or snapshot.
     pub tidy_bytes_min: usize,
@@ -30,6 +37,7 @@ impl Default for StoreOptions {
             incarnation: 0,
             logical_bytes_max: None,
             lane_bytes_max: LANE_BYTES_MAX,
+            lane_orders: Arc::default(),
             tidy_bytes_min: TIDY_BYTES_MIN,
         }
     }

@@ -247,12 +247,13 @@ mod tests {
     use stoa_protocol::{FeatureGroup, KeyType};
 
     use super::*;
-    use crate::lane_plan::LANE_BYTES_MAX;
+    use crate::lane_order::LaneOrders;
+    use crate::lane_plan::{LANE_BYTES_MAX, in_schema_order};
 
     fn plan(types: &[FeatureType]) -> LanePlan {
         let names: Vec<String> = (0..types.len()).map(|at| format!("f{at}")).collect();
         let features: Vec<_> = names.iter().map(String::as_str).zip(types.iter().copied()).collect();
-        LanePlan::new(&FeatureGroup::simple(1, "g", &[("id", KeyType::Int64)], &features), LANE_BYTES_MAX)
+        in_schema_order(&FeatureGroup::simple(1, "g", &[("id", KeyType::Int64)], &features), LANE_BYTES_MAX)
     }
 
     #[test]
@@ -271,6 +272,23 @@ mod tests {
         let turned = Projector::new(&plan, &back);
         assert_eq!(turned.pieces, projector.pieces);
         assert!(turned.layout.columns().iter().eq(projector.layout.columns().iter().rev()));
+    }
+
+    #[test]
+    fn what_a_view_reads_of_a_wide_group_is_as_few_pieces_as_if_the_group_had_nothing_else() {
+        let names: Vec<String> = (0..500).map(|at| format!("f{at}")).collect();
+        let features: Vec<_> = names.iter().map(|name| (name.as_str(), FeatureType::Float32)).collect();
+        let group = FeatureGroup::simple(1, "g", &[("id", KeyType::Int64)], &features);
+        let view: Vec<u16> = (0..500).step_by(25).collect();
+        let spread = Projector::new(&in_schema_order(&group, LANE_BYTES_MAX), &view);
+        assert_eq!((spread.pieces.len(), spread.layout.stride()), (40, VALIDITY_AT + 20 + 80));
+        let orders = LaneOrders::by_views([(group.id, view.clone())]);
+        let plan = LanePlan::new(&group, LANE_BYTES_MAX, &orders.of(group.id, 500));
+        let together = Projector::new(&plan, &view);
+        let values = Piece { lane: 0, from: plan.stamp_at, bytes: 80, to: VALIDITY_AT + 3 };
+        assert_eq!(together.pieces, [Piece { lane: 0, from: 17, bytes: 3, to: VALIDITY_AT }, values]);
+        assert_eq!(together.layout.stride(), VALIDITY_AT + 3 + 80);
+        assert_eq!(together.near, [Near { lane: 0, first: 0, last: (plan.stamp_at + 79) / 8 }]);
     }
 
     #[test]
@@ -298,7 +316,7 @@ mod tests {
         let mut group = FeatureGroup::simple(1, "g", &[("id", KeyType::Int64)], &features);
         group.features[1].storage = Some(Storage::Float16);
         group.features[2].storage = Some(Storage::Int8Scaled);
-        let plan = LanePlan::new(&group, LANE_BYTES_MAX);
+        let plan = in_schema_order(&group, LANE_BYTES_MAX);
         let projector = Projector::new(&plan, &[0, 1, 2, 3]);
         assert_eq!(projector.pieces.len(), 3, "validity, a and d: {:?}", projector.pieces);
         let widths: Vec<_> = projector.narrow.iter().map(|value| (value.bytes, value.wide_bytes)).collect();

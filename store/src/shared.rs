@@ -8,6 +8,7 @@ use stoa_protocol::{FeatureGroupId, LogIndex};
 
 use crate::arena::Arena;
 use crate::group::Group;
+use crate::lane_order::LaneOrders;
 use crate::lanes::{EpochCell, Epochs, sync};
 use crate::memory::{ARC_BYTES, MemoryReport, map_bytes};
 
@@ -20,6 +21,8 @@ pub(crate) struct Shared {
     pub seed: u64,
     pub logical_bytes_max: Option<u64>,
     pub lane_bytes_max: usize,
+    /// Many partitions have one, so it is in the account of none.
+    pub lane_orders: Arc<LaneOrders>,
     pub tidy_bytes_min: usize,
     pub epochs: Arc<Epochs>,
     pub arena: Arc<Arena>,
@@ -41,6 +44,7 @@ impl Shared {
             seed: options.index_seed,
             logical_bytes_max: options.logical_bytes_max,
             lane_bytes_max: options.lane_bytes_max,
+            lane_orders: options.lane_orders.clone(),
             tidy_bytes_min: options.tidy_bytes_min,
             epochs,
             arena,

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // a helper of a test may panic as the test may
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -18,7 +19,7 @@ use stoa_protocol::{
     RowBatchBuilder, Storage, Ttl, Value,
 };
 use stoa_store::{
-    Command, Outcome, Partition, PartitionReader, RestoreError, SectionSource, SnapshotBase, SnapshotPart,
+    Command, LaneOrders, Outcome, Partition, PartitionReader, RestoreError, SectionSource, SnapshotBase, SnapshotPart,
     SnapshotSource, StoreOptions, Sweep, read_sections,
 };
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -121,6 +122,12 @@ enum Op {
     Hold(bool),
     Tidy(usize),
     Thaw(usize),
+}
+
+/// Columns of both groups in this order, by views of which each reads one feature more than the one before.
+fn lanes_in(order: &[u16]) -> Arc<LaneOrders> {
+    let views = (1..=order.len()).flat_map(|end| [1, 2].map(|group| (FeatureGroupId(group), order[..end].to_vec())));
+    Arc::new(LaneOrders::by_views(views))
 }
 
 /// The chunks of a snapshot without a base.
@@ -310,10 +317,13 @@ fn any_op() -> impl Strategy<Value = Op> {
 // ---- both together ---------------------------------------------------------------------------------------------------
 
 /// Partitions that apply the same log: the first from the start, the second perhaps with another seed, the third made anew
-/// from every snapshot.
+/// from every snapshot. The first has its columns in the order of the schema, the second in another one, the third in the one
+/// that is the second's from its end.
 struct Bench {
     /// Whether all have one index seed, as replicas have: ranges of hashes mean the same rows to all.
     one_seed: bool,
+    /// The order of the third.
+    turned: Arc<LaneOrders>,
     replicas: Vec<(Partition, PartitionReader)>,
     definitions: BTreeMap<u64, FeatureGroup>,
     /// Every schema that a group ever had: writers and readers that were opened then know no other.
@@ -328,17 +338,24 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        Self::with_seeds(false)
+        Self::with(false, &[3, 0, 4, 2, 1])
     }
 
-    fn with_seeds(one_seed: bool) -> Self {
+    fn with(one_seed: bool, order: &[u16]) -> Self {
         // How columns are packed shows nowhere, nor what moves so that memory can go back.
-        let make = |index_seed, lane_bytes_max, tidy_bytes_min| {
-            Partition::new(StoreOptions { index_seed, lane_bytes_max, tidy_bytes_min, ..StoreOptions::default() })
+        let make = |index_seed, lane_bytes_max, lane_orders, tidy_bytes_min| {
+            let options = StoreOptions { index_seed, lane_bytes_max, lane_orders, ..StoreOptions::default() };
+            Partition::new(StoreOptions { tidy_bytes_min, ..options })
         };
+        let turned = lanes_in(&order.iter().rev().copied().collect::<Vec<_>>());
         let mut bench = Self {
             one_seed,
-            replicas: vec![make(1, 256, 1 << 18), make(if one_seed { 1 } else { 2 }, 64, 1), make(1, 8, 100)],
+            replicas: vec![
+                make(1, 256, Arc::default(), 1 << 18),
+                make(if one_seed { 1 } else { 2 }, 64, lanes_in(order), 1),
+                make(1, 8, turned.clone(), 100),
+            ],
+            turned,
             definitions: BTreeMap::new(),
             schemas: BTreeMap::new(),
             model: Model { time_us: i64::MIN, ..Model::default() },
@@ -420,9 +437,9 @@ impl Bench {
                     SnapshotPart::Kept(place) => kept[place as usize].clone(),
                 });
                 assert_eq!(over.collect::<Vec<_>>(), chunks, "what is kept is what would be written");
-                self.replicas[2] =
-                    Partition::restore(StoreOptions { tidy_bytes_min: 100, ..StoreOptions::default() }, chunks)
-                        .unwrap();
+                let lane_orders = self.turned.clone();
+                let options = StoreOptions { lane_orders, tidy_bytes_min: 100, ..StoreOptions::default() };
+                self.replicas[2] = Partition::restore(options, chunks).unwrap();
             }
             Op::Thaw(rows) => drop(self.replicas[2].0.thaw(rows).unwrap()),
             Op::Hold(on) => match &mut self.held {
@@ -658,9 +675,10 @@ proptest! {
     #[test]
     fn the_store_does_what_the_model_does(
         one_seed in prop::bool::ANY,
+        order in Just((0..16_u16).collect::<Vec<_>>()).prop_shuffle(),
         ops in prop::collection::vec(any_op(), 1..40),
     ) {
-        let mut bench = Bench::with_seeds(one_seed);
+        let mut bench = Bench::with(one_seed, &order);
         ops.into_iter().for_each(|op| bench.run(op));
         bench.run(Op::Hold(false));
         bench.run(Op::Snapshot);

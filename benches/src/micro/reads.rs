@@ -6,6 +6,10 @@
 //!
 //! Gathers are from a table that stays in the caches, so that they show what the code costs; `stoa-bench store` measures the
 //! same from memory, beside a plain copy.
+//!
+//! `lanes` is a view of few features of a wide group, whose rows no cache holds: with the columns in schema order, over which the
+//! view's are spread evenly, and in lanes made for it. What the one takes by the other is what lanes by views are worth where
+//! they are worth most.
 
 use std::hint::black_box;
 
@@ -22,6 +26,11 @@ const KEYS: usize = 100;
 const LARGE_ROWS: u64 = 4 << 20;
 /// Features of its rows.
 const LARGE_FEATURES: usize = 3;
+/// Features of a wide group, and its rows: 400 MiB of them.
+const WIDE_FEATURES: usize = 500;
+const WIDE_ROWS: u64 = 200_000;
+/// A view reads every so many-th feature of it: 20 in all.
+const VIEW_STEP: usize = 25;
 /// Different reads of a table that stays in the caches, asked in turn.
 const SMALL_READS: usize = 64;
 /// Different reads of the other: a million rows, so that none is near when its turn comes again.
@@ -40,6 +49,12 @@ pub fn subjects() -> Vec<Subject> {
         Subject::new("gather/1x48", 1, |_| gather(1, FEATURES)).counted(2_048),
         Subject::new("gather/100x3", KEYS as u64, |_| gather(KEYS, 3)).counted(512),
         Subject::new("gather/100x48", KEYS as u64, |_| gather(KEYS, FEATURES)).counted(512),
+        Subject::new("lanes/20-of-500-in-schema-order", KEYS as u64, |_| {
+            viewed(&Table::filled(WIDE_FEATURES, WIDE_ROWS))
+        }),
+        Subject::new("lanes/20-of-500-by-view", KEYS as u64, |_| {
+            viewed(&Table::filled_for(&[view()], WIDE_FEATURES, WIDE_ROWS))
+        }),
     ]
 }
 
@@ -87,6 +102,18 @@ fn misses(table: &Table, reads: usize) -> Box<dyn Work> {
 fn gather(keys: usize, features: usize) -> Box<dyn Work> {
     let table = Table::filled(FEATURES, SMALL_ROWS);
     Reads::boxed(&table, asks(&table, keys, features, SMALL_READS), RowStatus::Found)
+}
+
+/// The features of a view of the wide group.
+fn view() -> Vec<u16> {
+    (0..WIDE_FEATURES as u16).step_by(VIEW_STEP).collect()
+}
+
+/// What the view reads.
+fn viewed(table: &Table) -> Box<dyn Work> {
+    let mut asks = asks(table, KEYS, 0, LARGE_READS);
+    asks.iter_mut().for_each(|ask| ask.projection.features = view());
+    Reads::boxed(table, asks, RowStatus::Found)
 }
 
 fn asks(table: &Table, keys: usize, features: usize, count: usize) -> Vec<Ask> {

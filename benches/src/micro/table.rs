@@ -1,7 +1,9 @@
 //! Partitions that are measured, filled from row numbers.
 
+use std::sync::Arc;
+
 use stoa_protocol::LogIndex;
-use stoa_store::{Command, Outcome, Partition, PartitionReader, StoreOptions};
+use stoa_store::{Command, LaneOrders, Outcome, Partition, PartitionReader, StoreOptions};
 
 use crate::rows::Floats;
 
@@ -9,6 +11,8 @@ use crate::rows::Floats;
 pub const FEATURES: usize = 48;
 /// Rows of one command.
 pub const BATCH_ROWS: u64 = 1_000;
+/// Values of one command at the most: what rows of many features leave of the bytes of a batch.
+const BATCH_VALUES_MAX: u64 = 100_000;
 /// Rows of a table that stays in the caches: 1 MiB of rows of 48 features, so that the code is what costs.
 pub const SMALL_ROWS: u64 = 4_096;
 
@@ -25,21 +29,37 @@ pub struct Table {
 impl Table {
     /// Without rows.
     pub fn empty(features: usize) -> Self {
+        Self::with(options(), features)
+    }
+
+    /// Without rows, made with options of its own.
+    fn with(options: StoreOptions, features: usize) -> Self {
         let floats = Floats::new(features);
-        let (mut partition, reader) = Partition::new(options());
+        let (mut partition, reader) = Partition::new(options);
         partition.apply(LogIndex(1), &Command::Define(floats.group.clone()));
         Self { floats, partition, reader }
     }
 
     /// With rows 0 to `rows` in version 0.
     pub fn filled(features: usize, rows: u64) -> Self {
-        let mut table = Self::empty(features);
-        for first in (0..rows).step_by(BATCH_ROWS as usize) {
-            let command = table.write(first..(first + BATCH_ROWS).min(rows), 0);
-            let outcome = apply(&mut table.partition, &command);
+        Self::empty(features).fill(rows)
+    }
+
+    /// The same, with columns in lanes as views make them that read these features.
+    pub fn filled_for(views: &[Vec<u16>], features: usize, rows: u64) -> Self {
+        let group = Floats::new(features).group.id;
+        let lane_orders = Arc::new(LaneOrders::by_views(views.iter().map(|view| (group, view.clone()))));
+        Self::with(StoreOptions { lane_orders, ..options() }, features).fill(rows)
+    }
+
+    fn fill(mut self, rows: u64) -> Self {
+        let at_once = BATCH_ROWS.min(BATCH_VALUES_MAX / self.floats.features() as u64);
+        for first in (0..rows).step_by(at_once as usize) {
+            let command = self.write(first..(first + at_once).min(rows), 0);
+            let outcome = apply(&mut self.partition, &command);
             assert!(matches!(outcome, Outcome::Wrote(_)), "rows of the group's own types are refused: {outcome:?}");
         }
-        table
+        self
     }
 
     /// A command that writes these rows.

@@ -1,10 +1,14 @@
 //! `store::Command`: entries of a partition's log, read and applied to two partitions that must stay the same.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use stoa_protocol::limits::SWEEP_ROWS_MAX;
 use stoa_protocol::message::{SessionStep, WriteAnswer};
 use stoa_protocol::{FeatureGroup, FeatureGroupId, LogIndex, RowBatch};
-use stoa_store::{Command, Outcome, Partition, PartitionReader, SnapshotPart, SnapshotSource, StoreOptions};
+use stoa_store::{
+    Command, LaneOrders, Outcome, Partition, PartitionReader, SnapshotPart, SnapshotSource, StoreOptions,
+};
 
 use super::Seed;
 use crate::input::put_piece;
@@ -85,7 +89,11 @@ impl Pair {
     fn new() -> Self {
         let options = StoreOptions { incarnation: 3, logical_bytes_max: Some(1 << 20), ..StoreOptions::default() };
         let (one, reader) = Partition::new(options.clone());
-        let (other, _) = Partition::new(StoreOptions { index_seed: u64::MAX, lane_bytes_max: 64, tidy_bytes_min: 1, ..options });
+        let views =
+            [vec![2], vec![1, 2]].into_iter().flat_map(|view| [7, 9].map(|id| (FeatureGroupId(id), view.clone())));
+        let lane_orders = Arc::new(LaneOrders::by_views(views));
+        let options = StoreOptions { index_seed: u64::MAX, lane_orders, ..options };
+        let (other, _) = Partition::new(StoreOptions { lane_bytes_max: 64, tidy_bytes_min: 1, ..options });
         let mut pair = Self { one, other, reader, snapshot: None, index: 0 };
         [sample::product(), sample::visitor()].into_iter().for_each(|group| pair.apply(&Command::Define(group)));
         pair
@@ -152,7 +160,9 @@ pub fn seeds() -> Vec<Seed> {
     };
     let each: Vec<Vec<u8>> = sample::commands().iter().map(bytes).collect();
     let names = ["product", "visitor", "write", "write_all", "noop", "partial", "grown", "appended", "deletes", "step"];
-    let made = |key, value| [&[4, 0, 20, 1, 1, 1, 0xff, 0xff, 0xff, 0xff, 1][..], &[key, 3, 1, 0, value, key, 4, 0, 1]].concat();
+    let made = |key, value| {
+        [&[4, 0, 20, 1, 1, 1, 0xff, 0xff, 0xff, 0xff, 1][..], &[key, 3, 1, 0, value, key, 4, 0, 1]].concat()
+    };
     let made = [made(1, 3), made(2, 4), vec![2, 1], made(1, 9), vec![3, 0, 10], made(1, 11)].concat();
     let all = each.concat();
     names.into_iter().zip(each).chain([("all", all), ("made", made)]).collect()

@@ -26,12 +26,12 @@ use std::time::Duration;
 use stoa_env::{BootTime, Disk, JoinSet, Transport, planted};
 use stoa_protocol::map::{NodeInfo, PartitionInfo, PartitionSet};
 use stoa_protocol::message::{Caller, Kind, SpareRequest, encode_request};
-use stoa_protocol::{NodeId, PartitionId, ROOT_PARTITION, ReplicaId};
+use stoa_protocol::{FeatureGroupId, MapVersion, NodeId, PartitionId, ROOT_PARTITION, ReplicaId};
 use stoa_raft::root::RootState;
 use stoa_raft::root::command::FIRST_REPLICAS;
 use stoa_raft::root::moves::NO_INCARNATION;
 use stoa_raft::{Life, PartitionMachine, Replica};
-use stoa_store::StoreOptions;
+use stoa_store::{LaneOrders, StoreOptions};
 
 use super::failures::Failure;
 use super::{HELD_CALLS, Hosted, LOOP_PAUSE, Node};
@@ -59,6 +59,28 @@ pub(super) struct Looks {
     stopped: BTreeSet<PartitionId>,
     /// Whether a group has been asked in this look.
     asking: bool,
+    /// What [`Looks::lane_orders`] said last, and of which root state.
+    lane_orders: Option<(MapVersion, Arc<LaneOrders>)>,
+}
+
+impl Looks {
+    /// In which order replicas that start now pack their columns into lanes: by the views of the catalog as this node knows it. A
+    /// replica keeps to that for as long as it runs, whatever views come, and another one of its partition may know others: it
+    /// costs lines of the cache and nothing else.
+    fn lane_orders(&mut self, state: &RootState) -> Arc<LaneOrders> {
+        let version = state.map.version;
+        let known = self.lane_orders.take().filter(|(of, _)| *of == version);
+        let (_, orders) = self.lane_orders.insert(known.unwrap_or_else(|| (version, Arc::new(orders_of(state)))));
+        orders.clone()
+    }
+}
+
+fn orders_of(state: &RootState) -> LaneOrders {
+    LaneOrders::by_views(state.views.iter().flat_map(|(_, view)| {
+        let mut groups: BTreeMap<FeatureGroupId, Vec<u16>> = BTreeMap::new();
+        view.features.iter().for_each(|feature| groups.entry(feature.group).or_default().push(feature.feature));
+        groups
+    }))
 }
 
 /// Keeps the replicas on this node as the root state says.
@@ -267,7 +289,7 @@ async fn start_placed<D: Disk, T: Transport>(
             if stopped || failed || node.damaged(partition.id, false).is_some() {
                 return Ok(());
             }
-            let hosted = match start_one(node, state, set, partition.id, id).await {
+            let hosted = match start_one(node, state, set, (partition.id, id), looks.lane_orders(state)).await {
                 Ok(hosted) => hosted,
                 // It is this one that failed, and not the one that is to take its place.
                 Err(error) => {
@@ -289,7 +311,7 @@ async fn start_placed<D: Disk, T: Transport>(
     if let Some(damage) = node.damaged(partition.id, life.is_some_and(|life| life != Life::Lives(replica))) {
         return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, damage));
     }
-    let hosted = start_one(node, state, set, partition.id, replica).await?;
+    let hosted = start_one(node, state, set, (partition.id, replica), looks.lane_orders(state)).await?;
     looks.stopped.remove(&partition.id);
     node.forget_recovered(partition.id);
     node.partitions.write().unwrap_or_else(|e| e.into_inner()).insert(partition.id, Arc::new(hosted));
@@ -333,8 +355,8 @@ async fn start_one<D: Disk, T: Transport>(
     node: &Arc<Node<D, T>>,
     state: &RootState,
     set: &PartitionSet,
-    partition: PartitionId,
-    replica: ReplicaId,
+    (partition, replica): (PartitionId, ReplicaId),
+    lane_orders: Arc<LaneOrders>,
 ) -> std::io::Result<Hosted<D>> {
     assert_ne!(partition, ROOT_PARTITION, "the root group is no partition of a set");
     let seed = state.index_seed(partition);
@@ -342,6 +364,7 @@ async fn start_one<D: Disk, T: Transport>(
         index_seed: seed.ok_or_else(|| std::io::Error::other("its set has no seed"))?,
         incarnation: set.incarnation,
         logical_bytes_max: Some(node.options.partition_bytes_max),
+        lane_orders,
         ..StoreOptions::default()
     };
     let clock = node.env.context.clock.clone();

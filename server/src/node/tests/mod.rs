@@ -4,6 +4,7 @@ mod cluster;
 mod expiry;
 mod forming;
 mod hosting;
+mod lane_orders;
 mod reads;
 mod root;
 mod schemas;
