@@ -8,6 +8,7 @@
 //! then [`root`] (what the cluster knows of itself).
 
 mod budget;
+mod cuts;
 mod envelope;
 mod life;
 mod log;

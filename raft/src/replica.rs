@@ -48,8 +48,6 @@ const ENTRY_OVERHEAD_BYTES: usize = 96;
 const THAWED_ROWS: usize = 500;
 /// What lies between two pieces: so that thawing takes half of a core at the most.
 const THAWING_PAUSE: Duration = Duration::from_millis(1);
-/// Entries that stay behind a snapshot, so that a follower that lags a little needs no snapshot.
-const ENTRIES_KEPT: u64 = 32;
 
 /// Everything a replica needs from its node.
 pub struct ReplicaEnvironment<D, T> {
@@ -78,17 +76,17 @@ pub struct Replica<D: Disk, M: Machine> {
     partition: PartitionId,
     id: ReplicaId,
     pub(crate) raft: openraft::Raft<StoaTypes, StateMachine<D, M>>,
-    log: GroupLog,
+    pub(crate) log: GroupLog,
     wal: Wal,
     pub(crate) context: NodeContext,
     timing: RaftTiming,
-    incoming: Incoming<D>,
+    pub(crate) incoming: Incoming<D>,
     silent_until: BootTime,
     caught_up: AtomicBool,
     /// The last term in which this replica began to hand its leadership over; 0 for none.
     handed_over: AtomicU64,
     /// Bytes that the last snapshot wrote.
-    snapshot_written: Arc<AtomicU64>,
+    pub(crate) snapshot_written: Arc<AtomicU64>,
     budget: GroupBudget,
     trouble: Mutex<Option<String>>,
     tasks: TaskGroup,
@@ -368,49 +366,6 @@ impl<D: Disk, M: Machine> Replica<D, M> {
     /// How much the log holds.
     pub fn log_size(&self) -> LogSize {
         self.log.size()
-    }
-
-    /// Bytes of entries that a start would have to apply: those after the last snapshot.
-    pub fn replay_bytes(&self) -> u64 {
-        let covered = self.raft.metrics().borrow_watched().snapshot.map(|id| id.index);
-        self.log.bytes_after(covered)
-    }
-
-    /// Bytes that the last snapshot of this process wrote, without the chunks that it kept of the one before; 0 if there was
-    /// none.
-    pub fn snapshot_written(&self) -> u64 {
-        self.snapshot_written.load(Ordering::Relaxed)
-    }
-
-    /// Cuts the log: takes a snapshot once more than `after_max` bytes have been logged since the last one and some of it is
-    /// applied, and lets go what the snapshot has, but for [`ENTRIES_KEPT`] for followers that lag, of `kept_max` bytes at the
-    /// most. Returns once the request is with Raft, which takes one snapshot at a time.
-    ///
-    /// What counts is what came after the snapshot: entries that are kept behind it must not ask for another, which would
-    /// change nothing, again and again.
-    pub async fn cut_log(&self, after_max: u64, kept_max: u64) {
-        self.incoming.tidy(self.context.clock.boot()).await;
-        let (covered, applied, purged) = {
-            let metrics = self.raft.metrics();
-            let metrics = metrics.borrow_watched();
-            let index = |id: Option<crate::types::LogId>| id.map(|id| id.index);
-            (index(metrics.snapshot), index(metrics.last_applied), index(metrics.purged))
-        };
-        let after = self.log.bytes_after(covered);
-        let spare = covered.and_then(|covered| self.log.kept_behind(covered, ENTRIES_KEPT, kept_max));
-        // Both, where both are due: while a snapshot is taken the next one may be wanted already.
-        if let Some(upto) = spare.filter(|upto| Some(*upto) > purged)
-            && let Err(fatal) = self.context.run(self.raft.trigger().purge_log(upto)).await
-        {
-            self.halted(fatal.to_string());
-            return;
-        }
-        if after > after_max
-            && applied > covered
-            && let Err(fatal) = self.context.run(self.raft.trigger().snapshot()).await
-        {
-            self.halted(fatal.to_string());
-        }
     }
 
     /// Asks Raft to hand leadership to another voter, and says whether it was asked: only a leader can, and only to a voter
