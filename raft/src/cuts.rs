@@ -1,7 +1,5 @@
 //! How a replica's log is cut: when a snapshot is due, and what stays behind it.
 
-use std::sync::atomic::Ordering;
-
 use openraft::async_runtime::watch::WatchReceiver;
 use stoa_env::Disk;
 
@@ -18,10 +16,19 @@ impl<D: Disk, M: Machine> Replica<D, M> {
         self.log.bytes_after(covered)
     }
 
-    /// Bytes that the last snapshot of this process wrote, without the chunks that it kept of the one before; 0 if there was
-    /// none.
+    /// Bytes that the last snapshot wrote ([`Builds::written`](crate::state_machine::Builds::written)).
     pub fn snapshot_written(&self) -> u64 {
-        self.snapshot_written.load(Ordering::Relaxed)
+        self.builds.written()
+    }
+
+    /// Whether a snapshot that is asked for is taken now, and covers more than the last one.
+    pub fn can_snapshot(&self) -> bool {
+        let covers_more = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            metrics.last_applied.map(|id| id.index) > metrics.snapshot.map(|id| id.index)
+        };
+        covers_more && !self.builds.is_pausing() && self.trouble().is_none()
     }
 
     /// Cuts the log: takes a snapshot once more than `after_max` bytes have been logged since the last one and some of it is

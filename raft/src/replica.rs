@@ -36,7 +36,7 @@ use crate::peers::Peers;
 use crate::runtime::{NodeContext, NodeInstant};
 use crate::seam::check_seam;
 use crate::snapshots::SnapshotStore;
-use crate::state_machine::StateMachine;
+use crate::state_machine::{Builds, StateMachine};
 use crate::transfer::{Announcement, Incoming};
 use crate::types::{Command, Entry, Member, Reply, StoaTypes, decode_snapshot_meta};
 use crate::vouched::Vouched;
@@ -85,8 +85,7 @@ pub struct Replica<D: Disk, M: Machine> {
     caught_up: AtomicBool,
     /// The last term in which this replica began to hand its leadership over; 0 for none.
     handed_over: AtomicU64,
-    /// Bytes that the last snapshot wrote.
-    pub(crate) snapshot_written: Arc<AtomicU64>,
+    pub(crate) builds: Arc<Builds>,
     budget: GroupBudget,
     trouble: Mutex<Option<String>>,
     tasks: TaskGroup,
@@ -122,7 +121,7 @@ impl<D: Disk, M: Machine> Replica<D, M> {
         check_seam(&env.disk, snapshots.dir(), partition, id, &mut log, covered).await?;
         let untouched = log.is_untouched(id) && newest.is_none();
         let machine = StateMachine::open(machine, snapshots.clone(), newest).await?;
-        let (restored, snapshot_written) = (machine.restored(), machine.snapshot_written());
+        let (restored, builds) = (machine.restored(), machine.builds());
         let network =
             GroupNetwork::<T, D>::new(env.peers.clone(), env.vouched.clone(), partition, id, &env.context.bounds);
         let config = env.timing.openraft_config(partition).validate().map_err(std::io::Error::other)?;
@@ -146,7 +145,7 @@ impl<D: Disk, M: Machine> Replica<D, M> {
             silent_until: now.plus(silence),
             caught_up: AtomicBool::new(false),
             handed_over: AtomicU64::new(0),
-            snapshot_written,
+            builds,
             budget: GroupBudget::new(partition, env.budget.clone(), &env.context.bounds),
             trouble: Mutex::new(None),
             tasks: TaskGroup::new(),

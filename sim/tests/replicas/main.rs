@@ -293,7 +293,9 @@ fn a_snapshot_that_finds_the_device_full_is_given_up_and_halts_nothing() {
         write(leader, vec![b'B', 8]).await;
         process.disk.set_capacity(Some(process.disk.used() + (5 << 20)));
         leader.cut_log(0, u64::MAX).await;
+        assert!(leader.can_snapshot());
         until("a full device", || process.disk.strikes().full > 0).await;
+        until("a pause", || !leader.can_snapshot()).await;
         write(leader, "the group goes on").await;
         assert_eq!(leader.trouble(), None);
         assert!(snapshots(&process.disk).is_empty(), "its files are gone: {:?}", snapshots(&process.disk));
@@ -302,6 +304,33 @@ fn a_snapshot_that_finds_the_device_full_is_given_up_and_halts_nothing() {
         while snapshots(&process.disk).len() != 1 {
             leader.cut_log(0, u64::MAX).await;
             tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        until("all to be covered", || !leader.can_snapshot()).await;
+    });
+}
+
+#[test]
+fn what_the_last_snapshot_wrote_is_known_after_an_install_and_after_a_start() {
+    let (disks, net) = (disks(3), Net::default());
+    let whole = (5 << 20) + 17;
+    life(async {
+        let all = group(&disks, &net, &wal_options()).await;
+        let leader = leader(&all);
+        let (_, late) = all.iter().find(|(_, member)| !member.leads()).unwrap();
+        net.cut(late.id().0, true);
+        write(&leader, vec![b'B', 5]).await;
+        cut(&leader).await;
+        assert_eq!(leader.snapshot_written(), whole);
+        assert_eq!(late.snapshot_written(), 0, "it has none");
+        net.cut(late.id().0, false);
+        applied(late, 1).await;
+        assert_eq!(late.snapshot_written(), whole);
+    });
+    life(async {
+        for (disk, node) in disks.iter().zip(1..) {
+            let (_process, member) = start(disk, &Net::default(), node, wal_options()).await.unwrap();
+            let taken = !snapshots(disk).is_empty();
+            assert_eq!(member.snapshot_written(), if taken { whole } else { 0 });
         }
     });
 }
