@@ -9,6 +9,7 @@ use std::sync::{Arc, Weak};
 
 use stoa_env::{Disk, Transport};
 
+use super::upkeep::FirstCatchUp;
 use super::{Hosted, LOOP_PAUSE, Node};
 
 /// A group's log must have grown by this share of what its last snapshot wrote before it takes another for the budget's sake.
@@ -20,9 +21,10 @@ const KEPT_BYTES: u64 = 1 << 20;
 
 /// Takes snapshots of groups whose log has grown, and of those that keep old segments of the log from going.
 pub(super) async fn cut_logs<D: Disk, T: Transport>(node: Weak<Node<D, T>>) {
+    let mut first = FirstCatchUp::of(&node);
     loop {
         let Some(strong) = node.upgrade() else { return };
-        strong.cut_logs_once().await;
+        strong.cut_logs_once(&mut first).await;
         drop(strong);
         stoa_env::sleep(LOOP_PAUSE).await;
     }
@@ -31,7 +33,7 @@ pub(super) async fn cut_logs<D: Disk, T: Transport>(node: Weak<Node<D, T>>) {
 impl<D: Disk, T: Transport> Node<D, T> {
     /// Cuts the logs of groups that have grown. Once the node's log is half full, each may keep its part of a quarter of
     /// it, and nothing behind its snapshot: then the log finds enough that may go.
-    async fn cut_logs_once(&self) {
+    async fn cut_logs_once(&self, first: &mut FirstCatchUp) {
         let live_bytes_max = self.options.wal.max_live_bytes;
         let pressed = self.env.wal.stats().live_bytes > live_bytes_max / 2;
         let hosted = self.all_hosted();
@@ -39,13 +41,19 @@ impl<D: Disk, T: Transport> Node<D, T> {
         let after_max = self.options.snapshot_log_bytes.min(if pressed { share } else { u64::MAX });
         let kept_max = if pressed { 0 } else { KEPT_BYTES };
         let logs: Vec<Logged> = hosted.iter().map(logged).collect();
-        let over = over_budget(&logs, self.options.replay_log_bytes);
+        let over = over_budget(&logs, self.replay_budget(first));
         for (hosted, over) in hosted.iter().zip(over) {
             hosted.replica.cut_log(if over { 0 } else { after_max }, kept_max).await;
         }
         if let Some(root) = self.root_replica() {
             root.cut_log(after_max, kept_max).await;
         }
+    }
+
+    /// What all groups may have logged since their last snapshots: as much as they like while replicas catch up after a start,
+    /// since snapshots would take the processor and the device from them.
+    pub(super) fn replay_budget(&self, first: &mut FirstCatchUp) -> u64 {
+        if first.is_over(self) { self.options.replay_log_bytes } else { u64::MAX }
     }
 }
 
