@@ -3,7 +3,9 @@
 //! A start applies what was logged after the last snapshots, and serves when that is done. So the groups of a node have one
 //! budget for it (`log.replay_mib_max`), and once they are over it, those that have logged most take snapshots. A snapshot
 //! writes again what has changed since the last one, which is all of it where writes are at random; so a group is left alone
-//! until it has logged a sixteenth of what its last snapshot wrote, budget or no budget.
+//! until it has logged a sixteenth of what its last snapshot wrote, budget or no budget. One that has logged a trifle is left
+//! alone too: where large groups are over the budget and wait for their sixteenth, many small ones would take snapshots again and
+//! again and change nothing.
 
 use std::sync::{Arc, Weak};
 
@@ -14,6 +16,9 @@ use super::{Hosted, LOOP_PAUSE, Node};
 
 /// A group's log must have grown by this share of what its last snapshot wrote before it takes another for the budget's sake.
 const WRITTEN_SHARE: u64 = 16;
+/// And by this share of the budget; with many groups, by half of what each may have of it, so that one of them is always large
+/// enough.
+const BUDGET_SHARE: u64 = 64;
 /// Snapshots that are begun for the budget's sake at once.
 const AT_ONCE_MAX: usize = 4;
 /// Bytes of entries that stay behind a snapshot for followers that lag a little.
@@ -62,19 +67,24 @@ impl<D: Disk, T: Transport> Node<D, T> {
 struct Logged {
     after: u64,
     written: u64,
+    /// Whether a snapshot would be taken now, and make the log shorter.
+    helps: bool,
 }
 
 fn logged<D: Disk>(hosted: &Arc<Hosted<D>>) -> Logged {
-    Logged { after: hosted.replica.replay_bytes(), written: hosted.replica.snapshot_written() }
+    let replica = &hosted.replica;
+    Logged { after: replica.replay_bytes(), written: replica.snapshot_written(), helps: replica.can_snapshot() }
 }
 
-/// Which groups take snapshots because all together have logged more than `budget`: those that have logged most, as far as it
-/// is worth it, and no more than make up for the excess.
+/// Which groups take snapshots because all together have logged more than `budget`: those that have logged most, as far as they
+/// can and it is worth it, and no more than make up for the excess.
 fn over_budget(logs: &[Logged], budget: u64) -> Vec<bool> {
     let mut excess = logs.iter().map(|log| log.after).sum::<u64>().saturating_sub(budget);
-    let mut largest_first: Vec<usize> = (0..logs.len()).collect();
+    // If all are over the budget together, the largest has at least twice that.
+    let least = budget / BUDGET_SHARE.max(2 * logs.len() as u64);
+    let is_worth_it = |log: Logged| log.helps && log.after >= least.max(log.written / WRITTEN_SHARE);
+    let mut largest_first: Vec<usize> = (0..logs.len()).filter(|at| is_worth_it(logs[*at])).collect();
     largest_first.sort_by_key(|at| std::cmp::Reverse(logs[*at].after));
-    largest_first.retain(|at| logs[*at].after >= logs[*at].written / WRITTEN_SHARE);
     let mut over = vec![false; logs.len()];
     for at in largest_first.into_iter().take(AT_ONCE_MAX) {
         if excess == 0 {
@@ -90,9 +100,16 @@ fn over_budget(logs: &[Logged], budget: u64) -> Vec<bool> {
 mod tests {
     use super::*;
 
+    fn log(after: u64, written: u64) -> Logged {
+        Logged { after, written, helps: true }
+    }
+
+    fn over_of(logs: &[Logged], budget: u64) -> Vec<usize> {
+        over_budget(logs, budget).iter().enumerate().filter(|(_, over)| **over).map(|(at, _)| at).collect()
+    }
+
     fn over(logs: &[(u64, u64)], budget: u64) -> Vec<usize> {
-        let logs: Vec<Logged> = logs.iter().map(|&(after, written)| Logged { after, written }).collect();
-        over_budget(&logs, budget).iter().enumerate().filter(|(_, over)| **over).map(|(at, _)| at).collect()
+        over_of(&logs.iter().map(|&(after, written)| log(after, written)).collect::<Vec<_>>(), budget)
     }
 
     #[test]
@@ -109,5 +126,23 @@ mod tests {
         assert_eq!(over(&[(10, 0), (30, 16 * 31)], 5), [0]);
         assert_eq!(over(&[(10, 0), (30, 16 * 30)], 5), [0, 1]);
         assert_eq!(over(&[(0, 0)], 0), [0; 0], "nothing was logged");
+    }
+
+    #[test]
+    fn small_groups_take_no_snapshots_for_large_ones_that_wait_for_their_share() {
+        let large = [(20 << 20, 1 << 30); 8];
+        let small = [(2_000, 20_000); 50];
+        assert_eq!(over(&[&large[..], &small[..]].concat(), 128 << 20), [0; 0]);
+        // As many as that, and all small, are over it as well, and then some must.
+        assert_eq!(over(&[(1_000, 0); 1_000], 999_999), [0]);
+    }
+
+    #[test]
+    fn groups_that_cannot_take_one_take_no_places_and_count_as_before() {
+        let stuck = Logged { helps: false, ..log(50, 0) };
+        let logs = [stuck, stuck, stuck, stuck, log(20, 0), log(10, 0), log(10, 0)];
+        assert_eq!(over_of(&logs, 230), [4]);
+        assert_eq!(over_of(&logs, 210), [4, 5]);
+        assert_eq!(over_of(&logs, 1), [4, 5, 6]);
     }
 }
