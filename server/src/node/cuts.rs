@@ -6,10 +6,14 @@
 //! until it has logged a sixteenth of what its last snapshot wrote, budget or no budget. One that has logged a trifle is left
 //! alone too: where large groups are over the budget and wait for their sixteenth, many small ones would take snapshots again and
 //! again and change nothing.
+//!
+//! What lies behind a snapshot costs a start nothing. It stays for followers that were down for a while or take a snapshot in
+//! ([`stoa_raft::CutBounds`]), as long as the node's log has room for it.
 
 use std::sync::{Arc, Weak};
 
 use stoa_env::{Disk, Transport};
+use stoa_raft::CutBounds;
 
 use super::upkeep::FirstCatchUp;
 use super::{Hosted, LOOP_PAUSE, Node};
@@ -36,22 +40,30 @@ pub(super) async fn cut_logs<D: Disk, T: Transport>(node: Weak<Node<D, T>>) {
 }
 
 impl<D: Disk, T: Transport> Node<D, T> {
-    /// Cuts the logs of groups that have grown. Once the node's log is half full, each may keep its part of a quarter of
-    /// it, and nothing behind its snapshot: then the log finds enough that may go.
+    /// Cuts the logs of groups that have grown.
     async fn cut_logs_once(&self, first: &mut FirstCatchUp) {
-        let live_bytes_max = self.options.wal.max_live_bytes;
-        let pressed = self.env.wal.stats().live_bytes > live_bytes_max / 2;
         let hosted = self.all_hosted();
-        let share = live_bytes_max / 4 / (hosted.len() as u64 + 1);
-        let after_max = self.options.snapshot_log_bytes.min(if pressed { share } else { u64::MAX });
-        let kept_max = if pressed { 0 } else { KEPT_BYTES };
+        let bounds = self.log_room(&hosted).bounds(self.options.snapshot_log_bytes);
         let logs: Vec<Logged> = hosted.iter().map(logged).collect();
         let over = over_budget(&logs, self.replay_budget(first));
         for (hosted, over) in hosted.iter().zip(over) {
-            hosted.replica.cut_log(if over { 0 } else { after_max }, kept_max).await;
+            let after_max = if over { 0 } else { bounds.after_max };
+            hosted.replica.cut_log(CutBounds { after_max, ..bounds }).await;
         }
         if let Some(root) = self.root_replica() {
-            root.cut_log(after_max, kept_max).await;
+            root.cut_log(bounds).await;
+        }
+    }
+
+    fn log_room(&self, hosted: &[Arc<Hosted<D>>]) -> LogRoom {
+        let stats = self.env.wal.stats();
+        LogRoom {
+            live_bytes: stats.live_bytes,
+            live_bytes_max: self.options.wal.max_live_bytes,
+            is_full: stats.full,
+            // And the root group's.
+            replicas: hosted.len() as u64 + 1,
+            leaders: hosted.iter().filter(|hosted| hosted.replica.leads()).count() as u64 + 1,
         }
     }
 
@@ -59,6 +71,31 @@ impl<D: Disk, T: Transport> Node<D, T> {
     /// since snapshots would take the processor and the device from them.
     pub(super) fn replay_budget(&self, first: &mut FirstCatchUp) -> u64 {
         if first.is_over(self) { self.options.replay_log_bytes } else { u64::MAX }
+    }
+}
+
+/// What the node's log has room for.
+#[derive(Debug, Clone, Copy)]
+struct LogRoom {
+    live_bytes: u64,
+    live_bytes_max: u64,
+    /// Whether its device is full.
+    is_full: bool,
+    replicas: u64,
+    leaders: u64,
+}
+
+impl LogRoom {
+    /// What each group may keep: `after_max` after its snapshot, and for followers that lag as much, of which all that this node
+    /// leads share a quarter of the log. Once that is half full, each may keep its part of a quarter of it after its snapshot,
+    /// and nothing behind it: then the log finds enough that may go.
+    fn bounds(self, after_max: u64) -> CutBounds {
+        let quarter = self.live_bytes_max / 4;
+        if self.live_bytes > self.live_bytes_max / 2 {
+            return CutBounds { after_max: after_max.min(quarter / self.replicas), kept_max: 0, lagging_max: 0 };
+        }
+        let lagging_max = if self.is_full { 0 } else { after_max.min(quarter / self.leaders) };
+        CutBounds { after_max, kept_max: KEPT_BYTES, lagging_max }
     }
 }
 
@@ -99,6 +136,16 @@ fn over_budget(logs: &[Logged], budget: u64) -> Vec<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn followers_are_waited_for_within_a_quarter_of_the_log_and_not_where_it_has_no_room() {
+        let room = LogRoom { live_bytes: 512, live_bytes_max: 1_024, is_full: false, replicas: 64, leaders: 16 };
+        assert_eq!(room.bounds(1_000), CutBounds { after_max: 1_000, kept_max: KEPT_BYTES, lagging_max: 16 });
+        assert_eq!(room.bounds(15).lagging_max, 15);
+        assert_eq!(LogRoom { is_full: true, ..room }.bounds(1_000).lagging_max, 0);
+        let pressed = LogRoom { live_bytes: 513, ..room };
+        assert_eq!(pressed.bounds(1_000), CutBounds { after_max: 4, kept_max: 0, lagging_max: 0 });
+    }
 
     fn log(after: u64, written: u64) -> Logged {
         Logged { after, written, helps: true }
