@@ -8,6 +8,7 @@
 //! then [`root`] (what the cluster knows of itself).
 
 mod budget;
+mod cuts;
 mod envelope;
 mod life;
 mod log;
@@ -34,6 +35,7 @@ mod vouched;
 pub mod wal;
 
 pub use budget::{NODE_BYTES_MAX, NodeBudget, PROPOSALS_MAX};
+pub use cuts::CutBounds;
 pub use envelope::{Envelope, RaftAnswer, RaftCall, open_envelope, open_message, seal};
 pub use life::Life;
 pub use log::{GroupLog, LogSize};

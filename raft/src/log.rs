@@ -137,7 +137,7 @@ impl GroupLog {
     }
 
     /// The last entry that need not stay, if of those up to `covered` so many stay as are no more than `entries` and no more
-    /// than `bytes`; `None` if all of them may.
+    /// than `bytes`, but one in any case where both allow for any; `None` if all of them may.
     pub fn kept_behind(&self, covered: u64, entries: u64, bytes: u64) -> Option<u64> {
         self.lock().kept_behind(covered, entries, bytes)
     }
@@ -221,7 +221,8 @@ impl State {
         let mut newest_first = self.entries.range(..=covered).rev().enumerate();
         newest_first.find_map(|(count, (index, slot))| {
             kept += u64::from(slot.bytes);
-            (count as u64 >= entries || kept > bytes).then_some(*index)
+            let is_too_much = kept > bytes && (count > 0 || bytes == 0);
+            (count as u64 >= entries || is_too_much).then_some(*index)
         })
     }
 
@@ -419,6 +420,7 @@ mod tests {
             ((15, 15, 1_000), None),
             ((15, 5, 50), Some(10)),
             ((15, 5, 49), Some(11)),
+            ((15, 5, 9), Some(14)),
             ((15, 5, 0), Some(15)),
             ((15, 0, 1_000), Some(15)),
             ((25, 3, 1_000), Some(17)),

@@ -36,7 +36,7 @@ use crate::peers::Peers;
 use crate::runtime::{NodeContext, NodeInstant};
 use crate::seam::check_seam;
 use crate::snapshots::SnapshotStore;
-use crate::state_machine::StateMachine;
+use crate::state_machine::{Builds, StateMachine};
 use crate::transfer::{Announcement, Incoming};
 use crate::types::{Command, Entry, Member, Reply, StoaTypes, decode_snapshot_meta};
 use crate::vouched::Vouched;
@@ -48,8 +48,6 @@ const ENTRY_OVERHEAD_BYTES: usize = 96;
 const THAWED_ROWS: usize = 500;
 /// What lies between two pieces: so that thawing takes half of a core at the most.
 const THAWING_PAUSE: Duration = Duration::from_millis(1);
-/// Entries that stay behind a snapshot, so that a follower that lags a little needs no snapshot.
-const ENTRIES_KEPT: u64 = 32;
 
 /// Everything a replica needs from its node.
 pub struct ReplicaEnvironment<D, T> {
@@ -78,17 +76,16 @@ pub struct Replica<D: Disk, M: Machine> {
     partition: PartitionId,
     id: ReplicaId,
     pub(crate) raft: openraft::Raft<StoaTypes, StateMachine<D, M>>,
-    log: GroupLog,
+    pub(crate) log: GroupLog,
     wal: Wal,
     pub(crate) context: NodeContext,
     timing: RaftTiming,
-    incoming: Incoming<D>,
+    pub(crate) incoming: Incoming<D>,
     silent_until: BootTime,
     caught_up: AtomicBool,
     /// The last term in which this replica began to hand its leadership over; 0 for none.
     handed_over: AtomicU64,
-    /// Bytes that the last snapshot wrote.
-    snapshot_written: Arc<AtomicU64>,
+    pub(crate) builds: Arc<Builds>,
     budget: GroupBudget,
     trouble: Mutex<Option<String>>,
     tasks: TaskGroup,
@@ -124,7 +121,7 @@ impl<D: Disk, M: Machine> Replica<D, M> {
         check_seam(&env.disk, snapshots.dir(), partition, id, &mut log, covered).await?;
         let untouched = log.is_untouched(id) && newest.is_none();
         let machine = StateMachine::open(machine, snapshots.clone(), newest).await?;
-        let (restored, snapshot_written) = (machine.restored(), machine.snapshot_written());
+        let (restored, builds) = (machine.restored(), machine.builds());
         let network =
             GroupNetwork::<T, D>::new(env.peers.clone(), env.vouched.clone(), partition, id, &env.context.bounds);
         let config = env.timing.openraft_config(partition).validate().map_err(std::io::Error::other)?;
@@ -148,7 +145,7 @@ impl<D: Disk, M: Machine> Replica<D, M> {
             silent_until: now.plus(silence),
             caught_up: AtomicBool::new(false),
             handed_over: AtomicU64::new(0),
-            snapshot_written,
+            builds,
             budget: GroupBudget::new(partition, env.budget.clone(), &env.context.bounds),
             trouble: Mutex::new(None),
             tasks: TaskGroup::new(),
@@ -368,49 +365,6 @@ impl<D: Disk, M: Machine> Replica<D, M> {
     /// How much the log holds.
     pub fn log_size(&self) -> LogSize {
         self.log.size()
-    }
-
-    /// Bytes of entries that a start would have to apply: those after the last snapshot.
-    pub fn replay_bytes(&self) -> u64 {
-        let covered = self.raft.metrics().borrow_watched().snapshot.map(|id| id.index);
-        self.log.bytes_after(covered)
-    }
-
-    /// Bytes that the last snapshot of this process wrote, without the chunks that it kept of the one before; 0 if there was
-    /// none.
-    pub fn snapshot_written(&self) -> u64 {
-        self.snapshot_written.load(Ordering::Relaxed)
-    }
-
-    /// Cuts the log: takes a snapshot once more than `after_max` bytes have been logged since the last one and some of it is
-    /// applied, and lets go what the snapshot has, but for [`ENTRIES_KEPT`] for followers that lag, of `kept_max` bytes at the
-    /// most. Returns once the request is with Raft, which takes one snapshot at a time.
-    ///
-    /// What counts is what came after the snapshot: entries that are kept behind it must not ask for another, which would
-    /// change nothing, again and again.
-    pub async fn cut_log(&self, after_max: u64, kept_max: u64) {
-        self.incoming.tidy(self.context.clock.boot()).await;
-        let (covered, applied, purged) = {
-            let metrics = self.raft.metrics();
-            let metrics = metrics.borrow_watched();
-            let index = |id: Option<crate::types::LogId>| id.map(|id| id.index);
-            (index(metrics.snapshot), index(metrics.last_applied), index(metrics.purged))
-        };
-        let after = self.log.bytes_after(covered);
-        let spare = covered.and_then(|covered| self.log.kept_behind(covered, ENTRIES_KEPT, kept_max));
-        // Both, where both are due: while a snapshot is taken the next one may be wanted already.
-        if let Some(upto) = spare.filter(|upto| Some(*upto) > purged)
-            && let Err(fatal) = self.context.run(self.raft.trigger().purge_log(upto)).await
-        {
-            self.halted(fatal.to_string());
-            return;
-        }
-        if after > after_max
-            && applied > covered
-            && let Err(fatal) = self.context.run(self.raft.trigger().snapshot()).await
-        {
-            self.halted(fatal.to_string());
-        }
     }
 
     /// Asks Raft to hand leadership to another voter, and says whether it was asked: only a leader can, and only to a voter

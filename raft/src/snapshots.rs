@@ -373,6 +373,13 @@ fn parse_name(text: &str) -> Name {
     }
 }
 
+impl<D> SnapshotHandle<D> {
+    /// Bytes of all its chunks.
+    pub fn bytes(&self) -> u64 {
+        self.chunks.iter().map(|chunk| u64::from(chunk.bytes)).sum()
+    }
+}
+
 impl<D: Disk> SnapshotHandle<D> {
     /// Reads one chunk file and checks it.
     pub async fn read_chunk(&self, number: usize) -> io::Result<Bytes> {

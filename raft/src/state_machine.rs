@@ -3,7 +3,7 @@
 
 use std::io;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -23,14 +23,36 @@ pub struct StateMachine<D, M> {
     machine: M,
     snapshots: SnapshotStore<D>,
     newest: Arc<Mutex<Option<SnapshotHandle<D>>>>,
-    /// Snapshots in a row that were given up.
-    failed: Arc<AtomicU32>,
-    /// Bytes that the last snapshot wrote.
-    written: Arc<AtomicU64>,
+    builds: Arc<Builds>,
     applied: Option<LogId>,
     membership: StoredMembership,
     /// Notified when the machine has been restored.
     restored: Arc<Notify>,
+}
+
+/// What is known of how a replica's snapshots come about.
+#[derive(Debug, Default)]
+pub struct Builds {
+    written: AtomicU64,
+    failed: AtomicU32,
+    pausing: AtomicBool,
+}
+
+impl Builds {
+    /// Bytes that the last snapshot wrote, without the chunks that it kept of the one before. Of one that an earlier process
+    /// wrote, or another replica, it is not known what was kept: all of its bytes. 0 if there is none.
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    /// Whether one was given up a moment ago, and none is begun yet.
+    pub fn is_pausing(&self) -> bool {
+        self.pausing.load(Ordering::Relaxed)
+    }
+
+    fn note_written(&self, bytes: u64) {
+        self.written.store(bytes, Ordering::Relaxed);
+    }
 }
 
 impl<D: Disk, M: Machine> StateMachine<D, M> {
@@ -42,22 +64,15 @@ impl<D: Disk, M: Machine> StateMachine<D, M> {
     ) -> io::Result<Self> {
         let (mut applied, mut membership) = (None, StoredMembership::default());
         let restored = Arc::new(Notify::new());
+        let builds = Arc::new(Builds::default());
         if let Some(handle) = &newest {
             restore(&mut machine, handle).await?;
+            builds.note_written(handle.bytes());
             applied = handle.meta.last_log_id;
             membership = handle.meta.last_membership.clone();
             restored.notify_one();
         }
-        Ok(Self {
-            machine,
-            snapshots,
-            newest: Arc::new(Mutex::new(newest)),
-            failed: Arc::default(),
-            written: Arc::default(),
-            applied,
-            membership,
-            restored,
-        })
+        Ok(Self { machine, snapshots, newest: Arc::new(Mutex::new(newest)), builds, applied, membership, restored })
     }
 
     /// Has the machine take in what it was restored from; see [`Machine::thaw`].
@@ -70,9 +85,9 @@ impl<D: Disk, M: Machine> StateMachine<D, M> {
         self.restored.clone()
     }
 
-    /// Bytes that the last snapshot wrote, without what it kept of the one before.
-    pub fn snapshot_written(&self) -> Arc<AtomicU64> {
-        self.written.clone()
+    /// How its snapshots come about.
+    pub fn builds(&self) -> Arc<Builds> {
+        self.builds.clone()
     }
 
     /// The machine, between two commands.
@@ -179,8 +194,7 @@ impl<D: Disk, M: Machine> RaftStateMachine<StoaTypes> for StateMachine<D, M> {
             base,
             snapshots: self.snapshots.clone(),
             newest: self.newest.clone(),
-            failed: self.failed.clone(),
-            written: self.written.clone(),
+            builds: self.builds.clone(),
             meta,
         }
     }
@@ -188,6 +202,7 @@ impl<D: Disk, M: Machine> RaftStateMachine<StoaTypes> for StateMachine<D, M> {
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotHandle<D>) -> Result<(), io::Error> {
         let snapshot = self.snapshots.adopt(snapshot).await?;
         restore(&mut self.machine, &snapshot).await?;
+        self.builds.note_written(snapshot.bytes());
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         self.restored.notify_one();
@@ -229,8 +244,7 @@ pub struct SnapshotBuilder<D> {
     base: Option<SnapshotHandle<D>>,
     snapshots: SnapshotStore<D>,
     newest: Arc<Mutex<Option<SnapshotHandle<D>>>>,
-    failed: Arc<AtomicU32>,
-    written: Arc<AtomicU64>,
+    builds: Arc<Builds>,
     meta: SnapshotMeta,
 }
 
@@ -242,7 +256,7 @@ impl<D: Disk> RaftSnapshotBuilder<StoaTypes> for SnapshotBuilder<D> {
         let parts = parts.ok_or_else(|| io::Error::other("a snapshot is built once"))?;
         match self.write(parts).await {
             Ok(handle) => {
-                self.failed.store(0, Ordering::Relaxed);
+                self.builds.failed.store(0, Ordering::Relaxed);
                 shelve(&self.newest, handle.clone());
                 self.snapshots.tidy().await;
                 Ok(Snapshot { meta: handle.meta.clone(), snapshot: handle })
@@ -250,12 +264,14 @@ impl<D: Disk> RaftSnapshotBuilder<StoaTypes> for SnapshotBuilder<D> {
             // An error would halt the group, and a full device or a failed sync need not come again: nothing was built, the
             // last one and the log stay, and whoever wants the log cut asks again. The next one is written to new files.
             Err(error) => {
-                let failed = self.failed.fetch_add(1, Ordering::Relaxed).min(GIVEN_UP_DOUBLINGS);
+                let failed = self.builds.failed.fetch_add(1, Ordering::Relaxed).min(GIVEN_UP_DOUBLINGS);
                 let pause = GIVEN_UP_PAUSE * (1 << failed);
                 tracing::warn!(%error, ?pause, "a snapshot was given up");
                 self.snapshots.tidy().await;
                 // Raft takes one at a time, so none is tried meanwhile.
+                self.builds.pausing.store(true, Ordering::Relaxed);
                 stoa_env::sleep(pause).await;
+                self.builds.pausing.store(false, Ordering::Relaxed);
                 let last = self.newest.lock().expect("nothing panics while it holds a handle").clone();
                 let handle = last.unwrap_or_else(|| self.snapshots.nothing());
                 Ok(Snapshot { meta: handle.meta.clone(), snapshot: handle })
@@ -289,7 +305,7 @@ impl<D: Disk> SnapshotBuilder<D> {
             }
         }
         let handle = writer.finish().await?;
-        self.written.store(bytes, Ordering::Relaxed);
+        self.builds.note_written(bytes);
         Ok(handle)
     }
 }

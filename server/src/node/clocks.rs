@@ -4,7 +4,8 @@
 //! the partition at once, and for a year. So a node asks others what time it is, and holds its own stamps below what they
 //! say:
 //!
-//! 1. Every [`ASK_PAUSE`] a node asks those that it shares partitions with for their calendars ([`Kind::Clock`]).
+//! 1. Every [`ASK_PAUSE`] a node asks those that it shares partitions with for their calendars ([`Kind::Clock`]); of many, those
+//!    that lead.
 //! 2. What one said goes on with this node's boot clock, for [`BELIEVED`] at the most.
 //! 3. A stamp is this node's calendar, or the partition's time as its replica knows it if that is later, so that time goes
 //!    on where the last leader left it; and it is at most [`STAMP_AHEAD_US_MAX`] ahead of the upper middle one of the
@@ -100,19 +101,41 @@ impl Clocks {
         self.counted.note_len(heard.len());
     }
 
-    /// What the calendar of a node says now; `None` if it has not said anything lately.
-    pub(super) fn of(&self, node: NodeId, now: BootTime) -> Option<i64> {
-        self.lock().get(&node).filter(|heard| heard.is_lately(now)).map(|heard| heard.wall_us_at(now))
+    /// What a leader elsewhere stamps now, as far as can be known: its calendar, or what the others allow of it that it hears, among
+    /// them this node, whose calendar says `own_us`. `None` if it has not said anything lately. While nobody else has, its calendar
+    /// stands: this node's alone may be the one that is behind.
+    pub(super) fn of_leader(&self, leader: NodeId, own_us: i64, now: BootTime) -> Option<i64> {
+        let mut said = self.said_lately(now);
+        let calendar_us = said.remove(&leader)?;
+        if said.is_empty() {
+            return Some(calendar_us);
+        }
+        latest(said.into_values().chain([own_us])).map(|latest_us| calendar_us.min(latest_us))
     }
 
     /// The latest time that others allow; `None` if none has said anything lately.
     fn latest(&self, now: BootTime) -> Option<i64> {
-        let heard = self.lock();
-        let lately = heard.values().filter(|heard| heard.is_lately(now));
-        let mut said: Vec<i64> = lately.map(|heard| heard.wall_us_at(now)).collect();
-        said.sort_unstable();
-        said.get(said.len() / 2).map(|middle| middle.saturating_add(STAMP_AHEAD_US_MAX))
+        latest(self.said_lately(now).into_values())
     }
+
+    fn said_lately(&self, now: BootTime) -> BTreeMap<NodeId, i64> {
+        let heard = self.lock();
+        let lately = heard.iter().filter(|(_, heard)| heard.is_lately(now));
+        lately.map(|(node, heard)| (*node, heard.wall_us_at(now))).collect()
+    }
+}
+
+/// The latest time that these calendars allow.
+fn latest(calendars_us: impl Iterator<Item = i64>) -> Option<i64> {
+    let mut said: Vec<i64> = calendars_us.collect();
+    said.sort_unstable();
+    said.get(said.len() / 2).map(|middle| middle.saturating_add(STAMP_AHEAD_US_MAX))
+}
+
+/// Whose calendars are asked for: leaders' first, since replicas that have just started wait to know what these say.
+fn asked(partners: BTreeSet<NodeId>, leaders: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
+    let (leading, others): (Vec<_>, Vec<_>) = partners.into_iter().partition(|node| leaders.contains(node));
+    leading.into_iter().chain(others).take(ASKED_MAX).collect()
 }
 
 /// What a leader says the time is.
@@ -179,17 +202,18 @@ impl<D: Disk, T: Transport> Node<D, T> {
 
     /// Asks others for their calendars; says whether anybody answered.
     async fn ask_clocks(&self) -> bool {
-        let mut asked = JoinSet::new();
-        for to in self.partners().into_iter().take(ASKED_MAX) {
+        let mut answers = JoinSet::new();
+        let leaders = self.all_hosted().iter().filter_map(|hosted| hosted.replica.leader()).collect();
+        for to in asked(self.partners(), &leaders) {
             let (peers, at) = (self.env.peers.clone(), self.now());
-            asked.spawn(async move {
+            answers.spawn(async move {
                 let body = encode_request(&Caller::default(), &Empty);
                 let answer = peers.call(to, Channel::Liveness, Kind::Clock, &body, ASK_LIMIT).await;
                 (to, at, answer.ok().and_then(|bytes| ClockAnswer::from_bytes(&bytes).ok()))
             });
         }
         let mut any = false;
-        each(asked, |(node, at, answer)| {
+        each(answers, |(node, at, answer)| {
             if let Some(ClockAnswer { wall_us }) = answer {
                 self.clocks.note(node, wall_us, at);
                 any = true;
@@ -241,6 +265,36 @@ mod tests {
         assert_eq!(latest(&[0, SECOND, HOUR]), Some(2 * SECOND), "of three, the middle one");
         assert_eq!(latest(&[-HOUR, 0, SECOND]), Some(SECOND));
         assert_eq!(latest(&[HOUR, 0, HOUR, SECOND, 0]), Some(2 * SECOND), "a minority is not believed");
+    }
+
+    #[test]
+    fn a_leader_stamps_its_calendar_or_what_others_allow_of_it() {
+        let of_leader =
+            |walls: &[i64], own: i64| heard(walls).of_leader(NodeId(1), NOON + own, at(100)).map(|us| us - NOON);
+        assert_eq!(of_leader(&[], 0), None, "it has not said anything");
+        assert_eq!(of_leader(&[SECOND, 0], 0), Some(SECOND));
+        assert_eq!(of_leader(&[-HOUR, 0], 0), Some(-HOUR), "one that is behind is behind");
+        assert_eq!(of_leader(&[HOUR, 0], 0), Some(SECOND), "one that is ahead is held");
+        assert_eq!(of_leader(&[HOUR, 0], -HOUR), Some(SECOND));
+        assert_eq!(of_leader(&[HOUR, -HOUR], 0), Some(SECOND));
+        assert_eq!(of_leader(&[2 * HOUR, 0], HOUR), Some(HOUR + SECOND), "of two others, the one ahead");
+        assert_eq!(
+            of_leader(&[2 * HOUR, 0, HOUR], 0),
+            Some(SECOND),
+            "of three, the middle one: it is none of them itself"
+        );
+        assert_eq!(of_leader(&[HOUR], 0), Some(HOUR), "of the two nobody knows which is right");
+        assert_eq!(heard(&[0]).of_leader(NodeId(2), NOON, at(100)), None);
+        assert_eq!(heard(&[0, 0]).of_leader(NodeId(1), NOON, at(106)), None, "it is long ago");
+    }
+
+    #[test]
+    fn leaders_are_asked_first_where_not_all_are_asked() {
+        let nodes = |nodes: &[u64]| nodes.iter().map(|node| NodeId(*node)).collect::<BTreeSet<_>>();
+        assert_eq!(asked(nodes(&[2, 3]), &nodes(&[1, 3])), nodes(&[2, 3]));
+        let many: Vec<u64> = (2..=20).collect();
+        assert_eq!(asked(nodes(&many), &nodes(&[19, 20, 1])), nodes(&[2, 3, 4, 5, 6, 7, 19, 20]));
+        assert_eq!(asked(nodes(&many), &nodes(&many)).len(), ASKED_MAX);
     }
 
     #[test]

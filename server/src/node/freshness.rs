@@ -160,14 +160,19 @@ impl<D: Disk, T: Transport> Node<D, T> {
         }
     }
 
-    /// How leaders confirm that they lead where nobody waits for it: by heartbeats, unless these are so rare that a round would
-    /// end before the next one, or a node of the cluster may not know of that way.
-    fn confirms_by(&self) -> ConfirmBy {
-        let often = self.options.timing.heartbeat <= ROUND_LIMIT / 2;
-        match often && self.state().cluster_version >= HEARTBEAT_VERSION {
-            true => ConfirmBy::Heartbeat,
-            false => ConfirmBy::ReadIndex,
-        }
+    /// How leaders confirm that they lead where a heartbeat is soon enough.
+    pub(super) fn confirms_by(&self) -> ConfirmBy {
+        confirms_by(self.options.timing.heartbeat, self.state().cluster_version)
+    }
+}
+
+/// By heartbeats, unless these are so rare that a round would end before the next one, or a node of the cluster may not know of
+/// that way. By read index otherwise, which is no weaker, and costs a message to a quorum.
+fn confirms_by(heartbeat: Duration, cluster_version: u32) -> ConfirmBy {
+    let often = heartbeat <= ROUND_LIMIT / 2;
+    match often && cluster_version >= HEARTBEAT_VERSION {
+        true => ConfirmBy::Heartbeat,
+        false => ConfirmBy::ReadIndex,
     }
 }
 
@@ -185,6 +190,14 @@ mod tests {
 
     fn note(fresh: &Freshness, asked: u64, index: u64) {
         fresh.note(BootTime(asked), LogIndex(index));
+    }
+
+    #[test]
+    fn heartbeats_confirm_where_they_come_within_a_round_and_every_node_knows_of_it() {
+        let by = |heartbeat_ms, version| confirms_by(Duration::from_millis(heartbeat_ms), version);
+        assert_eq!(by(150, 4), ConfirmBy::Heartbeat);
+        assert_eq!(by(151, 4), ConfirmBy::ReadIndex);
+        assert_eq!(by(150, 3), ConfirmBy::ReadIndex);
     }
 
     #[test]

@@ -192,8 +192,10 @@ impl<D: Disk, T: Transport> Node<D, T> {
         Err(ErrorBody::new(ErrorCode::Stale, message))
     }
 
-    /// Strong reads: the leaders of all partitions are asked, each once; then what they have confirmed is waited for.
+    /// Strong reads: the leaders of all partitions are asked, each once; then what they have confirmed is waited for. Where
+    /// leaders cannot confirm by a heartbeat, they do by read index: the reader has asked for nothing less.
     async fn read_strong(self: &Arc<Self>, answering: &mut Answering<'_>, by: ConfirmBy, end: BootTime) {
+        let by = if by == ConfirmBy::Heartbeat { self.confirms_by() } else { by };
         let sections = &answering.request.sections;
         let served = sections.iter().filter(|section| self.serving(section).is_ok());
         let asked: BTreeSet<_> = served.map(|section| section.partition).collect();

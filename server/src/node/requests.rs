@@ -14,7 +14,7 @@ use stoa_protocol::message::{
     KIND_ERROR, Kind, MoveReport, NodeStatus, PlacementRequest, SessionRequest, SpareRequest, ViewRequest,
     WatchRequest, WitnessRequest, WriteRequest, decode_request,
 };
-use stoa_protocol::read::ReadRequest;
+use stoa_protocol::read::{ReadLevel, ReadRequest};
 use stoa_protocol::{ClusterId, ErrorBody, ErrorCode, MapVersion, NodeId, ROOT_PARTITION};
 use stoa_raft::root::RootCommand;
 use stoa_raft::root::catalog::{find_group, find_view};
@@ -224,6 +224,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
             }
             Kind::Barrier => {
                 let (_, request) = decode_request::<BarrierRequest>(&body)?;
+                self.check_known(request.by)?;
                 Ok(self.barriers(&request, limit).await.to_bytes())
             }
             Kind::Move => {
@@ -298,6 +299,9 @@ impl<D: Disk, T: Transport> Node<D, T> {
             Kind::Read => {
                 let (caller, request) = decode_request::<ReadRequest>(&body)?;
                 check(&caller)?;
+                if let ReadLevel::Linearizable { by } = request.level {
+                    self.check_known(by)?;
+                }
                 return Ok(self.read(&request, limit).await);
             }
             Kind::Ping => Ok(Vec::new()),

@@ -154,8 +154,9 @@ impl<D: Disk, T: Transport> Node<D, T> {
             return true;
         }
         let bounded = |stamp: Stamp| stamp.is_bounded.then_some(stamp.us);
+        let own_us = self.env.context.clock.wall().0;
         let told = match hosted.replica.leader() {
-            Some(leader) if leader != self.info.id => self.clocks.of(leader, self.now()),
+            Some(leader) if leader != self.info.id => self.clocks.of_leader(leader, own_us, self.now()),
             _ => None,
         };
         let expected = told.or_else(|| bounded(self.stamp(hosted)));

@@ -1,6 +1,6 @@
 //! What replicas need while they live: the schema of their groups, a barrier before they serve, snapshots that let the log
-//! be cut, memory that goes back where no command comes. A task for each, since none of them may wait for what holds another one up; and within each, no partition waits for
-//! another: one whose quorum is gone must not keep the others from serving.
+//! be cut, memory that goes back where no command comes. A task for each, since none of them may wait for what holds another
+//! one up; and within each, no partition waits for another: one whose quorum is gone must not keep the others from serving.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use stoa_env::{Disk, JoinSet, Transport};
+use stoa_env::{BootTime, Disk, JoinSet, Transport};
 use stoa_protocol::codec::Wire;
 use stoa_protocol::message::{BarrierAnswer, BarrierRequest, Caller, Kind, encode_request};
 use stoa_protocol::read::ConfirmBy;
@@ -79,19 +79,38 @@ pub(super) async fn each<V: Send + 'static>(mut tasks: JoinSet<V>, mut done: imp
     }
 }
 
-/// How long what was restored waits to be taken into memory, while replicas of the node are not caught up.
-const THAW_WAITS_MAX: Duration = Duration::from_secs(30);
+/// How long what can wait leaves the processor to replicas of a node that has started and are not caught up.
+pub(super) const THAW_WAITS_MAX: Duration = Duration::from_secs(30);
+
+/// The time after a start in which replicas catch up: whoever waits for their rows has more use for the processor and the device
+/// than what makes the next start short, or the rows nearer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FirstCatchUp {
+    until: Option<BootTime>,
+}
+
+impl FirstCatchUp {
+    /// Of a node that has just started.
+    pub(super) fn of<D: Disk, T: Transport>(node: &Weak<Node<D, T>>) -> Self {
+        Self { until: node.upgrade().map(|node| node.now().plus(THAW_WAITS_MAX)) }
+    }
+
+    /// Whether all replicas that may have caught up for once, or had their time for it.
+    pub(super) fn is_over<D: Disk, T: Transport>(&mut self, node: &Node<D, T>) -> bool {
+        self.until = self.until.filter(|until| node.is_catching_up() && node.now() < *until);
+        self.until.is_none()
+    }
+}
 
 /// Replicas that do not serve yet ask their leaders for a confirmed commit index, one message per node, and serve once
-/// they have applied it.
+/// they have applied it. When all do, rows are taken into memory.
 pub(super) async fn catch_up<D: Disk, T: Transport>(node: Weak<Node<D, T>>) {
-    let mut thaw_after = node.upgrade().map(|node| node.env.context.clock.boot().plus(THAW_WAITS_MAX));
+    let (mut first, mut thaws) = (FirstCatchUp::of(&node), false);
     loop {
         let Some(strong) = node.upgrade() else { return };
-        // Whoever waits for rows has more use for the processor.
-        if thaw_after.is_some_and(|until| !strong.is_catching_up() || strong.env.context.clock.boot() >= until) {
+        if !thaws && first.is_over(&strong) {
             strong.env.thawing.add_permits(1);
-            thaw_after = None;
+            thaws = true;
         }
         let mut asked = JoinSet::new();
         for (leader, waiting) in strong.without_barrier() {

@@ -8,6 +8,9 @@
 use std::sync::Weak;
 
 use stoa_env::{Disk, Transport};
+use stoa_protocol::read::ConfirmBy;
+use stoa_protocol::{ErrorBody, ErrorCode};
+use stoa_raft::root::state::HEARTBEAT_VERSION;
 use stoa_raft::root::{RootCommand, RootState};
 
 use super::{LOOP_PAUSE, NODE_CALL_LIMIT, Node};
@@ -24,6 +27,21 @@ impl<D: Disk, T: Transport> Node<D, T> {
                 state.cluster_version
             )
         })
+    }
+
+    /// Refuses a way to confirm that no program knows which speaks no later version than this node says it does. One that is
+    /// held back is so to others what it says it is.
+    pub(super) fn check_known(&self, by: ConfirmBy) -> Result<(), ErrorBody> {
+        let speaks = self.options.versions.1;
+        if by != ConfirmBy::Heartbeat || speaks >= HEARTBEAT_VERSION {
+            return Ok(());
+        }
+        let message = format!(
+            "confirmation by heartbeat is of cluster version {HEARTBEAT_VERSION}, and node {} speaks up to {speaks}; ask for \
+             it by read index",
+            self.info.id
+        );
+        Err(ErrorBody::new(ErrorCode::BadRequest, message))
     }
 }
 

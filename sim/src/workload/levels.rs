@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use stoa_client::{ConfirmBy, OnStale, ReadLevel};
+use stoa_client::{ConfirmBy, OnStale, ReadError, ReadLevel};
+use stoa_protocol::ErrorCode;
 
 use crate::chance::Chance;
 use crate::history::Seen;
@@ -18,6 +19,8 @@ pub(super) struct Levels {
     lease_reads: bool,
     /// Whether clocks stop in this run: ages are told by clocks that must not, so none is asked for or believed.
     ageless: bool,
+    /// Whether nodes of an earlier program take part, which do not know every level.
+    upgrades: bool,
 }
 
 /// Rows that were judged, by level.
@@ -44,6 +47,7 @@ impl Levels {
             chance: Chance::new(plan.seed, &format!("levels {client}")),
             lease_reads: plan.lease_reads,
             ageless: plan.faults.iter().any(|kind| kind.stops_clocks()),
+            upgrades: plan.upgrades(),
         }
     }
 
@@ -67,6 +71,13 @@ impl Levels {
     /// The age that an answer told, if it can be held against it.
     pub(super) fn age(&self, told: Option<Duration>) -> Option<Duration> {
         told.filter(|_| !self.ageless)
+    }
+
+    /// Whether a read at this level was refused by a program that does not know it.
+    pub(super) fn is_unknown(&self, level: ReadLevel, error: &ReadError) -> bool {
+        let by_heartbeat = level == ReadLevel::Linearizable { by: ConfirmBy::Heartbeat };
+        let unread = matches!(error, ReadError::Rejected { error, .. } if error.code == ErrorCode::BadRequest);
+        self.upgrades && by_heartbeat && unread
     }
 }
 

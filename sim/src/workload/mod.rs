@@ -387,6 +387,7 @@ impl Worker {
                 return false;
             }
             Ok(Ok(answer)) => answer,
+            Ok(Err(error)) if self.levels.is_unknown(level, &error) => return false,
             Ok(Err(error)) => {
                 let what = format!("a read that fits was refused: {error}");
                 self.shared.lock().broken.push(Broken { judge: "what fits is taken", what });

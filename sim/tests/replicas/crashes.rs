@@ -153,7 +153,7 @@ fn a_crash_at_any_step_of_replacing_a_snapshot_leaves_one_that_starts() {
             }
             disk.halt_after(steps);
             for _ in 0..3 {
-                member.cut_log(0, 0).await;
+                member.cut_log(bounds(0, 0)).await;
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         });

@@ -16,8 +16,8 @@ use stoa_protocol::message::ANSWER;
 use stoa_protocol::{ClusterId, LogIndex, MapVersion, NodeId, PartitionId, ReplicaId};
 use stoa_raft::wal::{Wal, WalIdentity, WalOptions};
 use stoa_raft::{
-    ApplyError, Envelope, Machine, NodeBudget, NodeContext, Peers, RaftCall, RaftTiming, Replica, ReplicaEnvironment,
-    Reply, SnapshotChunk, SnapshotEnds, SnapshotPart, Vouched, open_envelope, open_message, seal,
+    ApplyError, CutBounds, Envelope, Machine, NodeBudget, NodeContext, Peers, RaftCall, RaftTiming, Replica,
+    ReplicaEnvironment, Reply, SnapshotChunk, SnapshotEnds, SnapshotPart, Vouched, open_envelope, open_message, seal,
 };
 use stoa_sim::disk::SimDisk;
 
@@ -232,6 +232,11 @@ pub fn wal_options() -> WalOptions {
         max_live_bytes: 64 << 20,
         reserve_bytes: 0,
     }
+}
+
+/// So much after a snapshot and so much behind it, and no follower that is waited for.
+pub fn bounds(after_max: u64, kept_max: u64) -> CutBounds {
+    CutBounds { after_max, kept_max, lagging_max: 0 }
 }
 
 /// One process of the group.

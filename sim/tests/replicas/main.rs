@@ -12,6 +12,7 @@ use std::time::Duration;
 use harness::*;
 use stoa_env::Disk;
 use stoa_protocol::ErrorCode;
+use stoa_raft::CutBounds;
 use stoa_raft::wal::WalOptions;
 use stoa_sim::disk::SimDisk;
 
@@ -41,7 +42,7 @@ async fn cut(member: &Member) {
         if member.log_size().entries == 0 {
             return;
         }
-        member.cut_log(0, 0).await;
+        member.cut_log(bounds(0, 0)).await;
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     panic!("the log was never cut: {:?}", member.log_size());
@@ -252,11 +253,95 @@ fn entries_kept_behind_a_snapshot_do_not_ask_for_another() {
             write(leader, bytes(&n.to_string(), 10_000)).await;
         }
         for _ in 0..100 {
-            leader.cut_log(100_000, 100_000).await;
+            leader.cut_log(bounds(100_000, 100_000)).await;
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         assert!(snapshots(&process.disk)[0].ends_with("-1"), "more than one was taken: {:?}", snapshots(&process.disk));
         assert!(leader.log_size().bytes <= 100_000, "what is kept is bounded in bytes too: {:?}", leader.log_size());
+    });
+}
+
+/// Takes a snapshot of all that is applied, and lets go what need not stay.
+async fn cut_within(member: &Member, lagging_max: u64) {
+    let within = CutBounds { lagging_max, ..bounds(0, 50_000) };
+    for _ in 0..1_000 {
+        let covered = !member.can_snapshot();
+        member.cut_log(within).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        if covered {
+            return;
+        }
+    }
+    panic!("no snapshot covers all: {:?}", member.status());
+}
+
+/// As [`cut_within`], for as long as followers may take to say what they have, and Raft to be done with what it sends them.
+async fn let_go(member: &Member, lagging_max: u64) {
+    for _ in 0..100 {
+        cut_within(member, lagging_max).await;
+    }
+}
+
+#[test]
+fn a_follower_that_was_down_for_a_while_goes_on_from_the_log_and_one_that_was_for_long_holds_it_up_no_more() {
+    let (disks, net) = (disks(3), Net::default());
+    life(async {
+        let mut all = group(&disks, &net, &wal_options()).await;
+        let leader = leader(&all);
+        write(&leader, "one").await;
+        let at = all.iter().position(|(_, member)| !member.leads()).unwrap();
+        let (process, late) = all.remove(at);
+        applied(&late, 1).await;
+        late.shutdown().await;
+        process.wal.close().await.unwrap();
+        for n in 0..80 {
+            write(&leader, bytes(&n.to_string(), 10_000)).await;
+            if n % 40 == 39 {
+                cut_within(&leader, 1 << 20).await;
+            }
+        }
+        assert_eq!(leader.replay_bytes(), 0, "what is kept lies behind the snapshot");
+        assert!(leader.log_size().bytes > 800_000, "all that it lacks is kept: {:?}", leader.log_size());
+        let (_process, late) = start(&disks[at], &net, at as u64 + 1, wal_options()).await.unwrap();
+        applied(&late, 81).await;
+        assert_eq!(net.calls("begin"), 0, "it needed no snapshot");
+        let_go(&leader, 1 << 20).await;
+        assert!(leader.log_size().bytes < 60_000, "all have it: {:?}", leader.log_size());
+
+        net.cut(late.id().0, true);
+        for n in 0..120 {
+            write(&leader, bytes(&n.to_string(), 10_000)).await;
+        }
+        let_go(&leader, 1 << 20).await;
+        assert!(leader.log_size().bytes < 60_000, "it is too far behind: {:?}", leader.log_size());
+        net.cut(late.id().0, false);
+        applied(&late, 201).await;
+        assert!(net.calls("begin") > 0);
+    });
+}
+
+#[test]
+fn a_follower_that_takes_a_snapshot_in_goes_on_from_the_log_however_many_are_taken_meanwhile() {
+    let (disks, net) = (disks(3), Net::default());
+    life(async {
+        let all = group(&disks, &net, &wal_options()).await;
+        let leader = leader(&all);
+        let (_, late) = all.iter().find(|(_, member)| !member.leads()).unwrap();
+        net.cut(late.id().0, true);
+        write(&leader, vec![b'B', 9]).await;
+        cut(&leader).await;
+        // 9 MiB take 6 s.
+        net.set_speed(Some(3 << 19));
+        net.cut(late.id().0, false);
+        until("the transfer to begin", || net.calls("chunk") > 0).await;
+        for n in 0..10 {
+            write(&leader, bytes(&n.to_string(), 40_000)).await;
+            cut_within(&leader, 1 << 20).await;
+        }
+        assert_eq!(net.calls("end"), 0, "it is still on its way");
+        net.set_speed(None);
+        applied(late, 11).await;
+        assert_eq!(net.calls("end"), 1, "one snapshot was enough");
     });
 }
 
@@ -269,15 +354,15 @@ fn a_quiet_group_lets_all_of_its_log_go_when_the_nodes_log_is_pressed() {
         for n in 0..40 {
             write(leader, n.to_string()).await;
         }
-        leader.cut_log(0, u64::MAX).await;
+        leader.cut_log(bounds(0, u64::MAX)).await;
         until("a snapshot", || snapshots(&disks[0]).len() == 1).await;
         while leader.log_size().entries > 32 {
-            leader.cut_log(u64::MAX, u64::MAX).await;
+            leader.cut_log(bounds(u64::MAX, u64::MAX)).await;
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        leader.cut_log(u64::MAX, u64::MAX).await;
+        leader.cut_log(bounds(u64::MAX, u64::MAX)).await;
         assert_eq!(leader.log_size().entries, 32, "kept for followers that lag");
-        leader.cut_log(u64::MAX, 0).await;
+        leader.cut_log(bounds(u64::MAX, 0)).await;
         until("all to go", || leader.log_size().entries == 0).await;
         write(leader, "and on").await;
     });
@@ -292,16 +377,45 @@ fn a_snapshot_that_finds_the_device_full_is_given_up_and_halts_nothing() {
         let (process, leader) = &all[0];
         write(leader, vec![b'B', 8]).await;
         process.disk.set_capacity(Some(process.disk.used() + (5 << 20)));
-        leader.cut_log(0, u64::MAX).await;
+        leader.cut_log(bounds(0, u64::MAX)).await;
+        assert!(leader.can_snapshot());
         until("a full device", || process.disk.strikes().full > 0).await;
+        until("a pause", || !leader.can_snapshot()).await;
         write(leader, "the group goes on").await;
         assert_eq!(leader.trouble(), None);
         assert!(snapshots(&process.disk).is_empty(), "its files are gone: {:?}", snapshots(&process.disk));
         process.disk.set_capacity(None);
         // Asked again as often as a node does: after a failure there is a pause.
         while snapshots(&process.disk).len() != 1 {
-            leader.cut_log(0, u64::MAX).await;
+            leader.cut_log(bounds(0, u64::MAX)).await;
             tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        until("all to be covered", || !leader.can_snapshot()).await;
+    });
+}
+
+#[test]
+fn what_the_last_snapshot_wrote_is_known_after_an_install_and_after_a_start() {
+    let (disks, net) = (disks(3), Net::default());
+    let whole = (5 << 20) + 17;
+    life(async {
+        let all = group(&disks, &net, &wal_options()).await;
+        let leader = leader(&all);
+        let (_, late) = all.iter().find(|(_, member)| !member.leads()).unwrap();
+        net.cut(late.id().0, true);
+        write(&leader, vec![b'B', 5]).await;
+        cut(&leader).await;
+        assert_eq!(leader.snapshot_written(), whole);
+        assert_eq!(late.snapshot_written(), 0, "it has none");
+        net.cut(late.id().0, false);
+        applied(late, 1).await;
+        assert_eq!(late.snapshot_written(), whole);
+    });
+    life(async {
+        for (disk, node) in disks.iter().zip(1..) {
+            let (_process, member) = start(disk, &Net::default(), node, wal_options()).await.unwrap();
+            let taken = !snapshots(disk).is_empty();
+            assert_eq!(member.snapshot_written(), if taken { whole } else { 0 });
         }
     });
 }

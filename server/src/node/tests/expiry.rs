@@ -50,6 +50,19 @@ async fn leader(cluster: &Cluster) -> Arc<TestNode> {
     cluster.node((1..=3).find(led).unwrap())
 }
 
+/// Has a node lead the partition.
+async fn let_lead(cluster: &Cluster, partition: PartitionId, node: &Arc<TestNode>) {
+    let heir = node.hosted(partition).unwrap().replica.id();
+    loop {
+        let leader = leader(cluster).await;
+        if leader.info().id == node.info().id {
+            return;
+        }
+        leader.hosted(partition).unwrap().replica.transfer_leader(heir).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 /// Writes a row at whoever leads.
 async fn write(cluster: &Cluster, group: &FeatureGroup, partition: PartitionId, id: i64, event_time: i64) {
     let mut batch = RowBatchBuilder::new(group, &[0]);
@@ -95,19 +108,8 @@ async fn a_leader_whose_calendar_is_a_year_ahead_expires_nothing_and_takes_no_ev
     }
     cluster.settle().await;
     let (group, partition) = define(&cluster, "ttl: 1h\n").await;
-    // It leads whenever somebody else does.
     let wrong = cluster.node(1);
-    let hand_over = async || {
-        let leader = leader(&cluster).await;
-        let hosted = leader.hosted(partition).unwrap();
-        if leader.info().id != wrong.info().id {
-            hosted.replica.transfer_leader(wrong.hosted(partition).unwrap().replica.id()).await;
-        }
-    };
-    while leader(&cluster).await.info().id != wrong.info().id {
-        hand_over().await;
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let_lead(&cluster, partition, &wrong).await;
     write(&cluster, &group, partition, 1, now_us()).await;
     for node in (1..=3).map(|node| cluster.node(node)) {
         assert_eq!(read(&node, &group, partition, 1, STRONG).await, Some((RowStatus::Found, true)));
@@ -125,6 +127,34 @@ async fn a_leader_whose_calendar_is_a_year_ahead_expires_nothing_and_takes_no_ev
             "{refused}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_replica_that_starts_again_comes_to_know_the_time_of_a_leader_whose_calendar_is_a_year_ahead() {
+    let mut cluster = Cluster::new(1, 3);
+    cluster.calendars.insert(1, YEAR);
+    for node in 1..=3 {
+        cluster.start(node).await;
+    }
+    cluster.settle().await;
+    let (group, partition) = define(&cluster, "ttl: 1h\n").await;
+    let wrong = cluster.node(1);
+    let_lead(&cluster, partition, &wrong).await;
+    write(&cluster, &group, partition, 1, now_us()).await;
+    cluster.stop(2).await;
+    let node = cluster.start(2).await;
+    until("the replica starts", || node.hosted(partition).is_some()).await;
+    let hosted = node.hosted(partition).unwrap();
+    for _ in 0..1_000 {
+        let_lead(&cluster, partition, &wrong).await;
+        let leader = hosted.replica.leader().filter(|leader| *leader == wrong.info().id);
+        let is_told = leader.is_some_and(|leader| node.clocks.of_leader(leader, now_us(), node.now()).is_some());
+        if is_told && hosted.view.expires() && node.knows_time(&hosted) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("it waits for a time that its leader never stamps");
 }
 
 /// A row that lives for an hour, and all nodes down for two after it was written: the log says nothing of them.

@@ -1,13 +1,21 @@
 //! Clusters of programs of several versions.
 
+use std::time::Duration;
+
+use stoa_protocol::key::KeyBlock;
 use stoa_protocol::map::NodeInfo;
-use stoa_protocol::message::{JoinRequest, PlacementRequest, ReplaceNode, ReplaceReplica};
-use stoa_protocol::{ErrorCode, NodeId, ReplicaId};
-use stoa_raft::root::state::{FIRST_VERSION, MOVES_VERSION, SPOKEN_VERSIONS};
+use stoa_protocol::message::{
+    BarrierRequest, Caller, JoinRequest, Kind, PlacementRequest, ReplaceNode, ReplaceReplica, encode_request,
+};
+use stoa_protocol::read::{ConfirmBy, Projection, ReadLevel, ReadRequest, ReadSection};
+use stoa_protocol::row_block::parse_answer;
+use stoa_protocol::{ErrorCode, FeatureGroupId, LogIndex, NodeId, ReplicaId};
+use stoa_raft::CallError;
+use stoa_raft::root::state::{FIRST_VERSION, HEARTBEAT_VERSION, MOVES_VERSION, SPOKEN_VERSIONS};
 
 use super::cluster::{CLUSTER, Cluster, TestNode, end_of, until};
 use super::hosting::refusal;
-use crate::node::{NODE_CALL_LIMIT, NodeError, NodeOptions};
+use crate::node::{HELD_CALLS, NODE_CALL_LIMIT, NodeError, NodeOptions};
 
 /// A node as a program starts it that speaks up to this version.
 async fn start(cluster: &mut Cluster, node: u64, speaks: u32) -> Result<std::sync::Arc<TestNode>, NodeError> {
@@ -62,6 +70,56 @@ async fn a_cluster_is_raised_once_every_node_speaks_the_next_version_and_not_low
     let other = start(&mut cluster, 4, FIRST_VERSION).await.unwrap();
     let why = end_of(&other).await;
     assert!(why.contains("version 2") && why.contains("speaks"), "{why}");
+}
+
+#[tokio::test]
+async fn a_leader_is_asked_for_what_its_program_knows_as_long_as_the_cluster_has_not_been_raised() {
+    let mut cluster = Cluster::new(1, 3);
+    for (node, speaks) in [(1, HEARTBEAT_VERSION - 1), (2, HEARTBEAT_VERSION - 1), (3, HEARTBEAT_VERSION)] {
+        start(&mut cluster, node, speaks).await.unwrap();
+    }
+    cluster.settle().await;
+    let node = cluster.node(3);
+    let hosted = node.all_hosted().remove(0);
+    let (partition, mut heirs) = (hosted.replica.partition(), hosted.replica.voters().into_iter().cycle());
+    while hosted.replica.leader().is_none_or(|leader| leader == node.info().id) {
+        hosted.replica.transfer_leader(heirs.next().expect("three voters, for ever").0).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let request = |level| ReadRequest {
+        level,
+        projections: vec![Projection { group: FeatureGroupId(1), schema_version: 1, features: Vec::new() }],
+        keys: KeyBlock::new(),
+        sections: vec![ReadSection { partition, at_least: LogIndex(0), projection: 0, first_key: 0, keys: 0 }],
+    };
+    let by_heartbeat = || request(ReadLevel::Linearizable { by: ConfirmBy::Heartbeat });
+    until("it knows its age", || {
+        hosted.freshness.note_read(node.now());
+        hosted.freshness.reached(hosted.view.reader().applied()).is_some()
+    })
+    .await;
+    // No group is defined, so what is confirmed is answered with that.
+    let answer = node.read(&by_heartbeat(), NODE_CALL_LIMIT).await;
+    let error = parse_answer(answer.into_body().into()).unwrap().remove(0).expect_err("there are no rows");
+    assert_eq!(error.code, ErrorCode::SchemaNotReady, "{error}");
+
+    let asked = BarrierRequest { by: ConfirmBy::Heartbeat, partitions: vec![partition] };
+    let asked = [
+        (Kind::Barrier, encode_request(&Caller::default(), &asked)),
+        (Kind::Read, encode_request(&Caller::default(), &by_heartbeat())),
+    ];
+    let mut codes = Vec::new();
+    for (kind, body) in asked {
+        let call = async |to| node.env.peers.call(NodeId(to), HELD_CALLS, kind, &body, NODE_CALL_LIMIT).await;
+        codes.push(match call(1).await {
+            Err(CallError::Refused(error)) => Some(error.code),
+            Err(error) => panic!("{error}"),
+            Ok(_) => None,
+        });
+        let known = call(3).await;
+        assert!(known.is_ok(), "{known:?}");
+    }
+    assert_eq!(codes, [Some(ErrorCode::BadRequest); 2], "of nodes and of clients");
 }
 
 #[tokio::test]
