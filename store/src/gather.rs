@@ -183,8 +183,9 @@ fn fetch(chunk: &mut [Probe<'_>], projector: &Projector, block: &mut BlockWriter
     }
 }
 
-/// Brings what is wanted near from other lanes than the first, and from other rows that the key may have.
-#[cold]
+/// Brings what is wanted near from other lanes than the first, and from other rows that the key may have. Apart from the loop over
+/// keys, which is shorter without it where a group has one lane.
+#[inline(never)]
 fn bring_others_near(probe: &Probe<'_>, projector: &Projector) {
     let lanes = &probe.of.group.lanes;
     let rows = probe.line.into_iter().flat_map(|line| line.candidates(probe.hash));

@@ -14,7 +14,8 @@ pub(crate) type Slots = u32;
 /// All of them.
 pub(crate) const ALL_SLOTS: Slots = (1 << LINE_SLOTS) - 1;
 
-/// Bits of a hash that no line, and no segment of less than 2^30 lines, is chosen by.
+/// Bits of a hash that choose neither the line, in a segment of up to 2^30 of them, nor the segment, by a directory of up to 2^25: those
+/// are the bits from 7 on, and the highest.
 const MARK_SHIFT: u32 = 37;
 /// Where the marks begin in the second word.
 const MARKS_AT: u32 = 32;
