@@ -59,7 +59,9 @@ pub struct ClusterId(pub u128);
 impl ClusterId {
     /// Reads 32 hexadecimal digits.
     pub fn parse(text: &str) -> Option<Self> {
-        (text.len() == 32).then(|| u128::from_str_radix(text, 16).ok()).flatten().map(Self)
+        // A number may have a sign in front.
+        let is_hex = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_hex.then(|| u128::from_str_radix(text, 16).ok()).flatten().map(Self)
     }
 }
 
@@ -80,3 +82,18 @@ impl Wire for ClusterId {
 
 /// The root group's partition id: the catalog, the nodes and the maps live there. Data partitions begin at 2.
 pub const ROOT_PARTITION: PartitionId = PartitionId(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_id_is_32_hexadecimal_digits_and_nothing_else() {
+        let id = ClusterId(0xab << 100);
+        assert_eq!(ClusterId::parse(&id.to_string()), Some(id));
+        assert_eq!(ClusterId::parse(&id.to_string().to_uppercase()), Some(id));
+        for text in ["", "ab", "+0000ab0000000000000000000000000", " 0000ab0000000000000000000000000"] {
+            assert_eq!(ClusterId::parse(text), None, "{text:?}");
+        }
+    }
+}
