@@ -88,6 +88,11 @@ impl Sessions {
         self.last.insert(at, (step.session, entry));
     }
 
+    /// The highest index of all.
+    pub fn newest(&self) -> Option<LogIndex> {
+        self.last.iter().map(|(_, entry)| entry.index).max()
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.last.len()

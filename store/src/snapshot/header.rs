@@ -29,7 +29,14 @@ impl Header {
             time_us: i64::get(&mut input)?,
             sessions: Sessions::get(&mut input)?,
         };
-        input.finish().map(|()| header)
+        input.finish()?;
+        match header.sessions.newest() {
+            Some(newest) if newest > header.applied => {
+                let limit = format!("up to {}, which is all that was applied", header.applied);
+                Err(DecodeError::invalid("the index of a writer session", newest, limit))
+            }
+            _ => Ok(header),
+        }
     }
 }
 
@@ -48,4 +55,23 @@ pub(super) fn put_header(
     time_us.put(&mut out);
     sessions.put(&mut out);
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use stoa_protocol::message::SessionStep;
+
+    use super::*;
+
+    #[test]
+    fn a_session_has_no_later_index_than_what_was_applied() {
+        let mut sessions = Sessions::default();
+        sessions.record(SessionStep { session: 1, sequence: 1 }, LogIndex(7), 0);
+        sessions.record(SessionStep { session: 2, sequence: 4 }, LogIndex(3), 0);
+        let header = |applied| Header::get(&put_header(1, 2, (LogIndex(applied), 3), &sessions));
+        assert_eq!(header(7).map(|header| header.sessions), Ok(sessions.clone()));
+        let refusal = header(6).map(drop).unwrap_err().to_string();
+        assert!(refusal.contains("the index of a writer session") && refusal.contains("up to 6"), "{refusal}");
+        assert_eq!(Header::get(&put_header(1, 2, (LogIndex(0), 3), &Sessions::default())).map(drop), Ok(()));
+    }
 }
