@@ -212,9 +212,25 @@ impl RootState {
             self.versions.iter_mut().filter(|(id, _)| *id == join.node.id).for_each(|(_, spoken)| *spoken = versions);
             return Ok(());
         }
+        if let Some(other) = self.root_member_of(&join.node) {
+            let message = format!(
+                "the data directory {:016x} of node {} is a copy of that of node {other}: empty it first",
+                join.node.incarnation, join.node.id
+            );
+            return refuse(ErrorCode::WrongIdentity, message);
+        }
         self.put_node(&join.node, versions)?;
         self.settle_root();
         Ok(())
+    }
+
+    /// The other node whose replica of the root group has the number that this node's would have, or is to have it, if this node
+    /// has one: data directories draw their numbers at random, so one of the two is a copy.
+    fn root_member_of(&self, node: &NodeInfo) -> Option<NodeId> {
+        let coming = self.move_of(ROOT_PARTITION).map(|moved| moved.to);
+        let mut others = self.map.root.iter().copied().chain(coming).filter(|replica| replica.node != node.id);
+        let is_member = self.map.root.iter().any(|replica| replica.node == node.id);
+        others.find(|replica| is_member && replica.id.0 == node.incarnation).map(|replica| replica.node)
     }
 
     /// Whether it is refused for its data directory and nothing else, and could be had built anew.

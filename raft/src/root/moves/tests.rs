@@ -172,6 +172,27 @@ fn a_node_that_lost_its_data_comes_back_and_gets_new_replicas() {
 }
 
 #[test]
+fn a_copy_of_another_members_data_is_not_taken_for_a_members_own() {
+    let mut state = formed();
+    lose(&mut state, 1, 1).unwrap();
+    let error = apply(&mut state, join(1, 2)).unwrap_err();
+    assert_eq!(error.code, ErrorCode::WrongIdentity);
+    assert!(error.message.contains("of node 1 is a copy of that of node 2"), "{error}");
+    apply(&mut state, join(1, 101)).unwrap();
+    // Node 1's replica is on its way: its number is taken, too.
+    assert_eq!(state.move_of(ROOT_PARTITION).unwrap().to.id, ReplicaId(101));
+    lose(&mut state, 5, 5).unwrap();
+    for moved in state.moves.clone().iter().filter(|moved| moved.partition != ROOT_PARTITION) {
+        report(&mut state, moved, MoveStep::CaughtUp).unwrap();
+        report(&mut state, moved, MoveStep::Switched).unwrap();
+    }
+    let mut other = state.clone();
+    other.map.nodes[2].incarnation = NO_INCARNATION;
+    assert_eq!(code(apply(&mut other, join(3, 101))), ErrorCode::WrongIdentity);
+    apply(&mut state, join(5, 105)).unwrap();
+}
+
+#[test]
 fn data_that_is_lost_while_the_voters_change_is_built_anew_afterwards() {
     let mut state = formed();
     let moved = {
