@@ -303,6 +303,8 @@ fn recovered(loaded: &Loaded) -> Recovered {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wal::frame::{self, FrameHeader, FrameTitle, Position};
+    use crate::wal::segment::SegmentHeader;
     use stoa_env::RealClock;
     use stoa_env::disk::RealDisk;
 
@@ -325,6 +327,40 @@ mod tests {
             wal.save_vote(5, Bytes::from_static(b"vote")).await.unwrap();
             wal.close().await.unwrap();
             assert!(wal.stats().segments >= 2);
+        }
+    }
+    #[tokio::test]
+    async fn a_segment_that_says_it_follows_a_later_one_is_damage_and_the_log_opens() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = WalIdentity { cluster: 1, node: 2 };
+        let open = || async {
+            let options = WalOptions { reserve_bytes: 0, ..WalOptions::default() };
+            let disk = RealDisk::new(dir.path()).unwrap();
+            Wal::open(disk, "wal".into(), identity, options, Arc::new(RealClock)).await.unwrap()
+        };
+        let (wal, _) = open().await;
+        wal.save_vote(5, Bytes::from_static(b"vote")).await.unwrap();
+        wal.close().await.unwrap();
+        let path = std::fs::read_dir(dir.path().join("wal")).unwrap().next().unwrap().unwrap().path();
+        let whole = std::fs::read(&path).unwrap();
+        let id = u64::from_str_radix(path.file_stem().unwrap().to_str().unwrap(), 16).unwrap();
+        for previous in [id - 1, id, id + 1, u64::MAX] {
+            let mut bytes = whole.clone();
+            let at = Position { segment: id, offset: 0 };
+            let found = frame::decode_header(&bytes, at, identity.salt()).unwrap();
+            let payload = frame::decode_payload(&bytes, &found).unwrap();
+            let header = SegmentHeader { previous, ..SegmentHeader::decode(payload).ok().unwrap() }.encode();
+            let FrameHeader { kind, at, group, sequence, durable, index, .. } = found;
+            let mut forged = Vec::new();
+            let title = FrameTitle { kind, at, group, sequence, durable, index };
+            frame::encode(&mut forged, title, &header, identity.salt());
+            bytes[..forged.len()].copy_from_slice(&forged);
+            std::fs::remove_dir_all(dir.path().join("wal")).unwrap();
+            std::fs::create_dir(dir.path().join("wal")).unwrap();
+            std::fs::write(&path, bytes).unwrap();
+            let (wal, found) = open().await;
+            assert_eq!(found.unattributed.is_some(), previous >= id, "{previous} before {id}");
+            wal.close().await.unwrap();
         }
     }
 }

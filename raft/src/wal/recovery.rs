@@ -110,7 +110,8 @@ async fn read<D: Disk>(disk: &D, dir: &Path, id: u64, identity: WalIdentity) -> 
         Some(Err(HeaderRefusal::Version(found))) => {
             return Err(WalError::Version { path, found, supported: segment::FORMAT });
         }
-        Some(Ok(header)) => Some(header),
+        // What comes before a segment has a lower number: whatever says otherwise, no program of ours wrote it.
+        Some(Ok(header)) => Some(header).filter(|header| header.previous < id),
         Some(Err(HeaderRefusal::Malformed)) | None => None,
     };
     Ok(File { id, bytes, header })
