@@ -203,9 +203,10 @@ impl<D: Disk, T: Transport> Node<D, T> {
     }
 
     /// Confirmed commit indices of partitions that this node leads. All are asked at once; those that are not confirmed
-    /// within three quarters of the caller's time are left out, so that the others reach it within its time.
+    /// within three quarters of the caller's time, stamps and all, are left out, so that the others reach it within its time.
     pub(crate) async fn barriers(&self, request: &BarrierRequest, limit: Duration) -> BarrierAnswer {
         let limit = limit / 4 * 3;
+        let end = self.now().plus(limit);
         // Each once, and none that is not here: the request is foreign.
         let wanted: BTreeMap<PartitionId, Arc<Hosted<D>>> =
             request.partitions.iter().filter_map(|partition| Some((*partition, self.hosted(*partition)?))).collect();
@@ -213,7 +214,7 @@ impl<D: Disk, T: Transport> Node<D, T> {
         let asked = wanted.into_iter().map(|(partition, hosted)| async move {
             // First, so that whoever has applied the index knows the time.
             self.stamp_if_due(&hosted, limit / 2).await;
-            Some((partition, hosted.replica.confirm(by, limit).await.ok()?))
+            Some((partition, hosted.replica.confirm(by, end.since(self.now())).await.ok()?))
         });
         let asked: FuturesUnordered<_> = asked.collect();
         let confirmed: BTreeMap<PartitionId, LogIndex> = asked.filter_map(std::future::ready).collect().await;
