@@ -34,6 +34,32 @@ pub const LAYOUTS: [Layout; 3] = [
     Layout { name: "rows", bare_bytes: FEATURES * VALUE_BYTES, lane_bytes: 256 },
 ];
 
+/// How the lines of a read's rows are brought near before the first row is copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Near {
+    /// A byte of each is loaded: they come into the first cache.
+    Touched,
+    /// The processor is asked for them, as the store asks: they come into the second cache. Where it cannot be asked (elsewhere than
+    /// on x86_64) they are touched.
+    Asked,
+}
+
+impl Near {
+    /// Brings the line of a byte near.
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    fn bring(self, byte: &u8) -> u8 {
+        #[cfg(target_arch = "x86_64")]
+        if self == Self::Asked {
+            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+            // SAFETY: a prefetch is no access. SSE is part of every x86_64.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(byte).cast()) };
+            return 0;
+        }
+        *byte
+    }
+}
+
 /// Memory as the store's lanes have it: in huge pages, if they are granted, and backed. A copy from other memory would be
 /// slower for a reason that has nothing to do with what is compared.
 fn memory(bytes: usize) -> std::io::Result<MmapMut> {
@@ -52,9 +78,9 @@ impl Layout {
         Self { name: "rows", bare_bytes: bytes, lane_bytes: bytes }
     }
 
-    /// Nanoseconds of a row, of `columns` neighbouring columns: 100 random rows a time, the lines of all of them touched
+    /// Nanoseconds of a row, of `columns` neighbouring columns: 100 random rows a time, the lines of all of them brought near
     /// before the first is copied, so that the memory brings them side by side.
-    pub fn bare(&self, rows: u64, columns: usize, reads: u64, repetitions: u64) -> std::io::Result<f64> {
+    pub fn bare(&self, rows: u64, columns: usize, near: Near, reads: u64, repetitions: u64) -> std::io::Result<f64> {
         let wanted = (columns * VALUE_BYTES).div_ceil(self.bare_bytes);
         let arrays: Result<Vec<_>, _> = (0..wanted).map(|_| memory(rows as usize * self.bare_bytes)).collect();
         // What of each array is copied.
@@ -71,7 +97,7 @@ impl Layout {
             for read in places.chunks(READ_ROWS) {
                 let touch = |(array, bytes): &(MmapMut, usize)| {
                     let lines = |&from: &usize| (from..from + bytes).step_by(LINE_BYTES).chain([from + bytes - 1]);
-                    read.iter().flat_map(lines).map(|at| array[at]).fold(0, u8::wrapping_add)
+                    read.iter().flat_map(lines).map(|at| near.bring(&array[at])).fold(0, u8::wrapping_add)
                 };
                 black_box(arrays.iter().map(touch).fold(0, u8::wrapping_add));
                 for (to, &from) in out.chunks_exact_mut(columns * VALUE_BYTES).zip(read) {

@@ -5,7 +5,7 @@
 //! | `apply_rows_per_s` | rows applied a second by one thread, new and overwritten, 1,000 a command |
 //! | `bytes_per_row` | all memory of the partition, as it accounts for it, by its rows, at its worst while it grows from 0.8 to 1.6 times the rows asked for; beside it the values and the key |
 //! | `gather_ns_per_row` | 100 random rows, some of the columns, in each layout ([`crate::layouts`]): `whole`, a read with hash, probe, gather, validity, event time, reader protocol; `bare`, from plain arrays |
-//! | `copy_ns_per_row` | whole rows copied from one plain array, each touched before: what memory allows |
+//! | `copy_ns_per_row` | whole rows copied from one plain array, each touched before: what a program gets of memory that does no more; `copy_asked_ns_per_row`: each asked for into the second cache before, as the store does it, which no limit is set by |
 //! | `restart_ms` | from a snapshot's files in the page cache to 1,000 random keys read from them and right; `thaw_ms`: until all rows are in memory, without a pause |
 //! | `snapshot_bytes` | a whole snapshot; `_unchanged`: what another one writes at once; `_after_1_percent`: after an update of one row in a hundred, at random |
 //! | `cost_ratio` | a row read of twice the rows, by one of a tenth; `cost_ratio_20m_to_1m` where these are the sizes |
@@ -22,9 +22,9 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use stoa_protocol::LogIndex;
 use stoa_protocol::read::RowStatus;
-use stoa_store::{Command, Partition, PartitionReader, StoreOptions};
+use stoa_store::{Command, Outcome, Partition, PartitionReader, StoreOptions};
 
-use crate::layouts::{LAYOUTS, Layout};
+use crate::layouts::{LAYOUTS, Layout, Near};
 use crate::load::histogram;
 use crate::machine::Cores;
 use crate::rows::{Ask, Floats, Picks, value};
@@ -36,6 +36,8 @@ pub const FEATURES: usize = 48;
 pub const READ_ROWS: usize = 100;
 /// Rows of one command.
 pub const BATCH_ROWS: u64 = 1_000;
+/// Values of one command at the most: what rows of many features leave of the bytes of a batch.
+const BATCH_VALUES_MAX: u64 = 100_000;
 /// Bytes of the values and the key of a row.
 pub const RAW_BYTES: usize = FEATURES * 4 + 8;
 /// Batches that are applied beside reads, again and again: half a million random rows of all, too many for any cache.
@@ -69,6 +71,7 @@ struct Figures {
     /// Bare and whole, by layout and width.
     gather: [[(f64, f64); WIDTHS.len()]; LAYOUTS.len()],
     copy: f64,
+    copy_asked: f64,
     copy_large: f64,
     small: f64,
     large: f64,
@@ -91,7 +94,7 @@ impl StoreBench {
         let mut gather = [[(0.0, 0.0); WIDTHS.len()]; LAYOUTS.len()];
         for (layout, figures) in LAYOUTS.iter().zip(&mut gather) {
             for (figure, width) in figures.iter_mut().zip(WIDTHS) {
-                figure.0 = layout.bare(self.rows, width, self.reads, self.repetitions).map_err(text)?;
+                figure.0 = layout.bare(self.rows, width, Near::Touched, self.reads, self.repetitions).map_err(text)?;
             }
         }
         let (own, others) = LAYOUTS.split_last().expect("there is the store's own");
@@ -119,7 +122,8 @@ impl StoreBench {
         for (figure, width) in gather[LAYOUTS.len() - 1].iter_mut().zip(WIDTHS) {
             figure.1 = all.gather(&floats, &reader, width)?;
         }
-        let copy = all.copy().map_err(text)?;
+        let copy = all.copy(Near::Touched).map_err(text)?;
+        let copy_asked = all.copy(Near::Asked).map_err(text)?;
         let files = StoreFiles::measure(&floats, &mut partition, tenth * 10).map_err(|error| format!("{error:#}"))?;
         let p99_idle_us = all.read_p99(&floats, &reader, &AtomicBool::new(false))?;
         let cores = Cores::of_this_process().map_err(|error| error.to_string())?;
@@ -132,13 +136,14 @@ impl StoreBench {
         }
         // Not compared: rows that were written beside the reads are in another version.
         let large = self.of_rows(tenth * 20).time(&floats, &reader, FEATURES);
-        let copy_large = self.of_rows(tenth * 20).copy().map_err(text)?;
+        let copy_large = self.of_rows(tenth * 20).copy(Near::Touched).map_err(text)?;
         let figures = Figures {
             apply_new,
             apply_over,
             bytes_per_row,
             gather,
             copy,
+            copy_asked,
             copy_large,
             small,
             large,
@@ -195,9 +200,9 @@ impl StoreBench {
     }
 
     /// Nanoseconds of a whole row that is copied from one array.
-    pub fn copy(&self) -> std::io::Result<f64> {
+    pub fn copy(&self, near: Near) -> std::io::Result<f64> {
         let [.., rows] = LAYOUTS;
-        rows.bare(self.rows, FEATURES, self.reads, self.repetitions)
+        rows.bare(self.rows, FEATURES, near, self.reads, self.repetitions)
     }
 
     /// The 99th percentile of single reads, microseconds, at least for the given reads and then until `done`.
@@ -267,7 +272,9 @@ impl StoreBench {
             "raw_bytes_per_row": RAW_BYTES,
             "gather_ns_per_row": gather,
             "copy_ns_per_row": figures.copy,
+            "copy_asked_ns_per_row": figures.copy_asked,
             "gather_to_copy": figures.whole() / figures.copy,
+            "gather_to_copy_asked": figures.whole() / figures.copy_asked,
             "small_rows": self.rows / 10,
             "small_gather_ns_per_row": figures.small,
             "large_rows": self.rows / 10 * 20,
@@ -335,16 +342,19 @@ pub fn bytes_a_row(partition: &Partition) -> f64 {
     memory.total as f64 / memory.rows as f64
 }
 
-/// Writes rows in a version; rows a second, without the making of the batches.
+/// Writes rows in a version, as many a command as may be; rows a second, without the making of the batches. Panics if one is
+/// refused: they are of the group's own types.
 pub fn fill(floats: &Floats, partition: &mut Partition, rows: std::ops::Range<u64>, version: i64) -> f64 {
     let (count, mut spent) = (rows.end - rows.start, Duration::ZERO);
-    for first in rows.clone().step_by(BATCH_ROWS as usize) {
-        let ids = first..(first + BATCH_ROWS).min(rows.end);
+    let at_once = BATCH_ROWS.min(BATCH_VALUES_MAX / floats.features() as u64);
+    for first in rows.clone().step_by(at_once as usize) {
+        let ids = first..(first + at_once).min(rows.end);
         let command = Command::Write { stamp_us: version, step: None, batch: floats.batch(ids, version) };
         let index = LogIndex(partition.applied().0 + 1);
         let start = Instant::now();
-        black_box(partition.apply(index, &command));
+        let outcome = black_box(partition.apply(index, &command));
         spent += start.elapsed();
+        assert!(matches!(outcome, Outcome::Wrote(_)), "rows of the group's own types are refused: {outcome:?}");
     }
     count as f64 / spent.as_secs_f64()
 }

@@ -15,7 +15,7 @@ use clap::Args;
 use stoa_protocol::LogIndex;
 use stoa_store::{Command, Partition, PartitionReader, StoreOptions};
 
-use crate::layouts::Layout;
+use crate::layouts::{Layout, Near};
 use crate::rows::{Ask, Floats, Picks};
 use crate::store::{READ_ROWS, bytes_a_row, check, fill, median};
 
@@ -59,7 +59,7 @@ impl WidthsBench {
         let floats = Floats::new(usize::from(self.features));
         let plain = Layout::of_rows(usize::from(self.features));
         let copies: Result<Vec<f64>, _> = (self.rows.iter())
-            .map(|&rows| plain.bare(rows, usize::from(self.features), self.reads, self.repetitions))
+            .map(|&rows| plain.bare(rows, usize::from(self.features), Near::Touched, self.reads, self.repetitions))
             .collect();
         let copies = copies.context("memory for a plain array")?;
         let mut figures = Vec::new();

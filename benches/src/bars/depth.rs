@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use stoa_protocol::LogIndex;
 use stoa_store::{Command, Partition, PartitionReader, StoreOptions};
 
+use crate::layouts::Near;
 use crate::machine::Cores;
 use crate::profile::profile;
 use crate::rows::{Floats, Picks};
@@ -121,7 +122,7 @@ fn bench(rows: u64) -> StoreBench {
 
 fn read(floats: &Floats, reader: &PartitionReader, rows: u64) -> anyhow::Result<(u64, f64, f64)> {
     let bench = bench(rows);
-    Ok((rows, bench.gather(floats, reader, FEATURES).map_err(anyhow::Error::msg)?, bench.copy()?))
+    Ok((rows, bench.gather(floats, reader, FEATURES).map_err(anyhow::Error::msg)?, bench.copy(Near::Touched)?))
 }
 
 /// Takes a snapshot, chunk by chunk, and writes rows again between the chunks; the most that the process had in memory.

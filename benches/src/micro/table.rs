@@ -6,13 +6,11 @@ use stoa_protocol::LogIndex;
 use stoa_store::{Command, LaneOrders, Outcome, Partition, PartitionReader, StoreOptions};
 
 use crate::rows::Floats;
+pub use crate::store::BATCH_ROWS;
+use crate::store::fill;
 
 /// Features of a row.
 pub const FEATURES: usize = 48;
-/// Rows of one command.
-pub const BATCH_ROWS: u64 = 1_000;
-/// Values of one command at the most: what rows of many features leave of the bytes of a batch.
-const BATCH_VALUES_MAX: u64 = 100_000;
 /// Rows of a table that stays in the caches: 1 MiB of rows of 48 features, so that the code is what costs.
 pub const SMALL_ROWS: u64 = 4_096;
 
@@ -53,12 +51,7 @@ impl Table {
     }
 
     fn fill(mut self, rows: u64) -> Self {
-        let at_once = BATCH_ROWS.min(BATCH_VALUES_MAX / self.floats.features() as u64);
-        for first in (0..rows).step_by(at_once as usize) {
-            let command = self.write(first..(first + at_once).min(rows), 0);
-            let outcome = apply(&mut self.partition, &command);
-            assert!(matches!(outcome, Outcome::Wrote(_)), "rows of the group's own types are refused: {outcome:?}");
-        }
+        fill(&self.floats, &mut self.partition, 0..rows, 0);
         self
     }
 
