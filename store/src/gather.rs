@@ -14,18 +14,20 @@ use stoa_protocol::{ErrorBody, ErrorCode, OnExpired};
 use crate::arena::{Arena, ArenaRef};
 use crate::cold::{ColdRow, Lookup};
 use crate::group::{Group, reference};
-use crate::index::{IndexView, ProbeLine, index_hash};
+use crate::index::{First, IndexView, ProbeLine, index_hash};
 use crate::lane_plan::{EVENT_TIME_AT, FLAGS_AT, LanePlan};
-use crate::lanes::{Guard, Slot};
-use crate::projector::{Patch, Projector};
+use crate::lanes::{Guard, Slab, Slot, copy_few};
+use crate::projector::{Near, Patch, Projector};
 use crate::row::RowBuffer;
 
 /// Keys of a chunk: enough misses at once for any memory, few enough that their lanes stay in the first caches.
-const CHUNK_KEYS: usize = 64;
+const CHUNK_KEYS: usize = u128::BITS as usize;
 
 /// Keys of one partition that are read together with those of others.
 pub(crate) struct Target<'g> {
     pub group: &'g Group,
+    /// The group's first lane.
+    pub heads: &'g Slab,
     pub index: IndexView<'g>,
     pub arena: &'g Arena,
     pub guard: &'g Guard<'g>,
@@ -50,8 +52,8 @@ struct Probe<'g> {
     of: &'g Target<'g>,
     key: &'g [u8],
     hash: u64,
-    /// Where its entry of the index is, if there is one.
-    line: Option<ProbeLine<'g>>,
+    /// Where its entry of the index is, or the first part of the way to it.
+    line: ProbeLine<'g>,
     /// The part in lane 0 of a row of this key or, before it is copied, of one that may be.
     head: Slot<'g>,
     /// The number of that row.
@@ -75,9 +77,17 @@ enum Found {
 }
 
 impl<'g> Probe<'g> {
+    #[inline]
     fn new(of: &'g Target<'g>, key: &'g [u8], to: usize) -> Self {
         let hash = index_hash(of.seed, key);
-        Self { of, key, hash, line: None, head: Slot::EMPTY, row: 0, to: to as u32, found: Found::Nothing }
+        let line = of.index.segment(hash).first_line(hash);
+        Self { of, key, hash, line, head: Slot::EMPTY, row: 0, to: to as u32, found: Found::Nothing }
+    }
+
+    /// Takes a row that may be of the key.
+    #[inline]
+    fn take(&mut self, row: u32) {
+        (self.row, self.head, self.found) = (row, self.of.heads.slot(row), Found::Row);
     }
 
     fn to(&self) -> usize {
@@ -117,9 +127,7 @@ pub(crate) fn gather<'g>(
     };
     for of in targets {
         for (to, key) in (of.first_row..).zip(of.keys.iter()) {
-            let probe = Probe::new(of, key, to);
-            of.index.prefetch(probe.hash);
-            chunk.push(probe);
+            chunk.push(Probe::new(of, key, to));
             if chunk.len() == CHUNK_KEYS {
                 run.chunk(&mut chunk, block, &mut heap);
             }
@@ -153,22 +161,39 @@ impl<'g> Run<'g, '_> {
 }
 
 /// Finds the rows of a chunk, whose keys have been hashed, and copies what is wanted of them.
+///
+/// What asks for memory is a loop of its own that does nothing else. An instruction that asks does not retire before its address
+/// has been translated; beyond the reach of the translation caches that takes as long as memory does, and only what lies close
+/// behind it in the program goes on meanwhile. So the more of them lie close together, the more wait at once.
 fn fetch(chunk: &mut [Probe<'_>], projector: &Projector, block: &mut BlockWriter<'_>) {
-    for probe in chunk.iter_mut() {
-        probe.line = Some(probe.of.index.segment(probe.hash).reach(probe.hash));
-    }
+    chunk.iter().for_each(|probe| probe.line.prefetch());
     let (near, others) = projector.near.split_first().expect("the key is brought near");
-    for probe in chunk.iter_mut() {
-        // The first row with tag and mark of the key: nearly always the one.
-        let Some((row, more)) = probe.line.and_then(|line| line.first(probe.hash)) else {
-            continue;
-        };
-        let lanes = &probe.of.group.lanes;
-        (probe.row, probe.head, probe.found) = (row, lanes[0].slot(row), Found::Row);
-        probe.head.prefetch(near.first, near.last);
-        if more || !others.is_empty() {
-            bring_others_near(probe, projector);
+    // The places of keys that have more than one.
+    let mut several: u128 = 0;
+    for (at, probe) in chunk.iter_mut().enumerate() {
+        match probe.line.first(probe.hash) {
+            // Nearly always the one, and nearly always the only one.
+            First::Row(row, more) => {
+                probe.take(row);
+                several |= u128::from(more) << at;
+            }
+            First::Nothing => {}
+            First::Behind => take_behind(probe),
         }
+    }
+    for probe in chunk.iter().filter(|probe| probe.found == Found::Row) {
+        probe.head.prefetch(near.first, near.last);
+    }
+    if !others.is_empty() {
+        for probe in chunk.iter().filter(|probe| probe.found == Found::Row) {
+            bring_near(probe.of.group, probe.row, others);
+        }
+    }
+    while several != 0 {
+        let probe = &chunk[several.trailing_zeros() as usize];
+        several &= several - 1;
+        let rows = probe.line.candidates(probe.hash).filter(|row| *row != probe.row);
+        rows.for_each(|row| bring_near(probe.of.group, row, &projector.near));
     }
     for probe in chunk.iter_mut().filter(|probe| probe.found == Found::Row) {
         let Target { group, arena, .. } = probe.of;
@@ -183,17 +208,17 @@ fn fetch(chunk: &mut [Probe<'_>], projector: &Projector, block: &mut BlockWriter
     }
 }
 
-/// Brings what is wanted near from other lanes than the first, and from other rows that the key may have. Apart from the loop over
-/// keys, which is shorter without it where a group has one lane.
-#[inline(never)]
-fn bring_others_near(probe: &Probe<'_>, projector: &Projector) {
-    let lanes = &probe.of.group.lanes;
-    let rows = probe.line.into_iter().flat_map(|line| line.candidates(probe.hash));
-    for (at, row) in rows.enumerate() {
-        for near in &projector.near[usize::from(at == 0)..] {
-            lanes[near.lane].slot(row).prefetch(near.first, near.last);
-        }
+/// Takes the first row that may be a key's from behind its first line, which is full.
+#[cold]
+fn take_behind(probe: &mut Probe<'_>) {
+    if let Some((_, row)) = probe.of.index.segment(probe.hash).find(probe.hash, |_| true) {
+        probe.take(row);
     }
+}
+
+/// Asks for these parts of a row to be brought near.
+fn bring_near(group: &Group, row: u32, parts: &[Near]) {
+    parts.iter().for_each(|near| group.lanes[near.lane].slot(row).prefetch(near.first, near.last));
 }
 
 /// Finds the row of a key among all entries that may be its.
@@ -202,7 +227,7 @@ fn find_behind(probe: &mut Probe<'_>) -> bool {
     let Target { group, arena, index, .. } = probe.of;
     let found = index.segment(probe.hash).find(probe.hash, |row| group.is_key(row, probe.key, arena));
     match found {
-        Some((_, row)) => (probe.row, probe.head) = (row, group.lanes[0].slot(row)),
+        Some((_, row)) => probe.take(row),
         None => probe.found = Found::Nothing,
     }
     found.is_some()
@@ -254,7 +279,7 @@ impl<'g> Run<'g, '_> {
                     let found = segment.find(probe.hash, |row| group.is_key(row, probe.key, arena));
                     let found = found.map(|(_, row)| (row, group.lanes[0].slot(row)));
                     if let Some((row, head)) = found.filter(|(_, head)| head.word(FLAGS_AT / 8) as u8 == 0) {
-                        (probe.row, probe.head, probe.found) = (row, head, Found::Row);
+                        probe.take(row);
                         copy(group, row, head, projector, block.row_mut(probe.to()));
                     }
                     Ok(())
@@ -283,12 +308,10 @@ fn copy_cold(plan: &LanePlan, version: &RowBuffer, projector: &Projector, out: &
         bytes.copy_from_slice(&version.bytes[from..from + bytes.len()]);
     });
     hide(projector, out);
-    if !projector.patches.is_empty() {
-        patch(projector, out, |lane, from, bytes| {
-            let from = plan.starts[lane] + from;
-            bytes.copy_from_slice(&version.bytes[from..from + bytes.len()]);
-        });
-    }
+    patch(projector, out, |lane, from, bytes| {
+        let from = plan.starts[lane] + from;
+        bytes.copy_from_slice(&version.bytes[from..from + bytes.len()]);
+    });
 }
 
 /// Copies what is wanted of a row, whose part in lane 0 is `head`; places of variable values get the references that stand in
@@ -297,21 +320,27 @@ fn copy_cold(plan: &LanePlan, version: &RowBuffer, projector: &Projector, out: &
 fn copy(group: &Group, row: u32, head: Slot<'_>, projector: &Projector, out: &mut [u8]) {
     let (event_time, rest) = out.split_first_chunk_mut().expect("a row begins with it");
     *event_time = head.word(EVENT_TIME_AT / 8).to_le_bytes();
-    rest[STATUS_AT - 8] = RowStatus::Found as u8;
-    let (mut lane, mut slot) = (0, head);
-    for piece in &projector.pieces {
-        if piece.lane != lane {
-            (lane, slot) = (piece.lane, group.lanes[piece.lane].slot(row));
-        }
-        slot.copy(piece.from, &mut out[piece.to..piece.to + piece.bytes]);
+    // Status and validity bits. Values are behind them: what else the word has is overwritten.
+    let word = head.word(FLAGS_AT / 8) >> projector.head.shift & projector.head.mask;
+    match rest.first_chunk_mut() {
+        Some(eight) => *eight = word.to_le_bytes(),
+        None => copy_few(rest, word),
     }
-    if !projector.narrow.is_empty() {
-        widen_narrow(projector, out, |lane, from, bytes| group.lanes[lane].slot(row).copy(from, bytes));
+    for (lane, copies) in &projector.copies {
+        let slot = if *lane == 0 { head } else { group.lanes[*lane].slot(row) };
+        copies.run(slot, out);
     }
+    if !projector.is_copied {
+        finish(group, row, projector, out);
+    }
+}
+
+/// What is to be done with a row of which all has been copied that can be.
+#[inline(never)]
+fn finish(group: &Group, row: u32, projector: &Projector, out: &mut [u8]) {
+    widen_narrow(projector, out, |lane, from, bytes| group.lanes[lane].slot(row).copy(from, bytes));
     hide(projector, out);
-    if !projector.patches.is_empty() {
-        patch(projector, out, |lane, from, bytes| group.lanes[lane].slot(row).copy(from, bytes));
-    }
+    patch(projector, out, |lane, from, bytes| group.lanes[lane].slot(row).copy(from, bytes));
 }
 
 /// Widens what lies in the lanes in a storage; `read` reads the bytes of the row from a byte of a lane on.
@@ -323,17 +352,13 @@ fn widen_narrow(projector: &Projector, out: &mut [u8], read: impl Fn(usize, usiz
 }
 
 /// Takes the validity bits of features away that were not asked for.
-#[inline]
 fn hide(projector: &Projector, out: &mut [u8]) {
-    if projector.hides {
-        let validity = &mut out[VALIDITY_AT..VALIDITY_AT + projector.mask.len()];
-        validity.iter_mut().zip(&projector.mask).for_each(|(bits, mask)| *bits &= mask);
-    }
+    let validity = &mut out[VALIDITY_AT..VALIDITY_AT + projector.mask.len()];
+    validity.iter_mut().zip(&projector.mask).for_each(|(bits, mask)| *bits &= mask);
 }
 
 /// Fills in what a row has at the places of an earlier schema, and the defaults of what was never written; `read` reads the
 /// bytes of the row from a byte of a lane on.
-#[cold]
 fn patch(projector: &Projector, out: &mut [u8], read: impl Fn(usize, usize, &mut [u8])) {
     let has = |lane: usize, byte: usize, mask: u8| {
         let mut bits = [0];
@@ -428,13 +453,16 @@ pub(crate) fn check_answer_bytes(bytes: usize) -> Result<(), ErrorBody> {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use proptest::prelude::*;
     use stoa_protocol::key::{KeyBlock, encode_key};
+    use stoa_protocol::read::Projection;
     use stoa_protocol::row_block::AnswerWriter;
     use stoa_protocol::{
-        FeatureGroup, FeatureGroupId, FeatureType, KeyType, KeyValue, LogIndex, RowBatchBuilder, Value,
+        FeatureGroup, FeatureGroupId, FeatureType, KeyType, KeyValue, LogIndex, RowBatchBuilder, Storage, Value,
     };
 
     use super::*;
+    use crate::index::IndexWriter;
     use crate::{Command, Partition, SnapshotPart, StoreOptions};
 
     #[test]
@@ -461,7 +489,8 @@ mod tests {
         while restored.thaw(100).unwrap() {}
         let keys = keys.range(0, keys.len());
         let (arena, seed) = (&*shared.arena, shared.seed);
-        let targets = [Target { group, index, arena, guard: &guard, seed, keys, first_row: 0, expiry: None }];
+        let heads = &group.lanes[0];
+        let targets = [Target { group, heads, index, arena, guard: &guard, seed, keys, first_row: 0, expiry: None }];
         let projector = Projector::new(&group.plan, &[0]);
         let mut answer = AnswerWriter::new(1);
         let (_, mut block) = answer.block(&projector.layout, keys.len());
@@ -469,5 +498,76 @@ mod tests {
         let missing = (0..keys.len()).filter(|row| block.row_mut(*row)[STATUS_AT] != RowStatus::Found as u8).count();
         assert_eq!(missing, 0);
         block.finish();
+    }
+
+    #[test]
+    fn every_row_is_found_of_so_many_that_lines_of_the_index_are_full() {
+        let definition = FeatureGroup::simple(1, "g", &[("id", KeyType::Int64)], &[("value", FeatureType::Int64)]);
+        let (mut partition, reader) = Partition::new(StoreOptions::default());
+        partition.apply(LogIndex(1), &Command::Define(definition.clone()));
+        for part in 0..20 {
+            let (mut keys, mut batch) = (KeyBlock::new(), RowBatchBuilder::new(&definition, &[0]));
+            for id in part * 1_000..(part + 1) * 1_000 {
+                let mut key = Vec::new();
+                encode_key(&[KeyType::Int64], &[KeyValue::Int(id)], &mut key).unwrap();
+                keys.push(&key);
+                batch.upsert(&key, 1, 0, &[Value::Int(id)]).unwrap();
+            }
+            let index = LogIndex(partition.applied().0 + 1);
+            partition.apply(index, &Command::Write { stamp_us: 1, step: None, batch: batch.finish().unwrap() });
+            let projection = Projection { group: definition.id, schema_version: 1, features: vec![0] };
+            let rows = reader.read(&projection, &keys, index).unwrap();
+            let right = |at: &usize| rows.value(0, *at) == Some(&(part * 1_000 + *at as i64).to_le_bytes()[..]);
+            assert_eq!((0..keys.len()).filter(right).count(), 1_000, "rows from {part} thousand on");
+        }
+    }
+
+    fn any_feature() -> impl Strategy<Value = (FeatureType, Option<Storage>, bool)> {
+        use FeatureType::*;
+        let types = [Bool, Int16, Int32, Float32, Float32, Float64, String, FixedArray { items: 5 }];
+        let storage = [None, None, Some(Storage::Float16), Some(Storage::Int8Scaled)];
+        (prop::sample::select(types.to_vec()), prop::sample::select(storage.to_vec()), any::<bool>())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+        #[test]
+        fn a_row_in_memory_and_one_that_is_still_cold_look_the_same(
+            features in prop::collection::vec(any_feature(), 1..90),
+            asked in prop::collection::vec(any::<prop::sample::Index>(), 0..90),
+            bytes in prop::collection::vec(any::<u8>(), 256),
+            lane_bytes_max in prop::sample::select(vec![8, 64, 256]),
+        ) {
+            let names: Vec<_> = (0..features.len()).map(|at| format!("f{at}")).collect();
+            let types: Vec<_> = names.iter().map(String::as_str).zip(features.iter().map(|(ty, ..)| *ty)).collect();
+            let mut definition = FeatureGroup::simple(1, "g", &[("id", KeyType::Int64)], &types);
+            for (feature, (ty, storage, default)) in definition.features.iter_mut().zip(&features) {
+                feature.storage = storage.filter(|storage| storage.check_type(*ty).is_ok());
+                if let (true, None, Width::Fixed(width)) = (*default, feature.storage, ty.width()) {
+                    feature.default = Some(vec![1; width]);
+                }
+            }
+            let order: Vec<usize> = (0..features.len()).collect();
+            let index = IndexWriter::new(definition.id);
+            let group = Group::new(definition, index.shared().clone(), lane_bytes_max, &order);
+            let mut version = RowBuffer::default();
+            version.clear(&group.plan);
+            version.bytes.iter_mut().zip(bytes.iter().cycle()).for_each(|(to, from)| *to = *from);
+            version.bytes[FLAGS_AT] = 0;
+            group.lanes.iter().for_each(|lane| lane.reserve(3));
+            group.store(3, &version);
+            let mut asked: Vec<u16> = asked.iter().map(|at| at.index(features.len()) as u16).collect();
+            asked.sort_unstable();
+            asked.dedup();
+            let projector = Projector::new(&group.plan, &asked);
+            let mut answer = AnswerWriter::new(1);
+            let (_, mut block) = answer.block(&projector.layout, 3);
+            copy(&group, 3, group.lanes[0].slot(3), &projector, block.row_mut(0));
+            copy_cold(&group.plan, &version, &projector, block.row_mut(1));
+            let rows = [0, 1, 2].map(|row| block.row_mut(row).to_vec());
+            prop_assert_eq!(&rows[0], &rows[1]);
+            prop_assert!(rows[2][VALIDITY_AT..].iter().all(|byte| *byte == 0), "the row behind them is untouched");
+            prop_assert_eq!(rows[2][STATUS_AT], RowStatus::NotFound as u8);
+        }
     }
 }

@@ -1,11 +1,9 @@
 //! How the columns of a group are packed into lanes.
 //!
-//! A lane is one array over all rows with a fixed stride; a row's values in a lane lie side by side. 100 random rows of
-//! 48 Float32 out of 10 million took 70 us from one array a column, 6.6 us from 64-byte lanes, 6.0 us from one array
-//! with all 48; for 3 of the columns it was 3.7, 2.1 and 2.8 us (docs/decisions has the conditions). So columns share
-//! lanes up to [`LANE_BYTES_MAX`], those that views read together side by side ([`crate::lane_order`]); a long fixed array,
-//! which would push its neighbours apart, has a lane of its own. The widths are to be measured again with validity, index and
-//! readers on.
+//! A lane is one array over all rows with a fixed stride; a row's values in a lane lie side by side. What is read of a row costs
+//! what memory takes for the lines of the cache that it lies in. So columns share lanes up to [`LANE_BYTES_MAX`], those that views
+//! read together side by side ([`crate::lane_order`]); a long fixed array, which would push its neighbours apart, has a lane of
+//! its own. `stoa-bench widths` measures reads by the width of lanes.
 //!
 //! ```text
 //! lane 0:  0 i64 event time   8 u64 sequence   16 u8 flags   17 validity bits   key   values …
@@ -43,7 +41,7 @@ pub(crate) const SHARED_VALUE_BYTES_MAX: usize = 64;
 pub(crate) const EVENT_TIME_AT: usize = 0;
 pub(crate) const SEQUENCE_AT: usize = 8;
 pub(crate) const FLAGS_AT: usize = 16;
-const VALIDITY_AT: usize = 17;
+pub(crate) const VALIDITY_AT: usize = 17;
 const STAMP_BYTES: usize = 8;
 const REFERENCE_BYTES: usize = 8;
 

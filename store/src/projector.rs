@@ -3,10 +3,12 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use stoa_protocol::row_block::{BlockColumn, BlockLayout, VALIDITY_AT, bytes_in_row};
+use stoa_protocol::read::RowStatus;
+use stoa_protocol::row_block::{BlockColumn, BlockLayout, STATUS_AT, VALIDITY_AT, bytes_in_row};
 use stoa_protocol::{FeatureType, Storage};
 
-use crate::lane_plan::{BitPlace, FeaturePlace, LanePlan};
+use crate::lane_plan::{BitPlace, FLAGS_AT as HEAD_AT, FeaturePlace, LanePlan, VALIDITY_AT as LANE_VALIDITY_AT};
+use crate::lanes::{Copied, Copies};
 
 /// Bytes of a lane that a row of the answer has, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +62,15 @@ pub(crate) struct Near {
     pub last: usize,
 }
 
+/// What the third word of a row's first lane becomes in the row of the answer: the status, and the first validity bits. A status
+/// of 0 says that the row was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub shift: u32,
+    /// The validity bits that may be seen.
+    pub mask: u64,
+}
+
 /// A projection, compiled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Projector {
@@ -67,10 +78,15 @@ pub(crate) struct Projector {
     pub layout: BlockLayout,
     /// Validity and values, neighbours as one.
     pub pieces: Vec<Piece>,
+    /// The first validity bits, as they are copied out of lanes.
+    pub head: Head,
+    /// The other pieces, by their lane: what is copied out of it.
+    pub copies: Vec<(usize, Copies)>,
+    /// Whether that is all: nothing is widened or patched, and the mask hides none of the validity bits that the head does not
+    /// have.
+    pub is_copied: bool,
     /// The validity bits that may be seen: a lane's bytes have those of other features, too.
     pub mask: Vec<u8>,
-    /// Whether the mask hides any.
-    pub hides: bool,
     /// The values that are widened, in the order of their lanes.
     pub narrow: Vec<Narrow>,
     /// Where the references of values of variable width stand in the answer's row.
@@ -191,8 +207,10 @@ impl Projector {
         // A place that nobody is to look at twice costs nothing; what earlier versions have is as far away as any lane.
         patches.retain(|patch| !patch.earlier.is_empty() || patch.default.is_some());
         let near = near(plan, &pieces, &narrow, &patches);
-        let hides = mask.iter().any(|mask| *mask != u8::MAX);
-        Self { layout, pieces, mask, hides, narrow, references, patches, near }
+        let (head, headed) = Head::of(&bytes, &mask);
+        let is_copied = narrow.is_empty() && patches.is_empty() && mask[headed..].iter().all(|mask| *mask == u8::MAX);
+        let copies = copies(plan, stride, &pieces, VALIDITY_AT + headed);
+        Self { layout, pieces, head, copies, is_copied, mask, narrow, references, patches, near }
     }
 
     /// The default of the value that begins at a place of the answer's row.
@@ -200,6 +218,39 @@ impl Projector {
         let patch = self.patches.iter().find(|patch| patch.to == to);
         patch.and_then(|patch| patch.default.as_ref()).map_or(&[], |(_, value)| value)
     }
+}
+
+impl Head {
+    /// Of rows with these bytes of validity bits, by lane and place: the first ones that lie side by side in the word. How many these
+    /// are, besides.
+    fn of(bytes: &[(usize, usize)], mask: &[u8]) -> (Self, usize) {
+        const { assert!(RowStatus::Found as u8 == 0 && LANE_VALIDITY_AT == HEAD_AT + 1 && VALIDITY_AT == STATUS_AT + 1) };
+        let first = bytes.first().map_or(LANE_VALIDITY_AT, |(_, byte)| *byte);
+        let side_by_side = |&(at, &(lane, byte)): &(usize, &(usize, usize))| {
+            lane == 0 && byte == first + at && byte < HEAD_AT + size_of::<u64>()
+        };
+        let count = bytes.iter().enumerate().take_while(side_by_side).count();
+        let mut visible = [0; size_of::<u64>()];
+        visible[1..=count].copy_from_slice(&mask[..count]);
+        let shift = if count > 0 { (first - LANE_VALIDITY_AT) as u32 * 8 } else { 0 };
+        (Self { shift, mask: u64::from_le_bytes(visible) }, count)
+    }
+}
+
+/// What is copied out of each lane, into rows of `stride` bytes: these pieces, from byte `done` of the row on.
+fn copies(plan: &LanePlan, stride: usize, pieces: &[Piece], done: usize) -> Vec<(usize, Copies)> {
+    let left = |piece: &Piece| {
+        let gone = done.saturating_sub(piece.to).min(piece.bytes);
+        let (from, to) = ((piece.from + gone) as u32, (piece.to + gone) as u32);
+        (piece.lane, Copied { from, bytes: (piece.bytes - gone) as u32, to })
+    };
+    let mut left: Vec<_> = pieces.iter().map(left).filter(|(_, copied)| copied.bytes > 0).collect();
+    left.sort_by_key(|(lane, _)| *lane);
+    let of_lane = |of: &[(usize, Copied)]| {
+        let lane = of[0].0;
+        (lane, Copies::new(plan.strides[lane], stride, of.iter().map(|(_, copied)| *copied)))
+    };
+    left.chunk_by(|one, next| one.0 == next.0).map(of_lane).collect()
 }
 
 /// The words of the pieces and of the key, which is compared with each row, and of what patches look at.
@@ -266,7 +317,7 @@ mod tests {
             projector.pieces,
             [Piece { lane: 0, from: 17, bytes: 6, to: 9 }, Piece { lane: 0, from: values, bytes: 192, to: 15 }]
         );
-        assert_eq!((projector.layout.stride(), projector.mask, projector.hides), (207, vec![0xff; 6], false));
+        assert_eq!((projector.layout.stride(), &projector.mask, projector.is_copied), (207, &vec![0xff; 6], true));
         assert_eq!(projector.near, [Near { lane: 0, first: 0, last: 27 }]);
         let back: Vec<u16> = all.into_iter().rev().collect();
         let turned = Projector::new(&plan, &back);
@@ -333,7 +384,7 @@ mod tests {
         let wanted: usize = [512, 1, 8, 1].iter().sum();
         let copied: usize = projector.pieces.iter().map(|piece| piece.bytes).sum();
         assert_eq!(copied, wanted + 2);
-        assert_eq!((&projector.mask[..], projector.hides), (&[0b1011, 0b10][..], true));
+        assert_eq!((&projector.mask[..], projector.is_copied), (&[0b1011, 0b10][..], true));
         assert_eq!(projector.layout.stride(), VALIDITY_AT + 2 + wanted);
         assert_eq!(projector.layout.columns()[2], projector.layout.columns()[4]);
         assert_eq!(projector.references, [projector.layout.columns()[2].offset as usize]);

@@ -204,6 +204,7 @@ fn read_under_one_schema(
             class.sections.push(at);
             class.targets.push(Target {
                 group,
+                heads: &group.lanes[0],
                 index: group.index.view(guard),
                 arena: &shared.arena,
                 guard,

@@ -169,7 +169,7 @@ impl RowBuffer {
         self.set_values(plan).put(place, bytes);
     }
 
-    /// For setting several, which is cheaper in the order of the features.
+    /// For setting several, which is cheaper in the order of their lanes.
     pub fn set_values<'a>(&'a mut self, plan: &'a LanePlan) -> SetValues<'a> {
         SetValues { row: self, plan, validity_at: 0, present: 0, null: 0 }
     }

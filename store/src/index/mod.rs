@@ -15,10 +15,9 @@ mod writer;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-pub(crate) use segment::{Place, ProbeLine, Segment};
+pub(crate) use segment::{First, Place, ProbeLine, Segment};
 pub(crate) use writer::{Found, IndexWriter};
 
-use crate::lanes::prefetch::prefetch;
 use crate::lanes::sync::{AtomicU32, Ordering};
 use crate::lanes::{EpochCell, Guard};
 use crate::memory::ARC_BYTES;
@@ -90,12 +89,6 @@ pub(crate) struct IndexView<'g> {
 }
 
 impl<'g> IndexView<'g> {
-    /// Asks for the directory's entry of a hash to be brought near.
-    #[inline]
-    pub fn prefetch(self, hash: u64) {
-        prefetch(&self.directory.places[prefix(hash, self.directory.depth)]);
-    }
-
     /// The segment of a hash.
     #[inline]
     pub fn segment(self, hash: u64) -> Segment<'g> {

@@ -136,15 +136,13 @@ impl<'a> Segment<'a> {
     /// Asks for the first line of a hash to be brought near.
     #[inline]
     pub fn prefetch(self, hash: u64) {
-        prefetch(self.line(self.home(hash)));
+        self.first_line(hash).prefetch();
     }
 
-    /// The line of a hash, which is asked for.
+    /// The first line of a hash.
     #[inline]
-    pub fn reach(self, hash: u64) -> ProbeLine<'a> {
-        let line = self.line(self.home(hash));
-        prefetch(line);
-        ProbeLine { segment: self, line }
+    pub fn first_line(self, hash: u64) -> ProbeLine<'a> {
+        ProbeLine { line: self.line(self.home(hash)) }
     }
 
     /// The slot and row of the first entry of this hash that `is` accepts.
@@ -224,26 +222,43 @@ impl<'a> Segment<'a> {
 /// The first line of a hash in a segment, to be looked at when it has come.
 #[derive(Clone, Copy)]
 pub(crate) struct ProbeLine<'a> {
-    segment: Segment<'a>,
     line: &'a Line,
 }
 
+/// What the first line of a hash says of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum First {
+    /// The row of the first entry with its tag and mark, and whether there are more of them in the line.
+    Row(u32, bool),
+    /// There is no entry of it.
+    Nothing,
+    /// There is none of it here, and the line is full: it may be in another one.
+    Behind,
+}
+
 impl<'a> ProbeLine<'a> {
+    /// Asks for it to be brought near.
+    #[inline]
+    pub fn prefetch(self) {
+        prefetch(self.line);
+    }
+
     #[inline]
     fn tags(self) -> [u64; TAG_WORDS] {
+        // Acquire: a tag is stored after its row.
         [self.line[0].load(Ordering::Acquire), self.line[1].load(Ordering::Acquire)]
     }
 
-    /// The row of the first entry with tag and mark of the hash, and whether there are more of them in the line.
+    /// What it says of the hash.
     #[inline]
-    pub fn first(self, hash: u64) -> Option<(u32, bool)> {
+    pub fn first(self, hash: u64) -> First {
         let tags = self.tags();
         let mut slots = slots_of(tags, hash);
         match slots.next() {
             // Acquire: the row number is stored after the row itself.
-            Some(slot) => Some((row_of(self.line, slot, Ordering::Acquire), slots.next().is_some())),
-            None if used(tags) != ALL_SLOTS => None,
-            None => self.segment.find(hash, |_| true).map(|(_, row)| (row, false)),
+            Some(slot) => First::Row(row_of(self.line, slot, Ordering::Acquire), slots.next().is_some()),
+            None if used(tags) != ALL_SLOTS => First::Nothing,
+            None => First::Behind,
         }
     }
 
@@ -334,11 +349,17 @@ mod tests {
                 None
             );
             assert_eq!(seen, [entry, entry + 4]);
-            let line = segment.reach(hash(entry));
-            assert_eq!(line.first(hash(entry)), Some((entry, true)));
+            let line = segment.first_line(hash(entry));
+            line.prefetch();
+            assert_eq!(line.first(hash(entry)), First::Row(entry, true));
             assert_eq!(line.candidates(hash(entry)).collect::<Vec<_>>(), seen);
         }
-        assert_eq!(segment.reach(43).first(43), None);
+        assert_eq!(segment.first_line(43).first(43), First::Nothing);
+        // Four more, of another tag: the line is full, and what comes then lies behind it.
+        (8..13).for_each(|entry| segment.insert(43, entry));
+        assert_eq!(segment.first_line(43).first(43), First::Row(8, true));
+        assert_eq!(segment.first_line(44).first(44), First::Behind);
+        assert_eq!(segment.find(43, |row| row == 12).map(|(slot, _)| slot / LINE_SLOTS), Some(1));
     }
 
     #[test]

@@ -379,7 +379,6 @@ mod tests {
             let hash = hash_of(row);
             assert_eq!(index.find(hash, |found| found == row).unwrap().row, row);
             let view = index.shared().view(&guard);
-            view.prefetch(hash);
             assert_eq!(view.segment(hash).find(hash, |found| found == row).unwrap().1, row);
             assert!(index.find(hash, |_| false).is_none());
         }

@@ -2,7 +2,7 @@
 //!
 //! - [`slab`]: arrays of fixed stride that grow without moving. Their words are relaxed atomics, so a mistake elsewhere
 //!   could show a wrong value and never be undefined behaviour. Safe code, over [`words`].
-//! - [`wide`]: copies out of them; unsafe, by an instruction that loads more than a word.
+//! - [`wide`]: copies out of them; unsafe, by instructions that load more than a word, to places that were checked before.
 //! - [`words`]: zeroed memory for them, of huge pages where that is worth it; unsafe.
 //! - [`epochs`] and [`trash`]: who may still be looking, and what therefore waits before it is used again. Safe code,
 //!   and here because the next one rests on it.
@@ -25,5 +25,6 @@ mod words;
 
 pub(crate) use cell::EpochCell;
 pub(crate) use epochs::{Epochs, Guard, LongGuard};
-pub(crate) use slab::{Growth, Slab, Slot};
+pub(crate) use slab::{Growth, Slab, Slot, copy_few};
 pub(crate) use trash::{Dead, Trash};
+pub(crate) use wide::{Copied, Copies};

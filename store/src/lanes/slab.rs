@@ -156,9 +156,14 @@ impl<'a> Slot<'a> {
     pub const EMPTY: Self = Self { words: &[] };
 
     /// A slot of these words.
-    #[cfg_attr(all(target_arch = "x86_64", not(loom)), allow(dead_code))] // where there is no wide copy
     pub(super) fn of(words: &'a [AtomicU64]) -> Self {
         Self { words }
+    }
+
+    /// All of its words.
+    #[inline]
+    pub(super) fn words(self) -> &'a [AtomicU64] {
+        self.words
     }
 
     /// The word at a place, counted in words.
@@ -176,23 +181,12 @@ impl<'a> Slot<'a> {
     /// Copies `out.len()` bytes from `offset` on.
     #[inline]
     pub fn copy(self, offset: usize, out: &mut [u8]) {
-        let (at, shift) = (offset / WORD, (offset % WORD) as u32 * 8);
-        if out.len() >= wide::BYTES_MIN {
-            wide::copy(self.words, offset, out);
-        } else if offset % WORD + out.len() <= WORD {
-            // Within one word: validity bits, as a rule.
-            if let Some(word) = out.first_chunk_mut() {
-                *word = self.word(at).to_le_bytes();
-            } else if !out.is_empty() {
-                copy_few(out, self.word(at) >> shift);
-            }
-        } else {
-            self.copy_by_words(at, shift, out);
-        }
+        wide::copy(self.words, offset, out);
     }
 
-    /// Copies from a place within a word on, word by word.
-    pub(super) fn copy_by_words(self, mut at: usize, shift: u32, out: &mut [u8]) {
+    /// The same, word by word.
+    pub(super) fn copy_by_words(self, offset: usize, out: &mut [u8]) {
+        let (mut at, shift) = (offset / WORD, (offset % WORD) as u32 * 8);
         let (whole, rest) = out.as_chunks_mut::<WORD>();
         for chunk in whole {
             *chunk = self.word_from(at, shift, WORD).to_le_bytes();
@@ -217,7 +211,8 @@ impl<'a> Slot<'a> {
         if let (Some(first), Some(last), ..=16) = (bytes.first_chunk(), bytes.last_chunk(), bytes.len()) {
             // Two words that overlap: keys, as a rule.
             let end = offset + bytes.len() - WORD;
-            return self.eight(offset) == u64::from_le_bytes(*first) && self.eight(end) == u64::from_le_bytes(*last);
+            return wide::eight(self.words, offset) == u64::from_le_bytes(*first)
+                && wide::eight(self.words, end) == u64::from_le_bytes(*last);
         }
         let (at, shift) = (offset / WORD, (offset % WORD) as u32 * 8);
         let (whole, rest) = bytes.as_chunks::<WORD>();
@@ -229,15 +224,14 @@ impl<'a> Slot<'a> {
     }
 
     /// Eight bytes from `offset` on.
-    #[inline]
-    fn eight(self, offset: usize) -> u64 {
+    pub(super) fn eight_by_words(self, offset: usize) -> u64 {
         self.word_from(offset / WORD, (offset % WORD) as u32 * 8, WORD)
     }
 }
 
 /// Fewer bytes than a word has, the first of it: a call of the C library's copy costs more than they do.
 #[inline]
-fn copy_few(out: &mut [u8], word: u64) {
+pub(crate) fn copy_few(out: &mut [u8], word: u64) {
     let count = out.len();
     // Two halves that overlap where the bytes are not as many.
     if let Some(first) = out.first_chunk_mut() {
@@ -336,7 +330,7 @@ mod tests {
                 assert_eq!(out[1..room], written[from..to], "bytes {from} to {to}");
                 assert_eq!((out[0], out[room]), (0x55, 0x55), "bytes {from} to {to}: what is beside them");
                 let mut by_words = vec![0; to - from];
-                slot.copy_by_words(from / WORD, (from % WORD) as u32 * 8, &mut by_words);
+                slot.copy_by_words(from, &mut by_words);
                 assert_eq!(by_words, written[from..to], "bytes {from} to {to}");
                 assert!(slot.equals(from, &by_words), "bytes {from} to {to}");
                 for at in [0, 7, 8, 15, 16].into_iter().chain([by_words.len().saturating_sub(1)]) {
