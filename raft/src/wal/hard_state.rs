@@ -121,13 +121,17 @@ impl HardState {
             return None;
         }
         let has = |flag| flags & flag != 0;
+        let (first, last) = (u64_at(payload, 32), u64_at(payload, 40));
+        if has(HAS_ENTRIES) && first > last {
+            return None;
+        }
         let carried =
             Suspicion { segment: u64_at(payload, 48), offset: u64_at(payload, 56), cause: SuspicionCause::CarriedOver };
         Some(Self {
             vote: has(HAS_VOTE).then_some(vote),
             committed: has(HAS_COMMITTED).then_some(committed),
             purged: has(HAS_PURGED).then(|| (u64_at(payload, 24), purged_id)),
-            entries: has(HAS_ENTRIES).then(|| (u64_at(payload, 32), u64_at(payload, 40))),
+            entries: has(HAS_ENTRIES).then_some((first, last)),
             next_sequence: u64_at(payload, 16),
             suspect: has(IS_SUSPECT).then_some(carried),
         })
@@ -157,7 +161,7 @@ impl HardState {
 }
 
 /// The closed range, or none if it is empty.
-pub(super) fn range(first: u64, last: u64) -> Option<(u64, u64)> {
+fn range(first: u64, last: u64) -> Option<(u64, u64)> {
     (first <= last).then_some((first, last))
 }
 
@@ -182,6 +186,14 @@ mod tests {
             for cut in 0..bytes.len() {
                 assert_eq!(HardState::decode(&bytes[..cut]), None);
             }
+        }
+    }
+
+    #[test]
+    fn entries_that_end_before_they_begin_are_no_hard_state() {
+        for (first, last, is_one) in [(0, 0, true), (8, 8, true), (9, 8, false), (u64::MAX, 0, false)] {
+            let state = HardState { entries: Some((first, last)), ..HardState::default() };
+            assert_eq!(HardState::decode(&state.encode()).is_some(), is_one, "{first} to {last}");
         }
     }
 

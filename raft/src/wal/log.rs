@@ -329,6 +329,7 @@ mod tests {
             assert!(wal.stats().segments >= 2);
         }
     }
+
     #[tokio::test]
     async fn a_segment_that_says_it_follows_a_later_one_is_damage_and_the_log_opens() {
         let dir = tempfile::tempdir().unwrap();
