@@ -39,25 +39,35 @@ pub const LAYOUTS: [Layout; 3] = [
 pub enum Near {
     /// A byte of each is loaded: they come into the first cache.
     Touched,
-    /// The processor is asked for them, as the store asks: they come into the second cache. Where it cannot be asked (elsewhere than
-    /// on x86_64) they are touched.
+    /// The processor is asked for them, as the store asks: they come into the second cache. Where it cannot be asked
+    /// (elsewhere than on x86_64) they are touched.
     Asked,
 }
 
 impl Near {
-    /// Brings the line of a byte near.
-    #[inline(always)]
-    #[allow(unsafe_code)]
-    fn bring(self, byte: &u8) -> u8 {
-        #[cfg(target_arch = "x86_64")]
-        if self == Self::Asked {
-            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-            // SAFETY: a prefetch is no access. SSE is part of every x86_64.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(byte).cast()) };
-            return 0;
+    /// Brings the lines of these places near.
+    fn bring(self, array: &[u8], places: impl Iterator<Item = usize>) {
+        match self {
+            Self::Touched => {
+                black_box(places.map(|at| array[at]).fold(0, u8::wrapping_add));
+            }
+            Self::Asked => places.for_each(|at| ask(&array[at])),
         }
-        *byte
     }
+}
+
+/// Asks for the line of a byte. A hint is no access, and std has no safe one.
+#[inline(always)]
+#[allow(unsafe_code)]
+fn ask(byte: &u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a prefetch is no access. SSE is part of every x86_64.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(byte).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    black_box(*byte);
 }
 
 /// Memory as the store's lanes have it: in huge pages, if they are granted, and backed. A copy from other memory would be
@@ -95,11 +105,10 @@ impl Layout {
                 .collect();
             let start = Instant::now();
             for read in places.chunks(READ_ROWS) {
-                let touch = |(array, bytes): &(MmapMut, usize)| {
+                for (array, bytes) in &arrays {
                     let lines = |&from: &usize| (from..from + bytes).step_by(LINE_BYTES).chain([from + bytes - 1]);
-                    read.iter().flat_map(lines).map(|at| near.bring(&array[at])).fold(0, u8::wrapping_add)
-                };
-                black_box(arrays.iter().map(touch).fold(0, u8::wrapping_add));
+                    near.bring(array, read.iter().flat_map(lines));
+                }
                 for (to, &from) in out.chunks_exact_mut(columns * VALUE_BYTES).zip(read) {
                     let mut end = 0;
                     for (array, bytes) in &arrays {

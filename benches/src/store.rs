@@ -311,7 +311,9 @@ impl StoreBench {
             }
         }
         out +=
-            &format!("prefetched copy     {copy:>10.1} ns a row: a whole read costs {:.2} x\n", figures.whole() / copy);
+            &format!("touched copy        {copy:>10.1} ns a row: a whole read costs {:.2} x\n", figures.whole() / copy);
+        let asked = figures.copy_asked;
+        out += &format!("copy that asks      {asked:>10.1} ns a row: {:.2} x\n", figures.whole() / asked);
         let (tenth, twice) = (self.rows / 10, self.rows / 10 * 20);
         out += &format!(
             "growth              {large:>10.1} ns a row of {twice} rows, {small:.1} of {tenth}: {:.2} x; copy {:.1}\n",

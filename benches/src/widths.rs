@@ -2,7 +2,7 @@
 //!
 //! A lane is one array over all rows, and the columns of a group are packed into lanes of up to so many bytes. For each width
 //! there is one partition, which grows to each of the sizes, and at each of them it is read: 100 random rows a time, whole
-//! (hash, probe, gather, validity, event time, reader protocol). Beside it stands a prefetched copy of whole rows from one
+//! (hash, probe, gather, validity, event time, reader protocol). Beside it stands a copy of whole rows, each touched before, from one
 //! plain array.
 
 #![allow(clippy::disallowed_methods)] // a benchmark measures true time, and no node is about
@@ -145,7 +145,7 @@ impl WidthsBench {
         let mut out = String::new();
         for (&rows, copy) in self.rows.iter().zip(copies) {
             out += &format!(
-                "{rows} rows x {} Float32, ns a row of a read of {READ_ROWS}; a prefetched copy of whole rows: {copy:.1}\n",
+                "{rows} rows x {} Float32, ns a row of a read of {READ_ROWS}; a copy of whole rows, each touched before: {copy:.1}\n",
                 self.features
             );
             out += "| lanes up to |";

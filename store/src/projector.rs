@@ -221,8 +221,8 @@ impl Projector {
 }
 
 impl Head {
-    /// Of rows with these bytes of validity bits, by lane and place: the first ones that lie side by side in the word. How many these
-    /// are, besides.
+    /// Of rows with these bytes of validity bits, by lane and place: the first ones that lie side by side in the word. And
+    /// how many these are.
     fn of(bytes: &[(usize, usize)], mask: &[u8]) -> (Self, usize) {
         const { assert!(RowStatus::Found as u8 == 0 && LANE_VALIDITY_AT == HEAD_AT + 1 && VALIDITY_AT == STATUS_AT + 1) };
         let first = bytes.first().map_or(LANE_VALIDITY_AT, |(_, byte)| *byte);

@@ -52,6 +52,8 @@ pub struct Depth {
     pub small: (u64, f64, f64),
     /// The same at the end.
     pub large: (u64, f64, f64),
+    /// Nanoseconds of one there that is copied after its lines were asked for, as the store asks; those of the others were touched.
+    pub large_copy_asked: f64,
     /// Microseconds of a read of 100 rows, 99th percentile, alone.
     pub p99_alone_us: f64,
     /// The same beside a thread that applies without a pause.
@@ -91,6 +93,7 @@ impl DepthBench {
         }
         found.large = read(&floats, &reader, self.rows / PARTS * PARTS)?;
         let bench = bench(part * PARTS);
+        found.large_copy_asked = bench.copy(Near::Asked)?;
         let text = anyhow::Error::msg;
         found.reads_profile = profile_of_reads(&floats, &reader, &bench)?;
         // Alone on the core on which it is beside writes afterwards.

@@ -393,8 +393,8 @@ pub fn p9(depth: &Depth) -> Row {
         ratio(
             "beside a copy",
             ours(),
-            side("prefetched copy", copy, "ns a row"),
-            (Bar::AtMost, 2.0, "x a prefetched copy of the same rows"),
+            side(&format!("touched copy (asked for: {:.1} ns)", depth.large_copy_asked), copy, "ns a row"),
+            (Bar::AtMost, 2.0, "x a copy of the same rows, each touched before"),
         ),
     ];
     bounded(row("P9", "cost of a key read at 20 M rows", &repeat("P9"), parts), &depth.reads_profile)

@@ -7,8 +7,8 @@
 //! alone too: where large groups are over the budget and wait for their sixteenth, many small ones would take snapshots again and
 //! again and change nothing.
 //!
-//! What lies behind a snapshot is read by a start and not applied. It stays for followers that were down for a while or take a snapshot in
-//! ([`stoa_raft::CutBounds`]), as long as the node's log has room for it.
+//! What lies behind a snapshot is read by a start and not applied. It stays for followers that were down for a while or take
+//! a snapshot in ([`stoa_raft::CutBounds`]), as long as the node's log has room for it.
 
 use std::sync::{Arc, Weak};
 

@@ -3,8 +3,8 @@
 //! The compiler makes of a loop over atomics what is written there: a load and a store for each word. x86_64 loads two words at
 //! once, and from any byte on; and a relaxed load asks for no order that it would not keep. So the load is an instruction by
 //! itself ([`opaque`]), which the compiler knows nothing of: to it this is code that reads the words in some order, as relaxed
-//! loads do. Elsewhere, in models and under AddressSanitizer, which does not see into instructions either, they are loaded one by
-//! one ([`by_words`]).
+//! loads do. Elsewhere and in models they are loaded one by one ([`by_words`]). AddressSanitizer does not see into instructions
+//! either: `.ci/asan` runs the tests both ways, once for the loads and once for the stores.
 
 use super::slab::Slot;
 use super::sync::AtomicU64;
@@ -33,7 +33,13 @@ pub(super) fn eight(words: &[AtomicU64], offset: usize) -> u64 {
 #[inline]
 fn check(words: &[AtomicU64], offset: usize, bytes: usize) {
     let end = offset.checked_add(bytes).expect("a place within a slot");
-    assert!(end <= size_of_val(words), "bytes {offset} to {end} of {}", size_of_val(words));
+    assert!(end <= bytes_of(words), "bytes {offset} to {end} of {}", bytes_of(words));
+}
+
+/// Bytes of words, whatever their atomics are made of.
+#[inline]
+fn bytes_of(words: &[AtomicU64]) -> usize {
+    words.len() * size_of::<u64>()
 }
 
 /// Some bytes of a slot that a row has, too.
@@ -73,8 +79,8 @@ impl Copies {
     #[inline(always)]
     pub fn run(&self, slot: Slot<'_>, row: &mut [u8]) {
         let (words, bytes) = (slot.words(), row.len());
-        let is_as_said = size_of_val(words) == self.slot_bytes && bytes == self.row_bytes;
-        assert!(is_as_said, "a slot of {} bytes, a row of {bytes}: {self:?}", size_of_val(words));
+        let is_as_said = bytes_of(words) == self.slot_bytes && bytes == self.row_bytes;
+        assert!(is_as_said, "a slot of {} bytes, a row of {bytes}: {self:?}", bytes_of(words));
         let row = row.as_mut_ptr();
         for &Copied { from, bytes, to } in &self.all {
             // SAFETY: `new` has seen that these are places of a slot and a row of these lengths.
@@ -91,9 +97,9 @@ mod by_words {
     /// Copies so many bytes.
     ///
     /// # Safety
-    /// The words have so many from `offset` on, and those at `to` are the caller's alone.
+    /// The words have so many from `offset` on, and those at `to` are there, initialised and the caller's alone.
     pub unsafe fn copy(words: &[AtomicU64], offset: usize, to: *mut u8, bytes: usize) {
-        // SAFETY: they are the caller's.
+        // SAFETY: as above.
         let out = unsafe { std::slice::from_raw_parts_mut(to, bytes) };
         Slot::of(words).copy_by_words(offset, out);
     }
