@@ -21,6 +21,7 @@ use crate::lanes::{Dead, Trash};
 use crate::memory::{MemoryReport, vec_bytes};
 use crate::numbers::Numbers;
 use crate::row::RowBuffer;
+use crate::shared::Shared;
 use crate::snapshot::{GroupTable, depth_of};
 use crate::space::Space;
 use crate::sweep::Sweep;
@@ -61,11 +62,12 @@ pub(crate) struct GroupWriter {
 }
 
 impl GroupWriter {
-    /// A group without rows, with its columns in lanes of up to so many bytes, in this order.
-    pub fn new(definition: FeatureGroup, lane_bytes_max: usize, order: &[usize]) -> Self {
-        let index = IndexWriter::new(definition.id);
+    /// A group without rows, in the partition that has this in common.
+    pub fn new(definition: FeatureGroup, shared: &Shared) -> Self {
+        let index = IndexWriter::new(definition.id, shared.segment_entries_max);
+        let order = shared.lane_orders.of(definition.id, definition.features.len());
         let mut writer = Self {
-            group: Arc::new(Group::new(definition, index.shared().clone(), lane_bytes_max, order)),
+            group: Arc::new(Group::new(definition, index.shared().clone(), shared.lane_bytes_max, &order)),
             index,
             digest: GroupDigest::default(),
             numbers: Numbers::default(),

@@ -342,18 +342,19 @@ impl Bench {
     }
 
     fn with(one_seed: bool, order: &[u16]) -> Self {
-        // How columns are packed shows nowhere, nor what moves so that memory can go back.
-        let make = |index_seed, lane_bytes_max, lane_orders, tidy_bytes_min| {
+        // How columns are packed shows nowhere, nor how keys are spread over segments, nor what moves so that memory can go
+        // back.
+        let make = |index_seed, lane_bytes_max, lane_orders, (segment_entries_max, tidy_bytes_min)| {
             let options = StoreOptions { index_seed, lane_bytes_max, lane_orders, ..StoreOptions::default() };
-            Partition::new(StoreOptions { tidy_bytes_min, ..options })
+            Partition::new(StoreOptions { segment_entries_max, tidy_bytes_min, ..options })
         };
         let turned = lanes_in(&order.iter().rev().copied().collect::<Vec<_>>());
         let mut bench = Self {
             one_seed,
             replicas: vec![
-                make(1, 256, Arc::default(), 1 << 18),
-                make(if one_seed { 1 } else { 2 }, 64, lanes_in(order), 1),
-                make(1, 8, turned.clone(), 100),
+                make(1, 256, Arc::default(), (1 << 10, 1 << 18)),
+                make(if one_seed { 1 } else { 2 }, 64, lanes_in(order), (2, 1)),
+                make(1, 8, turned.clone(), (3, 100)),
             ],
             turned,
             definitions: BTreeMap::new(),
@@ -438,8 +439,8 @@ impl Bench {
                 });
                 assert_eq!(over.collect::<Vec<_>>(), chunks, "what is kept is what would be written");
                 let lane_orders = self.turned.clone();
-                let options = StoreOptions { lane_orders, tidy_bytes_min: 100, ..StoreOptions::default() };
-                self.replicas[2] = Partition::restore(options, chunks).unwrap();
+                let options = StoreOptions { lane_orders, segment_entries_max: 3, ..StoreOptions::default() };
+                self.replicas[2] = Partition::restore(StoreOptions { tidy_bytes_min: 100, ..options }, chunks).unwrap();
             }
             Op::Thaw(rows) => drop(self.replicas[2].0.thaw(rows).unwrap()),
             Op::Hold(on) => match &mut self.held {

@@ -15,7 +15,7 @@ mod writer;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-pub(crate) use segment::{Place, ProbeLine, Segment};
+pub(crate) use segment::{Place, ProbeLine, Segment, UNIT_ENTRIES_MAX};
 pub(crate) use writer::{Found, IndexWriter};
 
 use crate::lanes::prefetch::prefetch;

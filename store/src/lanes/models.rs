@@ -37,7 +37,7 @@ use stoa_protocol::FeatureGroupId;
 use super::sync::{Ordering, prepare_fences};
 use super::trash::Retired;
 use super::{Dead, EpochCell, Epochs, LongGuard, Slab, Trash};
-use crate::index::{Index, IndexWriter, Place};
+use crate::index::{Index, IndexWriter, Place, UNIT_ENTRIES_MAX};
 
 mod partition;
 
@@ -263,7 +263,7 @@ struct TableWriter {
 impl TableWriter {
     fn new() -> Self {
         let (epochs, trash) = Epochs::new();
-        let index = IndexWriter::new(GROUP);
+        let index = IndexWriter::new(GROUP, UNIT_ENTRIES_MAX);
         let witnesses = std::array::from_fn(|_| Witness::new());
         let table = Arc::new(Table { epochs, index: index.shared().clone(), rows: Slab::new(16), witnesses });
         Self { table, index, trash, next_row: NO_ROW + 1, free_rows: Vec::new(), snapshots: 0, kept: Vec::new() }
