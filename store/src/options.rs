@@ -27,8 +27,9 @@ pub struct StoreOptions {
     /// Entries with which a segment of the index is full, and splits: 672 by default, at the most, and if there are more.
     /// Tests have fewer, so that few rows have many segments; 2 at the least. It shows in no answer, digest or snapshot.
     pub segment_entries_max: usize,
-    /// Free bytes of the rows of a group, or of slots of one size in the arena, for which it is not worth to move others so
-    /// that they can go back to the system; 256 KiB by default. Tests have fewer. It shows in no answer, digest or snapshot.
+    /// Free bytes of the rows of a group, of slots of one size in the arena, or of units of a group's index, for which it is
+    /// not worth to move others so that they can go back to the system; 256 KiB by default. Tests have fewer. It shows in no
+    /// answer, digest or snapshot.
     pub tidy_bytes_min: usize,
 }
 

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -28,6 +29,9 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 const UNIT: i64 = TTL_US_MIN / 4;
 const HORIZON_US: i64 = 10 * UNIT;
 const KEYS: i64 = 6;
+
+/// Bytes of a segment of the index.
+const SEGMENT_BYTES: u64 = 4 << 10;
 
 // ---- the model -------------------------------------------------------------------------------------------------------
 
@@ -375,7 +379,9 @@ impl Bench {
     fn apply(&mut self, command: &Command) -> Outcome {
         self.index += 1;
         let command = Command::decode(&command.encode()).unwrap();
-        let mut outcomes = self.replicas.iter_mut().map(|(p, _)| p.apply(LogIndex(self.index), &command));
+        let index = LogIndex(self.index);
+        let apply = |partition: &mut Partition| partition.apply(index, &command);
+        let mut outcomes = self.replicas.iter_mut().map(|(partition, _)| counting_merges(partition, apply));
         let first = outcomes.next().unwrap();
         outcomes.for_each(|outcome| assert_eq!(outcome, first, "replicas answer the same"));
         first
@@ -457,7 +463,7 @@ impl Bench {
                 }
             },
             Op::Tidy(rows_max) => self.replicas.iter_mut().for_each(|(partition, _)| {
-                partition.tidy(rows_max);
+                counting_merges(partition, |partition| partition.tidy(rows_max));
             }),
         }
         self.check();
@@ -671,10 +677,28 @@ fn read_at(reader: &PartitionReader, projection: &Projection, keys: &[Vec<u8>], 
     parse_answer(answer.finish(&[SectionResult::Rows(head)]).into_body().into()).unwrap().remove(0).unwrap()
 }
 
+/// How often segments of an index have merged.
+static MERGES: AtomicUsize = AtomicUsize::new(0);
+
+/// Does something, and looks whether there are fewer segments for it: what is written has more of them, and what is removed as
+/// many.
+fn counting_merges<R>(partition: &mut Partition, act: impl Fn(&mut Partition) -> R) -> R {
+    let before = partition.memory().index;
+    let answer = act(partition);
+    let merged = partition.memory().index + SEGMENT_BYTES <= before;
+    MERGES.fetch_add(usize::from(merged), Ordering::Relaxed);
+    answer
+}
+
+#[test]
+fn the_store_does_what_the_model_does() {
+    any_commands_do_what_the_model_does();
+    assert!(MERGES.load(Ordering::Relaxed) > 0, "segments of the index have merged under some of these commands");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 4_000, ..ProptestConfig::default() })]
-    #[test]
-    fn the_store_does_what_the_model_does(
+    fn any_commands_do_what_the_model_does(
         one_seed in prop::bool::ANY,
         order in Just((0..16_u16).collect::<Vec<_>>()).prop_shuffle(),
         ops in prop::collection::vec(any_op(), 1..40),

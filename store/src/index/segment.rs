@@ -98,6 +98,12 @@ impl Segments {
         self.units.words_of(unit).iter().for_each(|word| word.store(0, Ordering::Relaxed));
     }
 
+    /// Gives the memory of the highest units back, which nobody looks at any more: they are reserved and cleared again before
+    /// they are filled. For the writer.
+    pub fn release(&self, units: std::ops::Range<u32>) {
+        self.units.release(units);
+    }
+
     /// The segment at a place.
     #[inline]
     pub fn at(&self, place: Place) -> Segment<'_> {

@@ -7,11 +7,13 @@ use stoa_planted::planted;
 use stoa_protocol::FeatureGroupId;
 
 use super::segment::{Place, Segment, Segments, UNIT_BYTES, UNIT_ENTRIES_MAX};
-use super::{Directory, Index, last_hash, prefix};
+use super::{Directory, Index, first_hash, last_hash, prefix};
 use crate::lanes::sync::Ordering;
 use crate::lanes::{Dead, EpochCell, Trash};
 use crate::memory::{ARC_BYTES, map_bytes, vec_bytes};
 use crate::numbers::Numbers;
+
+mod tidy;
 
 /// Directory entries for each entry that segments need on average, at most: keys with one long common prefix of hash
 /// could otherwise double the directory once a key.
@@ -57,6 +59,8 @@ pub(crate) struct IndexWriter {
     large: BTreeSet<Place>,
     /// Entries of all segments.
     entries: usize,
+    /// Whether segments may have come to have few entries since the last walk over them began.
+    thinned: bool,
 }
 
 impl IndexWriter {
@@ -79,6 +83,7 @@ impl IndexWriter {
             used_units: 1,
             large: BTreeSet::new(),
             entries: 0,
+            thinned: false,
         }
     }
 
@@ -166,6 +171,7 @@ impl IndexWriter {
             rest = &rest[here..];
         }
         self.entries -= entries.len();
+        self.thinned = true;
     }
 
     /// Takes a segment back that nobody looks at any more.
@@ -307,7 +313,13 @@ impl IndexWriter {
         if head.generation >= shared_before || planted!(ChangeHeldSegment) {
             return place;
         }
-        let copy = self.allocate(place.units_log2(), Head { generation, ..head });
+        self.copy(hash, generation, trash)
+    }
+
+    /// Puts a copy in the place of the segment of a hash.
+    fn copy(&mut self, hash: u64, generation: u64, trash: &mut Trash) -> Place {
+        let place = self.place(hash);
+        let copy = self.allocate(place.units_log2(), Head { generation, ..self.head(place) });
         let segments = &self.shared.segments;
         segments.at(copy).copy_from(segments.at(place));
         self.put(hash, copy);
@@ -355,8 +367,11 @@ impl IndexWriter {
 
     fn double(&mut self, trash: &mut Trash) {
         let places = self.directory.places.iter().map(|entry| Place::of_number(entry.load(Ordering::Relaxed)));
-        let new = Arc::new(Directory::new(self.directory.depth + 1, places.flat_map(|place| [place; 2])));
-        let old = std::mem::replace(&mut self.directory, new);
+        self.replace_directory(Directory::new(self.directory.depth + 1, places.flat_map(|place| [place; 2])), trash);
+    }
+
+    fn replace_directory(&mut self, new: Directory, trash: &mut Trash) {
+        let old = std::mem::replace(&mut self.directory, Arc::new(new));
         self.shared.directory.replace(self.directory.clone(), old.bytes(), trash);
     }
 
@@ -407,10 +422,10 @@ mod tests {
     use crate::index::index_hash;
     use crate::lanes::Epochs;
 
-    const GROUP: FeatureGroupId = FeatureGroupId(1);
+    pub(super) const GROUP: FeatureGroupId = FeatureGroupId(1);
 
     /// Takes back what nobody looks at.
-    fn collect(index: &mut IndexWriter, trash: &mut Trash) {
+    pub(super) fn collect(index: &mut IndexWriter, trash: &mut Trash) {
         trash.collect(|dead| {
             if let Dead::Segment(group, place) = dead {
                 assert_eq!(group, GROUP);
@@ -419,7 +434,7 @@ mod tests {
         });
     }
 
-    fn fill(rows: u32, hash_of: impl Fn(u32) -> u64 + Copy) -> IndexWriter {
+    pub(super) fn fill(rows: u32, hash_of: impl Fn(u32) -> u64 + Copy) -> IndexWriter {
         let (epochs, mut trash) = Epochs::new();
         let mut index = IndexWriter::new(GROUP, UNIT_ENTRIES_MAX);
         for row in 0..rows {

@@ -437,6 +437,30 @@ fn a_row_is_found_all_the_time_while_its_segment_splits_and_the_directory_double
 }
 
 #[test]
+fn a_row_is_found_all_the_time_while_its_segment_merges_and_those_that_were_are_used_again() {
+    explore(None, || {
+        let mut writer = TableWriter::new();
+        (1..9).for_each(|entity| writer.write(entity, 0));
+        writer.collect();
+        // One is left in each of the two segments.
+        let table = writer.table.clone();
+        let rehash = |row| hash(table.rows.slot(row).word(0) / 100);
+        let mut gone: Vec<_> = (3..9).map(|row| (rehash(row), row)).collect();
+        gone.sort_unstable();
+        writer.index.remove(&gone, rehash, 0, &mut writer.trash);
+        writer.collect();
+        let reader = thread::spawn({
+            let table = table.clone();
+            move || (0..2).for_each(|_| assert_eq!(table.read(2), Some(0), "the entity was there all the time"))
+        });
+        writer.index.tidy(0, rehash, 0, &mut writer.trash);
+        writer.collect();
+        assert_eq!(writer.index.places().count(), 1);
+        writer.finish([reader]);
+    });
+}
+
+#[test]
 fn a_walk_from_segment_to_segment_sees_whole_rows_while_they_are_inserted_and_replaced() {
     explore(Some(3), || {
         let mut writer = TableWriter::new();
