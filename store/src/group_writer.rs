@@ -236,7 +236,9 @@ impl GroupWriter {
     }
 
     /// Makes a new group that of a snapshot's table, whose rows are in `cold`. As of `index`, nothing has changed.
-    pub fn begin_cold(&mut self, table: &GroupTable, cold: Cold, index: LogIndex) {
+    pub fn begin_cold(&mut self, space: &mut Space, table: &GroupTable, cold: Cold, index: LogIndex) {
+        let rows = table.rows.saturating_add(table.tombstones).min(cold.rows_max());
+        self.index.expect(rows, &mut space.trash);
         let (group, cold) = (&self.group, Arc::new(cold));
         self.thaw = (cold.len() > 0).then(|| Thaw::new(cold.clone(), table));
         self.group = Arc::new(Group {
@@ -472,7 +474,12 @@ impl GroupWriter {
 
     /// Whether so much is free, of so many bytes at the least, that it is worth to move rows or segments of the index.
     pub fn is_worth_moving(&self, bytes_min: usize) -> bool {
-        self.are_rows_worth_moving(bytes_min) || self.index.is_worth_walking(bytes_min)
+        self.are_rows_worth_moving(bytes_min) || (self.thaw.is_none() && self.index.is_worth_walking(bytes_min))
+    }
+
+    /// Whether segments of the index are to merge. While rows are cold the index waits for them as it is.
+    pub fn is_index_sparse(&self, bytes_min: usize) -> bool {
+        self.thaw.is_none() && self.index.is_sparse(bytes_min)
     }
 
     fn are_rows_worth_moving(&self, bytes_min: usize) -> bool {
@@ -485,7 +492,9 @@ impl GroupWriter {
         if self.are_rows_worth_moving(bytes_min) {
             self.numbers.begin();
         }
-        self.index.begin_moving(bytes_min);
+        if self.thaw.is_none() {
+            self.index.begin_moving(bytes_min);
+        }
     }
 
     /// Whether rows or segments that were to move have not all been given back.
@@ -506,12 +515,15 @@ impl GroupWriter {
     ///    are such. A row moves as an update does: a whole new version that says the same.
     pub fn move_segment(&mut self, space: &mut Space, from: u64, values: Values) -> (usize, Option<u64>) {
         self.stale = true;
-        if from == 0 {
-            self.index.begin_walk();
-        }
+        let mut cost = 1;
         let (group, arena) = (self.group.clone(), space.arena.shared().clone());
-        let rehash = rehash(&group, &arena, space.seed);
-        let mut cost = 1 + self.index.tidy(from, rehash, space.generation, &mut space.trash);
+        if self.thaw.is_none() {
+            if from == 0 {
+                self.index.begin_walk();
+            }
+            let rehash = rehash(&group, &arena, space.seed);
+            cost += self.index.tidy(from, rehash, space.generation, &mut space.trash);
+        }
         let (place, next) = self.index.place_from(from);
         if self.numbers.is_moving() || values == Values::Move {
             for (slot, row) in group.index.entries(place) {
@@ -521,7 +533,7 @@ impl GroupWriter {
                 }
             }
         }
-        if next.is_none() {
+        if next.is_none() && self.thaw.is_none() {
             self.index.end_walk(&mut space.trash);
         }
         (cost, next)

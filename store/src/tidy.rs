@@ -123,7 +123,7 @@ impl Partition {
         let bytes_min = self.shared.tidy_bytes_min;
         let found = later.find(|(_, writer)| {
             writer.is_moving()
-                || writer.index.is_sparse(bytes_min)
+                || writer.is_index_sparse(bytes_min)
                 || (values == Values::Move && writer.has_values_apart())
         });
         found.map_or(Phase::Leaving, |(id, _)| Phase::Moving { group: *id, from: 0, values })

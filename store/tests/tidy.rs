@@ -210,8 +210,38 @@ fn nothing_merges_while_a_snapshot_is_read_and_it_has_what_there_was() {
     let held = bench.partition.memory();
     assert_eq!((held.index, held.dead), (before.index, before.dead));
     assert!(snapshot.map(Result::unwrap).eq(wanted), "a snapshot holds its instant");
+    // The next one comes when some segments have merged, and others are to.
+    let mut steps = 0..STEPS_MAX;
+    while bench.partition.memory().index == held.index {
+        assert!(steps.next().is_some() && bench.partition.tidy(1), "segments merge now");
+    }
+    let begun = bench.partition.memory();
+    let snapshot = bench.partition.snapshot();
+    (0..100).for_each(|_| assert!(bench.partition.tidy(1_000), "the rest waits for the snapshot"));
+    assert_eq!(bench.partition.memory().index, begun.index);
+    drop(snapshot);
     bench.tidy_up(|_| {});
     let after = bench.partition.memory();
+    assert!(after.index < begun.index);
     assert!(after.index * 3 < before.index * 2, "before {before:?}, after {after:?}");
+    bench.check(LEFT, Value::Int);
+}
+
+#[test]
+fn an_index_that_was_restored_becomes_small_as_any_other() {
+    let mut bench = Bench::new(KeyType::Int64, FeatureType::Int64);
+    bench.write(0..ROWS, Value::Int);
+    let written = bench.partition.memory();
+    let chunks: Vec<_> = bench.partition.snapshot().map(|part| part.unwrap().into_chunk().unwrap()).collect();
+    let options = StoreOptions { tidy_bytes_min: 4 << 10, ..StoreOptions::default() };
+    (bench.partition, bench.reader) = Partition::restore(options, chunks).unwrap();
+    while bench.partition.thaw(1_000).unwrap() {}
+    let restored = bench.partition.memory();
+    assert!(restored.index <= written.index, "written {written:?}, restored {restored:?}");
+    assert!(restored.dead * 4 < restored.index, "no segment was filled again and again: {restored:?}");
+    bench.delete(0..LEFT.start);
+    bench.tidy_up(|_| {});
+    let after = bench.partition.memory();
+    assert!(after.index * 3 < restored.index * 2, "restored {restored:?}, after {after:?}");
     bench.check(LEFT, Value::Int);
 }

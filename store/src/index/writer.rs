@@ -87,6 +87,16 @@ impl IndexWriter {
         }
     }
 
+    /// Makes the directory of an index without keys as large as so many will need, which come in the order of their hashes, as
+    /// those of a snapshot do. While all hashes begin alike splitting divides nothing, and the directory would not grow: the
+    /// segment would double in place, and half of all keys come to lie in one.
+    pub fn expect(&mut self, keys: u64, trash: &mut Trash) {
+        assert_eq!((self.entries, self.segment_count), (0, 1), "keys are expected before the first has come");
+        let depth = keys.div_ceil(self.unit_entries_max as u64).max(1).next_power_of_two().ilog2();
+        let place = self.place(0);
+        self.replace_directory(Directory::new(depth, std::iter::repeat_n(place, 1 << depth)), trash);
+    }
+
     /// The readers' half.
     pub fn shared(&self) -> &Arc<Index> {
         &self.shared
@@ -254,11 +264,11 @@ impl IndexWriter {
         self.head(place).used as usize >= self.entries_max(place.units_log2())
     }
 
-    /// The size of a segment for so many of the entries of `old`, and one more: what is left of a large one may fit a smaller
-    /// one.
+    /// The size of a segment for so many of the entries of `old`, and one more if they are not all of a full one: what is left
+    /// of a large one may fit a smaller one.
     fn units_log2_for(&self, entries: usize, old: Place) -> u32 {
         let fits = |size: &u32| entries < self.entries_max(*size);
-        (0..=old.units_log2()).find(fits).expect("the whole fitted in that many")
+        (0..old.units_log2()).find(fits).unwrap_or(old.units_log2())
     }
 
     /// A segment without entries.
@@ -327,7 +337,8 @@ impl IndexWriter {
         copy
     }
 
-    /// Makes room for `hash`: its segment splits, or doubles if splitting would not divide it.
+    /// Makes room for `hash`: its segment splits, or doubles if splitting would not divide it and the directory had to grow for
+    /// that.
     fn grow(&mut self, hash: u64, rehash: &impl Fn(u32) -> u64, generation: u64, trash: &mut Trash) {
         let old = self.place(hash);
         let depth = self.head(old).depth;
@@ -336,7 +347,7 @@ impl IndexWriter {
         let counts = [0, 1].map(|at| half(at).count());
         let needs_doubling = depth == self.directory.depth;
         let may_double = self.directory.places.len() * 2 <= (self.segment_count + 8) * DIRECTORY_SLACK;
-        if counts.contains(&0) || (needs_doubling && !may_double) {
+        if needs_doubling && (counts.contains(&0) || !may_double) {
             let head = Head { generation, depth, used: 0 };
             let larger = self.filled(old.units_log2() + 1, head, entries.iter().copied());
             self.put(hash, larger);
@@ -468,6 +479,23 @@ mod tests {
         assert_eq!((index.directory.places.len(), index.segment_count), (1, 1));
         let index = fill(3_000, |row| (0xabcd << 48) | u64::from(row) << 7);
         assert!(index.directory.places.len() <= 128, "{}", index.directory.places.len());
+    }
+
+    #[test]
+    fn keys_that_come_in_the_order_of_their_hashes_are_spread_as_others_if_they_are_expected() {
+        let mut hashes: Vec<u64> = (0..60_000_u32).map(|row| index_hash(7, &row.to_le_bytes())).collect();
+        hashes.sort_unstable();
+        let hash_of = |row: u32| hashes[row as usize];
+        let (_epochs, mut trash) = Epochs::new();
+        let mut index = IndexWriter::new(GROUP, UNIT_ENTRIES_MAX);
+        index.expect(60_000, &mut trash);
+        for row in 0..60_000 {
+            index.insert(hash_of(row), row, hash_of, 0, 0, &mut trash);
+            collect(&mut index, &mut trash);
+        }
+        index.check(hash_of, &trash);
+        assert!(index.large.is_empty(), "{:?}", index.large);
+        assert!(index.used_units <= fill(60_000, hash_of).used_units, "{} units", index.used_units);
     }
 
     #[test]
