@@ -462,7 +462,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::index::IndexWriter;
+    use crate::index::{IndexWriter, UNIT_ENTRIES_MAX};
     use crate::{Command, Partition, SnapshotPart, StoreOptions};
 
     #[test]
@@ -548,7 +548,7 @@ mod tests {
                 }
             }
             let order: Vec<usize> = (0..features.len()).collect();
-            let index = IndexWriter::new(definition.id);
+            let index = IndexWriter::new(definition.id, UNIT_ENTRIES_MAX);
             let group = Group::new(definition, index.shared().clone(), lane_bytes_max, &order);
             let mut version = RowBuffer::default();
             version.clear(&group.plan);

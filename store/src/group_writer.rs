@@ -21,6 +21,7 @@ use crate::lanes::{Dead, Trash};
 use crate::memory::{MemoryReport, vec_bytes};
 use crate::numbers::Numbers;
 use crate::row::RowBuffer;
+use crate::shared::Shared;
 use crate::snapshot::{GroupTable, depth_of};
 use crate::space::Space;
 use crate::sweep::Sweep;
@@ -61,11 +62,12 @@ pub(crate) struct GroupWriter {
 }
 
 impl GroupWriter {
-    /// A group without rows, with its columns in lanes of up to so many bytes, in this order.
-    pub fn new(definition: FeatureGroup, lane_bytes_max: usize, order: &[usize]) -> Self {
-        let index = IndexWriter::new(definition.id);
+    /// A group without rows, in the partition that has this in common.
+    pub fn new(definition: FeatureGroup, shared: &Shared) -> Self {
+        let index = IndexWriter::new(definition.id, shared.segment_entries_max);
+        let order = shared.lane_orders.of(definition.id, definition.features.len());
         let mut writer = Self {
-            group: Arc::new(Group::new(definition, index.shared().clone(), lane_bytes_max, order)),
+            group: Arc::new(Group::new(definition, index.shared().clone(), shared.lane_bytes_max, &order)),
             index,
             digest: GroupDigest::default(),
             numbers: Numbers::default(),
@@ -234,7 +236,9 @@ impl GroupWriter {
     }
 
     /// Makes a new group that of a snapshot's table, whose rows are in `cold`. As of `index`, nothing has changed.
-    pub fn begin_cold(&mut self, table: &GroupTable, cold: Cold, index: LogIndex) {
+    pub fn begin_cold(&mut self, space: &mut Space, table: &GroupTable, cold: Cold, index: LogIndex) {
+        let rows = table.rows.saturating_add(table.tombstones).min(cold.rows_max());
+        self.index.expect(rows, &mut space.trash);
         let (group, cold) = (&self.group, Arc::new(cold));
         self.thaw = (cold.len() > 0).then(|| Thaw::new(cold.clone(), table));
         self.group = Arc::new(Group {
@@ -468,22 +472,34 @@ impl GroupWriter {
         self.index.free(place);
     }
 
-    /// Whether so much is free, of so many bytes at the least, that it is worth to move rows.
+    /// Whether so much is free, of so many bytes at the least, that it is worth to move rows or segments of the index.
     pub fn is_worth_moving(&self, bytes_min: usize) -> bool {
+        self.are_rows_worth_moving(bytes_min) || (self.thaw.is_none() && self.index.is_worth_walking(bytes_min))
+    }
+
+    /// Whether segments of the index are to merge. While rows are cold the index waits for them as it is.
+    pub fn is_index_sparse(&self, bytes_min: usize) -> bool {
+        self.thaw.is_none() && self.index.is_sparse(bytes_min)
+    }
+
+    fn are_rows_worth_moving(&self, bytes_min: usize) -> bool {
         self.numbers.is_worth(self.group.plan.row_bytes(), bytes_min)
     }
 
-    /// Draws the border if rows are to move so that memory can go back, of so many bytes at the least.
+    /// Draws borders if rows or segments are to move so that memory can go back, of so many bytes at the least.
     pub fn begin_moving(&mut self, bytes_min: usize) {
-        if self.is_worth_moving(bytes_min) {
-            self.stale = true;
+        self.stale = true;
+        if self.are_rows_worth_moving(bytes_min) {
             self.numbers.begin();
+        }
+        if self.thaw.is_none() {
+            self.index.begin_moving(bytes_min);
         }
     }
 
-    /// Whether rows that were to move have not all been given back.
+    /// Whether rows or segments that were to move have not all been given back.
     pub fn is_moving(&self) -> bool {
-        self.numbers.is_moving()
+        self.numbers.is_moving() || self.index.is_moving()
     }
 
     /// Whether something of the group may lie in the arena.
@@ -491,21 +507,35 @@ impl GroupWriter {
         !self.group.plan.variable.is_empty() || !self.group.plan.key.inline
     }
 
-    /// Moves what is to move of the rows in one segment of the index, that of the hash `from`: rows beyond their border, and
-    /// rows with values beyond theirs if `values` says that there are such. A row moves as an update does: a whole new
-    /// version that says the same. Gives what that cost, counted in rows that are looked at, and the hash of the next
-    /// segment, if there is one.
+    /// Moves what is to move of one segment of the index, that of the hash `from`. Gives what that cost, counted in rows that
+    /// are looked at, and the hash of the next segment, if there is one.
+    ///
+    /// 1. The segment itself moves if it lies beyond the border of segments, or merges with others into one.
+    /// 2. Then those of its rows do that lie beyond their border, or that have values beyond theirs if `values` says that there
+    ///    are such. A row moves as an update does: a whole new version that says the same.
     pub fn move_segment(&mut self, space: &mut Space, from: u64, values: Values) -> (usize, Option<u64>) {
-        let (place, next) = self.index.place_from(from);
-        let index = self.index.shared().clone();
+        self.stale = true;
         let mut cost = 1;
-        for (slot, row) in index.entries(place) {
-            cost += 1;
-            if self.move_row(space, from, Found { slot, row }, values) {
-                cost += MOVE_COST;
+        let (group, arena) = (self.group.clone(), space.arena.shared().clone());
+        if self.thaw.is_none() {
+            if from == 0 {
+                self.index.begin_walk();
+            }
+            let rehash = rehash(&group, &arena, space.seed);
+            cost += self.index.tidy(from, rehash, space.generation, &mut space.trash);
+        }
+        let (place, next) = self.index.place_from(from);
+        if self.numbers.is_moving() || values == Values::Move {
+            for (slot, row) in group.index.entries(place) {
+                cost += 1;
+                if self.move_row(space, from, Found { slot, row }, values) {
+                    cost += MOVE_COST;
+                }
             }
         }
-        self.stale = true;
+        if next.is_none() && self.thaw.is_none() {
+            self.index.end_walk(&mut space.trash);
+        }
         (cost, next)
     }
 
@@ -553,12 +583,20 @@ impl GroupWriter {
         true
     }
 
-    /// Gives memory of rows back beyond the border, up to so many bytes; says how many.
+    /// Gives memory of rows or segments back beyond their border, up to so many bytes; says how many.
     pub fn release(&mut self, bytes_max: usize) -> usize {
+        let bytes = match self.release_rows(bytes_max) {
+            0 => self.index.release(bytes_max),
+            bytes => bytes,
+        };
+        self.stale |= bytes > 0;
+        bytes
+    }
+
+    fn release_rows(&mut self, bytes_max: usize) -> usize {
         if !self.numbers.drained() {
             return 0;
         }
-        self.stale = true;
         let row_bytes = self.group.plan.row_bytes();
         let rows = self.numbers.release((bytes_max / row_bytes).max(1) as u32);
         let bytes = rows.len() * row_bytes;

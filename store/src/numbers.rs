@@ -1,5 +1,5 @@
-//! Which numbers of rows, or of slots of one size in the arena, are given out; and how the highest come to be in use no
-//! more, so that their memory can go back.
+//! Which numbers of rows, of slots of one size in the arena, or of units of an index, are given out; and how the highest
+//! come to be in use no more, so that their memory can go back.
 //!
 //! 1. Many numbers are free: [`Numbers::begin`] draws a border, with room below it for all that is in use and some more.
 //!    From here on only numbers below are given out; free ones beyond wait apart.
@@ -22,6 +22,8 @@ const ROOM_MIN: u32 = 64;
 pub(crate) struct Numbers {
     next: u32,
     free: Vec<u32>,
+    /// Numbers below this one stay where they are.
+    kept: u32,
     leaving: Leaving,
 }
 
@@ -67,6 +69,26 @@ impl Numbers {
         number
     }
 
+    /// So many numbers in a row, the next ones, of which the memory has to be seen to. They lie beyond any border, so there is
+    /// none from now on.
+    pub fn grow_by(&mut self, count: u32, what: &str) -> Range<u32> {
+        match std::mem::take(&mut self.leaving) {
+            Leaving::No => {}
+            Leaving::Moving { back, .. } => self.free.extend(back),
+            Leaving::Drained { border } => self.free.extend(border..self.next),
+        }
+        let first = self.next;
+        for _ in 0..count {
+            self.grow(what);
+        }
+        first..self.next
+    }
+
+    /// What lies below this number is not to be moved: the next border is not drawn below it.
+    pub fn keep_below(&mut self, end: u32) {
+        self.kept = end;
+    }
+
     /// Takes a number back that nobody uses any more.
     pub fn give_back(&mut self, number: u32) {
         match &mut self.leaving {
@@ -102,10 +124,10 @@ impl Numbers {
         many && matches!(self.leaving, Leaving::No) && self.border() + self.next / 8 < self.next
     }
 
-    /// Where the border would be: an eighth above what is in use, for what is written meanwhile.
+    /// Where the border would be: an eighth above what is in use, for what is written meanwhile, and above what stays.
     fn border(&self) -> u32 {
         let used = self.next - self.free.len() as u32;
-        (used + (used / 8).max(used.min(ROOM_MIN))).min(self.next)
+        (used + (used / 8).max(used.min(ROOM_MIN))).max(self.kept).min(self.next)
     }
 
     /// Draws the border, which is worth it. Goes through the free ones once.
@@ -227,5 +249,30 @@ mod tests {
         let rest: Vec<_> = std::iter::from_fn(|| drained.take()).collect();
         assert_eq!(rest.len(), 599);
         drained.check("row", (0..=1_000).chain(given).chain(rest).collect());
+    }
+
+    #[test]
+    fn numbers_in_a_row_end_a_border_and_what_is_to_stay_lies_below_the_next() {
+        for drained in [false, true] {
+            let mut numbers = numbers(10_000, |number| number > 1_000 && number != 9_000);
+            if drained {
+                numbers.give_back(9_000);
+            }
+            numbers.begin();
+            assert_eq!(numbers.drained(), drained);
+            let row: Vec<u32> = numbers.grow_by(8, "units").collect();
+            assert_eq!(row, (10_000..10_008).collect::<Vec<_>>());
+            assert!(!numbers.is_moving() && !numbers.drained());
+            let used = (0..=1_000).chain((!drained).then_some(9_000));
+            numbers.check("unit", used.clone().chain(row.iter().copied()).collect());
+            numbers.keep_below(10_008);
+            assert!(!numbers.is_worth(100, 1), "nothing lies beyond what stays");
+            row.into_iter().for_each(|number| numbers.give_back(number));
+            numbers.keep_below(5_000);
+            assert!(numbers.is_worth(100, 1));
+            numbers.begin();
+            assert!(numbers.leaves(5_000) && !numbers.leaves(4_999));
+            numbers.check("unit", used.collect());
+        }
     }
 }

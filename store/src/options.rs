@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::index::UNIT_ENTRIES_MAX;
 use crate::lane_order::LaneOrders;
 use crate::lane_plan::LANE_BYTES_MAX;
 
@@ -23,8 +24,12 @@ pub struct StoreOptions {
     /// once, when the partition learns of the group, from its log or from the snapshot that it is restored from. It shows in no
     /// answer, digest or snapshot. Partitions share one, and none has it in its account of memory: 2 bytes for each feature.
     pub lane_orders: Arc<LaneOrders>,
-    /// Free bytes of the rows of a group, or of slots of one size in the arena, for which it is not worth to move others so
-    /// that they can go back to the system; 256 KiB by default. Tests have fewer. It shows in no answer, digest or snapshot.
+    /// Entries with which a segment of the index is full, and splits: 672 by default, at the most, and if there are more.
+    /// Tests have fewer, so that few rows have many segments; 2 at the least. It shows in no answer, digest or snapshot.
+    pub segment_entries_max: usize,
+    /// Free bytes of the rows of a group, of slots of one size in the arena, or of units of a group's index, for which it is
+    /// not worth to move others so that they can go back to the system; 256 KiB by default. Tests have fewer. It shows in no
+    /// answer, digest or snapshot.
     pub tidy_bytes_min: usize,
 }
 
@@ -38,6 +43,7 @@ impl Default for StoreOptions {
             logical_bytes_max: None,
             lane_bytes_max: LANE_BYTES_MAX,
             lane_orders: Arc::default(),
+            segment_entries_max: UNIT_ENTRIES_MAX,
             tidy_bytes_min: TIDY_BYTES_MIN,
         }
     }

@@ -306,8 +306,7 @@ impl Partition {
 
     pub(crate) fn add_group(&mut self, group: FeatureGroup) {
         self.definitions = self.definitions.wrapping_add(definition_digest(&group));
-        let order = self.shared.lane_orders.of(group.id, group.features.len());
-        self.groups.insert(group.id, Box::new(GroupWriter::new(group, self.shared.lane_bytes_max, &order)));
+        self.groups.insert(group.id, Box::new(GroupWriter::new(group, &self.shared)));
         self.publish_groups(0);
     }
 

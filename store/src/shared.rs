@@ -23,6 +23,7 @@ pub(crate) struct Shared {
     pub lane_bytes_max: usize,
     /// Many partitions have one, so it is in the account of none.
     pub lane_orders: Arc<LaneOrders>,
+    pub segment_entries_max: usize,
     pub tidy_bytes_min: usize,
     pub epochs: Arc<Epochs>,
     pub arena: Arc<Arena>,
@@ -45,6 +46,7 @@ impl Shared {
             logical_bytes_max: options.logical_bytes_max,
             lane_bytes_max: options.lane_bytes_max,
             lane_orders: options.lane_orders.clone(),
+            segment_entries_max: options.segment_entries_max,
             tidy_bytes_min: options.tidy_bytes_min,
             epochs,
             arena,

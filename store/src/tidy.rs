@@ -1,11 +1,21 @@
 //! Memory goes back when much of it has come out of use: after a mass delete, or a snapshot under which much was
 //! overwritten. What is done is local to a replica and shows in no answer, digest or snapshot, and it is done in steps.
 //!
-//! 1. More than a quarter of the row numbers of a group, or of the slots of one size in the arena, are free, and 256 KiB of
-//!    them ([`crate::StoreOptions::tidy_bytes_min`]): borders are drawn ([`crate::numbers`]).
-//! 2. The index is gone through, a segment a step. Rows beyond their border, and values beyond theirs, move below it, as a
-//!    new version of their row. No reader sees a difference.
-//! 3. What they leave comes back once no reader can be looking at it, as everything that is overwritten does.
+//! 1. More than a quarter of the row numbers of a group, of the units of its index, or of the slots of one size in the arena,
+//!    are free, and 256 KiB of them ([`crate::StoreOptions::tidy_bytes_min`]): borders are drawn ([`crate::numbers`]). Or as
+//!    many units would be free if segments of the index merged.
+//! 2. The index is gone through, a segment a step.
+//!
+//!    | what | when it is to move | how it moves |
+//!    |---|---|---|
+//!    | segments | they have few entries, beside others that have | they merge into one (`index/writer/tidy.rs`) |
+//!    | a segment | it lies beyond the border of units | a copy takes its place |
+//!    | a row | it lies beyond its border | as a new version that says the same |
+//!    | a value or key in the arena | it lies beyond its border | with a new version of its row |
+//!
+//!    At the end the directory is as large as the deepest segment needs. No reader sees a difference.
+//! 3. What they leave comes back once no reader can be looking at it, as everything that is overwritten does. If many units
+//!    of the index are among it, all this begins anew with a border for them.
 //! 4. All numbers beyond a border have come back: nobody can reach what lies there, and the system gets its pages, 4 MiB a
 //!    step.
 //!
@@ -110,8 +120,12 @@ impl Partition {
     /// The first segment of the first group after this one in which something is to move.
     fn next_group(&self, after: FeatureGroupId, values: Values) -> Phase {
         let mut later = self.groups.iter().filter(|(id, _)| **id > after);
-        let found =
-            later.find(|(_, writer)| writer.is_moving() || (values == Values::Move && writer.has_values_apart()));
+        let bytes_min = self.shared.tidy_bytes_min;
+        let found = later.find(|(_, writer)| {
+            writer.is_moving()
+                || writer.is_index_sparse(bytes_min)
+                || (values == Values::Move && writer.has_values_apart())
+        });
         found.map_or(Phase::Leaving, |(id, _)| Phase::Moving { group: *id, from: 0, values })
     }
 

@@ -17,7 +17,7 @@ use stoa_protocol::message::SessionStep;
 use stoa_protocol::{
     Feature, FeatureGroup, FeatureType, KeyType, KeyValue, LogIndex, RowBatch, RowBatchBuilder, Value,
 };
-use stoa_store::{Command, Outcome, Partition, PartitionReader, StoreOptions};
+use stoa_store::{Command, Outcome, Partition, PartitionReader, StoreOptions, Sweep};
 
 #[global_allocator]
 static HEAP: Cap<System> = Cap::new(System, usize::MAX);
@@ -36,12 +36,13 @@ fn main() {
         assert!(again.unwrap().success(), "what a partition reports is not what it takes");
         return;
     }
-    let shapes: [(&str, Make); 12] = [
+    let shapes: [(&str, Make); 13] = [
         ("48 floats", floats),
         ("strings", strings),
         ("repeated strings", repeated_strings),
         ("deleted rows", deletes),
         ("deleted rows, tidied up", deletes_tidied_up),
+        ("swept rows, tidied up", swept_tidied_up),
         ("overwritten under a snapshot", under_a_snapshot),
         ("after the snapshot", after_a_snapshot),
         ("the same, tidied up", snapshot_tidied_up),
@@ -224,6 +225,26 @@ fn deletes_tidied_up() -> Shape {
     assert!(after.dead < after.total / 4, "before {before:?}, after {after:?}");
     assert!(after.total < before.total * 3 / 4, "before {before:?}, after {after:?}");
     shape
+}
+
+/// Rows that were mostly index, in huge pages; nothing is left of it but what the rest takes.
+fn swept_tidied_up() -> Shape {
+    let mut group = group(1, KeyType::Int64, FeatureType::Int8, 1);
+    group.late_horizon_us = 1;
+    let mut tested = Tested::new(std::slice::from_ref(&group));
+    tested.fill(&group, 0..300_000, 1, |_, _| Value::Int(1));
+    for first in (0..295_000).step_by(5_000) {
+        let mut builder = RowBatchBuilder::new(&group, &[]);
+        (first..first + 5_000).for_each(|row| builder.delete(&key(&group, row), 2, 0));
+        tested.write(builder.finish().unwrap());
+    }
+    let before = tested.partition.memory();
+    let sweep = Sweep { stamp_us: 3, group: group.id, first_hash: 0, last_hash: u64::MAX, rows_max: 10_000 };
+    while tested.apply(&Command::Sweep(sweep)) != Outcome::Swept(0) {}
+    tested.tidy_up();
+    let after = tested.partition.memory();
+    assert!(after.index < before.index / 20 && after.total < before.total / 10, "before {before:?}, after {after:?}");
+    tested.alone()
 }
 
 /// A third of the rows that there were under the snapshot, and a little more.

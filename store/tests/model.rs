@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -28,6 +29,9 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 const UNIT: i64 = TTL_US_MIN / 4;
 const HORIZON_US: i64 = 10 * UNIT;
 const KEYS: i64 = 6;
+
+/// Bytes of a segment of the index.
+const SEGMENT_BYTES: u64 = 4 << 10;
 
 // ---- the model -------------------------------------------------------------------------------------------------------
 
@@ -342,18 +346,19 @@ impl Bench {
     }
 
     fn with(one_seed: bool, order: &[u16]) -> Self {
-        // How columns are packed shows nowhere, nor what moves so that memory can go back.
-        let make = |index_seed, lane_bytes_max, lane_orders, tidy_bytes_min| {
+        // How columns are packed shows nowhere, nor how keys are spread over segments, nor what moves so that memory can go
+        // back.
+        let make = |index_seed, lane_bytes_max, lane_orders, (segment_entries_max, tidy_bytes_min)| {
             let options = StoreOptions { index_seed, lane_bytes_max, lane_orders, ..StoreOptions::default() };
-            Partition::new(StoreOptions { tidy_bytes_min, ..options })
+            Partition::new(StoreOptions { segment_entries_max, tidy_bytes_min, ..options })
         };
         let turned = lanes_in(&order.iter().rev().copied().collect::<Vec<_>>());
         let mut bench = Self {
             one_seed,
             replicas: vec![
-                make(1, 256, Arc::default(), 1 << 18),
-                make(if one_seed { 1 } else { 2 }, 64, lanes_in(order), 1),
-                make(1, 8, turned.clone(), 100),
+                make(1, 256, Arc::default(), (1 << 10, 1 << 18)),
+                make(if one_seed { 1 } else { 2 }, 64, lanes_in(order), (2, 1)),
+                make(1, 8, turned.clone(), (3, 100)),
             ],
             turned,
             definitions: BTreeMap::new(),
@@ -374,7 +379,9 @@ impl Bench {
     fn apply(&mut self, command: &Command) -> Outcome {
         self.index += 1;
         let command = Command::decode(&command.encode()).unwrap();
-        let mut outcomes = self.replicas.iter_mut().map(|(p, _)| p.apply(LogIndex(self.index), &command));
+        let index = LogIndex(self.index);
+        let apply = |partition: &mut Partition| partition.apply(index, &command);
+        let mut outcomes = self.replicas.iter_mut().map(|(partition, _)| counting_merges(partition, apply));
         let first = outcomes.next().unwrap();
         outcomes.for_each(|outcome| assert_eq!(outcome, first, "replicas answer the same"));
         first
@@ -438,8 +445,8 @@ impl Bench {
                 });
                 assert_eq!(over.collect::<Vec<_>>(), chunks, "what is kept is what would be written");
                 let lane_orders = self.turned.clone();
-                let options = StoreOptions { lane_orders, tidy_bytes_min: 100, ..StoreOptions::default() };
-                self.replicas[2] = Partition::restore(options, chunks).unwrap();
+                let options = StoreOptions { lane_orders, segment_entries_max: 3, ..StoreOptions::default() };
+                self.replicas[2] = Partition::restore(StoreOptions { tidy_bytes_min: 100, ..options }, chunks).unwrap();
             }
             Op::Thaw(rows) => drop(self.replicas[2].0.thaw(rows).unwrap()),
             Op::Hold(on) => match &mut self.held {
@@ -456,7 +463,7 @@ impl Bench {
                 }
             },
             Op::Tidy(rows_max) => self.replicas.iter_mut().for_each(|(partition, _)| {
-                partition.tidy(rows_max);
+                counting_merges(partition, |partition| partition.tidy(rows_max));
             }),
         }
         self.check();
@@ -670,10 +677,28 @@ fn read_at(reader: &PartitionReader, projection: &Projection, keys: &[Vec<u8>], 
     parse_answer(answer.finish(&[SectionResult::Rows(head)]).into_body().into()).unwrap().remove(0).unwrap()
 }
 
+/// How often segments of an index have merged.
+static MERGES: AtomicUsize = AtomicUsize::new(0);
+
+/// Does something, and looks whether there are fewer segments for it: what is written has more of them, and what is removed as
+/// many.
+fn counting_merges<R>(partition: &mut Partition, act: impl Fn(&mut Partition) -> R) -> R {
+    let before = partition.memory().index;
+    let answer = act(partition);
+    let merged = partition.memory().index + SEGMENT_BYTES <= before;
+    MERGES.fetch_add(usize::from(merged), Ordering::Relaxed);
+    answer
+}
+
+#[test]
+fn the_store_does_what_the_model_does() {
+    any_commands_do_what_the_model_does();
+    assert!(MERGES.load(Ordering::Relaxed) > 0, "segments of the index have merged under some of these commands");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 4_000, ..ProptestConfig::default() })]
-    #[test]
-    fn the_store_does_what_the_model_does(
+    fn any_commands_do_what_the_model_does(
         one_seed in prop::bool::ANY,
         order in Just((0..16_u16).collect::<Vec<_>>()).prop_shuffle(),
         ops in prop::collection::vec(any_op(), 1..40),

@@ -1,9 +1,10 @@
 //! Memory goes back after mass deletes whatever it is that lies beyond a border: nothing may stay there, or come there
-//! meanwhile, that would hold all of it.
+//! meanwhile, that would hold all of it. And readers see no difference.
 
 #![allow(clippy::unwrap_used)] // a helper of a test may panic as the test may
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use stoa_protocol::key::{KeyBlock, encode_key};
 use stoa_protocol::read::{Projection, RowStatus};
@@ -42,12 +43,7 @@ impl Bench {
     }
 
     fn key(&self, id: i64) -> Vec<u8> {
-        let mut out = Vec::new();
-        let types = self.group.entity.key_types();
-        let value =
-            if types[0] == KeyType::String { KeyValue::String(format!("a long key: {id:>20}")) } else { id.into() };
-        encode_key(&types, &[value], &mut out).unwrap();
-        out
+        key(&self.group, id)
     }
 
     fn write(&mut self, ids: Range<i64>, value: impl Fn(i64) -> Value) {
@@ -65,10 +61,11 @@ impl Bench {
     fn delete(&mut self, ids: Range<i64>) {
         let mut batch = RowBatchBuilder::new(&self.group, &[]);
         ids.clone().for_each(|id| batch.delete(&self.key(id), 2, 0));
-        let command = Command::Write { stamp_us: 2, step: None, batch: batch.finish().unwrap() };
+        let stamp_us = self.partition.time_us();
+        let command = Command::Write { stamp_us, step: None, batch: batch.finish().unwrap() };
         assert!(matches!(self.apply(&command), Outcome::Wrote(_)));
         let sweep = Sweep {
-            stamp_us: 2 * HORIZON_US,
+            stamp_us: stamp_us + 2 * HORIZON_US,
             group: self.group.id,
             first_hash: 0,
             last_hash: u64::MAX,
@@ -92,15 +89,37 @@ impl Bench {
     }
 
     fn check(&self, ids: Range<i64>, value: impl Fn(i64) -> Value) {
-        let projection = Projection { group: self.group.id, schema_version: 1, features: vec![0] };
-        let mut keys = KeyBlock::new();
-        ids.clone().for_each(|id| keys.push(&self.key(id)));
-        let rows = self.reader.read(&projection, &keys, LogIndex(0)).unwrap();
-        for (row, id) in ids.enumerate() {
-            assert_eq!(rows.status(row), RowStatus::Found, "{id}");
-            let read = Value::decode(self.group.features[0].ty, rows.value(0, row).unwrap()).unwrap();
-            assert_eq!(read, value(id), "{id}");
-        }
+        check(&self.group, &self.reader, ids, value);
+    }
+}
+
+fn key(group: &FeatureGroup, id: i64) -> Vec<u8> {
+    let mut out = Vec::new();
+    let types = group.entity.key_types();
+    let value = if types[0] == KeyType::String { KeyValue::String(format!("a long key: {id:>20}")) } else { id.into() };
+    encode_key(&types, &[value], &mut out).unwrap();
+    out
+}
+
+/// Reads rows, which are all there and have these values.
+fn check(group: &FeatureGroup, reader: &PartitionReader, ids: Range<i64>, value: impl Fn(i64) -> Value) {
+    let projection = Projection { group: group.id, schema_version: 1, features: vec![0] };
+    let mut keys = KeyBlock::new();
+    ids.clone().for_each(|id| keys.push(&key(group, id)));
+    let rows = reader.read(&projection, &keys, LogIndex(0)).unwrap();
+    for (row, id) in ids.enumerate() {
+        assert_eq!(rows.status(row), RowStatus::Found, "{id}");
+        let read = Value::decode(group.features[0].ty, rows.value(0, row).unwrap()).unwrap();
+        assert_eq!(read, value(id), "{id}");
+    }
+}
+
+/// Raised when it goes, however that comes.
+struct Raised<'a>(&'a AtomicBool);
+
+impl Drop for Raised<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -139,4 +158,90 @@ fn a_row_that_comes_meanwhile_takes_no_shared_slot_that_is_being_left() {
     assert_eq!(bench.partition.memory().arena, values * 64, "old rows and new ones share a slot for each value");
     bench.check(LEFT, shared);
     bench.check(ROWS..next, value);
+}
+
+#[test]
+fn an_index_with_few_entries_left_is_as_large_as_one_that_never_had_more_and_readers_find_all_the_time_what_is_left() {
+    const MANY: i64 = 200_000;
+    const FEW: Range<i64> = MANY - 10_000..MANY;
+    let value = |id: i64| Value::Int(id * 3);
+    let mut never = Bench::new(KeyType::Int64, FeatureType::Int64);
+    never.write(FEW, value);
+    let mut bench = Bench::new(KeyType::Int64, FeatureType::Int64);
+    bench.write(0..MANY, value);
+    let full = bench.partition.memory();
+    let (group, reader, done) = (bench.group.clone(), bench.reader.clone(), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut last = false;
+            while !last {
+                // Once more when all is done.
+                last = done.load(Ordering::Relaxed);
+                FEW.step_by(100).for_each(|first| check(&group, &reader, first..first + 100, value));
+            }
+        });
+        let _raised = Raised(&done);
+        for first in (0..FEW.start).step_by(10_000) {
+            bench.delete(first..first + 10_000);
+        }
+        bench.tidy_up(|_| {});
+    });
+    let (after, never_had_more) = (bench.partition.memory(), never.partition.memory());
+    // Segments that have merged are half full at the most; those that have split, at the least.
+    assert!(after.index <= never_had_more.index * 3 / 2, "{after:?}, and never had more: {never_had_more:?}");
+    assert!(after.index * 20 < full.index && after.total < full.total / 10, "full {full:?}, after {after:?}");
+    // All rows come back, and the index is what it was.
+    bench.write(0..FEW.start, value);
+    bench.partition.check();
+    bench.check(0..MANY, value);
+    let again = bench.partition.memory();
+    assert!(again.index < full.index * 21 / 20, "before {full:?}, again {again:?}");
+}
+
+#[test]
+fn nothing_merges_while_a_snapshot_is_read_and_it_has_what_there_was() {
+    let mut bench = Bench::new(KeyType::Int64, FeatureType::Int64);
+    bench.write(0..ROWS, Value::Int);
+    let wanted: Vec<_> = bench.partition.snapshot().map(Result::unwrap).collect();
+    let snapshot = bench.partition.snapshot();
+    bench.delete(0..LEFT.start);
+    let before = bench.partition.memory();
+    (0..100).for_each(|_| assert!(bench.partition.tidy(1_000), "the rest waits for the snapshot"));
+    let held = bench.partition.memory();
+    assert_eq!((held.index, held.dead), (before.index, before.dead));
+    assert!(snapshot.map(Result::unwrap).eq(wanted), "a snapshot holds its instant");
+    // The next one comes when some segments have merged, and others are to.
+    let mut steps = 0..STEPS_MAX;
+    while bench.partition.memory().index == held.index {
+        assert!(steps.next().is_some() && bench.partition.tidy(1), "segments merge now");
+    }
+    let begun = bench.partition.memory();
+    let snapshot = bench.partition.snapshot();
+    (0..100).for_each(|_| assert!(bench.partition.tidy(1_000), "the rest waits for the snapshot"));
+    assert_eq!(bench.partition.memory().index, begun.index);
+    drop(snapshot);
+    bench.tidy_up(|_| {});
+    let after = bench.partition.memory();
+    assert!(after.index < begun.index);
+    assert!(after.index * 3 < before.index * 2, "before {before:?}, after {after:?}");
+    bench.check(LEFT, Value::Int);
+}
+
+#[test]
+fn an_index_that_was_restored_becomes_small_as_any_other() {
+    let mut bench = Bench::new(KeyType::Int64, FeatureType::Int64);
+    bench.write(0..ROWS, Value::Int);
+    let written = bench.partition.memory();
+    let chunks: Vec<_> = bench.partition.snapshot().map(|part| part.unwrap().into_chunk().unwrap()).collect();
+    let options = StoreOptions { tidy_bytes_min: 4 << 10, ..StoreOptions::default() };
+    (bench.partition, bench.reader) = Partition::restore(options, chunks).unwrap();
+    while bench.partition.thaw(1_000).unwrap() {}
+    let restored = bench.partition.memory();
+    assert!(restored.index <= written.index, "written {written:?}, restored {restored:?}");
+    assert!(restored.dead * 4 < restored.index, "no segment was filled again and again: {restored:?}");
+    bench.delete(0..LEFT.start);
+    bench.tidy_up(|_| {});
+    let after = bench.partition.memory();
+    assert!(after.index * 3 < restored.index * 2, "restored {restored:?}, after {after:?}");
+    bench.check(LEFT, Value::Int);
 }

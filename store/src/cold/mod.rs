@@ -94,6 +94,11 @@ impl Cold {
         self.chunks.len()
     }
 
+    /// How many rows they can have by their size, whatever they say of themselves.
+    pub fn rows_max(&self) -> u64 {
+        self.chunks.iter().map(|chunk| (chunk.bytes.len() / ENTRY_BYTES) as u64).sum()
+    }
+
     /// Bytes in the heap, without the chunks themselves.
     pub fn bytes(&self) -> usize {
         ARC_BYTES + size_of::<Self>() + self.chunks.capacity() * size_of::<Chunk>()

@@ -2,10 +2,13 @@
 //!
 //! An extendible directory: the first bits of the hash choose a [`Segment`], which is a small open-addressed table. A
 //! full segment splits alone, so no pause ever covers the whole table; when its prefix is as long as the directory's,
-//! the directory doubles, 4 bytes a segment. All segments lie in one slab, and the directory has their numbers: so a reader
-//! goes from the directory, which fits the caches, straight to the line with the tags and rows of its hash. What the epochs
-//! are for rows they are for segments: one that is out of use is filled again when nobody can be looking at it, and a reader
-//! that holds one from before a split still finds every row that was there when it came.
+//! the directory doubles, 4 bytes a segment. Segments with few entries merge again, the directory halves, and units that are
+//! free go back to the system, step by step (`writer/tidy.rs`).
+//!
+//! All segments lie in one slab, and the directory has their numbers: so a reader goes from the directory, which fits the
+//! caches, straight to the line with the tags and rows of its hash. What the epochs are for rows they are for segments: one
+//! that is out of use is filled again when nobody can be looking at it, and a reader that holds one from before a split, or a
+//! merge, still finds every row that was there when it came.
 //!
 //! The hash is XXH3-64 under a seed of the partition, so that keys which collide cannot be computed outside. Even if all
 //! hashes were equal the index would stay right: a segment that cannot be divided doubles in place.
@@ -15,7 +18,7 @@ mod writer;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-pub(crate) use segment::{First, Place, ProbeLine, Segment};
+pub(crate) use segment::{First, Place, ProbeLine, Segment, UNIT_ENTRIES_MAX};
 pub(crate) use writer::{Found, IndexWriter};
 
 use crate::lanes::sync::{AtomicU32, Ordering};
@@ -112,6 +115,11 @@ impl<'g> IndexView<'g> {
 fn prefix(hash: u64, depth: u32) -> usize {
     // A shift by 64, for depth 0, would be no shift.
     (hash >> 1 >> (63 - depth)) as usize
+}
+
+/// The lowest hash that begins with the same bits as `hash`, so many of them.
+fn first_hash(hash: u64, depth: u32) -> u64 {
+    hash & !u64::MAX.checked_shr(depth).unwrap_or(0)
 }
 
 /// The highest hash that begins with the same bits as `hash`, so many of them.

@@ -21,8 +21,9 @@ const LINE_WORDS: usize = 8;
 const UNIT_LINES: usize = if cfg!(loom) { 1 } else { 64 };
 /// Bytes of a unit, a page of 4 KiB.
 pub(super) const UNIT_BYTES: usize = UNIT_LINES * LINE_WORDS * 8;
-/// Entries with which a segment of one unit is full: seven eighths, so that every probe ends at an empty slot. Models fill one.
-pub(super) const UNIT_ENTRIES_MAX: usize = if cfg!(loom) { 7 } else { UNIT_LINES * LINE_SLOTS / 8 * 7 };
+/// Entries with which a segment of one unit is full, at the most: seven eighths, so that every probe ends at an empty slot.
+/// Models fill one.
+pub(crate) const UNIT_ENTRIES_MAX: usize = if cfg!(loom) { 7 } else { UNIT_LINES * LINE_SLOTS / 8 * 7 };
 
 /// A small index has little memory: one unit, then two, four and so on; what has a huge page or more is made of them. When the
 /// first is begun there are 2 MiB of index, which is of some 200,000 rows: what stays unused of it is little beside those.
@@ -69,10 +70,6 @@ impl Place {
     pub fn units(self) -> std::ops::Range<u32> {
         self.first()..self.first() + (1 << self.units_log2())
     }
-    /// Entries with which the segment is full.
-    pub fn entries_max(self) -> usize {
-        UNIT_ENTRIES_MAX << self.units_log2()
-    }
 }
 
 /// The memory of all segments of an index.
@@ -86,7 +83,7 @@ impl Segments {
         Self { units: Slab::growing(UNIT_BYTES, GROWTH) }
     }
 
-    /// Gives a place its memory, which is zero and so a segment without entries. For the writer.
+    /// Gives a place its memory. What is new of that is zero and so without entries. For the writer.
     pub fn reserve(&self, place: Place) {
         self.units.reserve(place.units().end - 1);
     }
@@ -99,6 +96,12 @@ impl Segments {
     /// Makes a unit zero that nobody looks at any more. For the writer.
     pub fn clear(&self, unit: u32) {
         self.units.words_of(unit).iter().for_each(|word| word.store(0, Ordering::Relaxed));
+    }
+
+    /// Gives the memory of the highest units back, which nobody looks at any more: they are reserved and cleared again before
+    /// they are filled. For the writer.
+    pub fn release(&self, units: std::ops::Range<u32>) {
+        self.units.release(units);
     }
 
     /// The segment at a place.

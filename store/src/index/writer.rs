@@ -1,19 +1,25 @@
 //! The writer's half of an index.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use stoa_planted::planted;
 use stoa_protocol::FeatureGroupId;
 
-use super::segment::{Place, Segment, Segments, UNIT_BYTES};
-use super::{Directory, Index, last_hash, prefix};
+use super::segment::{Place, Segment, Segments, UNIT_BYTES, UNIT_ENTRIES_MAX};
+use super::{Directory, Index, first_hash, last_hash, prefix};
 use crate::lanes::sync::Ordering;
 use crate::lanes::{Dead, EpochCell, Trash};
-use crate::memory::{ARC_BYTES, vec_bytes};
+use crate::memory::{ARC_BYTES, map_bytes, vec_bytes};
+use crate::numbers::Numbers;
+
+mod tidy;
 
 /// Directory entries for each entry that segments need on average, at most: keys with one long common prefix of hash
 /// could otherwise double the directory once a key.
 const DIRECTORY_SLACK: usize = 8;
+
+const UNITS: &str = "units of an index";
 
 /// Where a key was found; good until the next insertion.
 #[derive(Debug, Clone, Copy)]
@@ -42,23 +48,53 @@ pub(crate) struct IndexWriter {
     shared: Arc<Index>,
     directory: Arc<Directory>,
     heads: Vec<Head>,
-    /// Units that are in no segment and that nobody looks at.
-    free_units: Vec<u32>,
+    /// Entries with which a segment of one unit is full.
+    unit_entries_max: usize,
+    /// The numbers of units: which are in a segment, or were and may be looked at, and which are free.
+    units: Numbers,
     segment_count: usize,
     /// Units of those segments.
     used_units: usize,
+    /// Those that have more than one.
+    large: BTreeSet<Place>,
+    /// Entries of all segments.
+    entries: usize,
+    /// Whether segments may have come to have few entries since the last walk over them began.
+    thinned: bool,
 }
 
 impl IndexWriter {
-    /// An index without keys, of this group.
-    pub fn new(group: FeatureGroupId) -> Self {
+    /// An index without keys, of this group. A segment is full with so many entries, 2 to [`UNIT_ENTRIES_MAX`].
+    pub fn new(group: FeatureGroupId, unit_entries_max: usize) -> Self {
         let segments = Segments::new();
-        let place = Place::new(0, 0);
+        let mut units = Numbers::default();
+        let place = Place::new(units.grow(UNITS), 0);
         segments.reserve(place);
         let directory = Arc::new(Directory::new(0, [place].into_iter()));
         let shared = Arc::new(Index { segments, directory: EpochCell::new(directory.clone()) });
-        let heads = vec![Head::default()];
-        Self { group, shared, directory, heads, free_units: Vec::new(), segment_count: 1, used_units: 1 }
+        Self {
+            group,
+            shared,
+            directory,
+            heads: vec![Head::default()],
+            unit_entries_max: unit_entries_max.clamp(2, UNIT_ENTRIES_MAX),
+            units,
+            segment_count: 1,
+            used_units: 1,
+            large: BTreeSet::new(),
+            entries: 0,
+            thinned: false,
+        }
+    }
+
+    /// Makes the directory of an index without keys as large as so many will need, which come in the order of their hashes, as
+    /// those of a snapshot do. While all hashes begin alike splitting divides nothing, and the directory would not grow: the
+    /// segment would double in place, and half of all keys come to lie in one.
+    pub fn expect(&mut self, keys: u64, trash: &mut Trash) {
+        assert_eq!((self.entries, self.segment_count), (0, 1), "keys are expected before the first has come");
+        let depth = keys.div_ceil(self.unit_entries_max as u64).max(1).next_power_of_two().ilog2();
+        let place = self.place(0);
+        self.replace_directory(Directory::new(depth, std::iter::repeat_n(place, 1 << depth)), trash);
     }
 
     /// The readers' half.
@@ -69,7 +105,7 @@ impl IndexWriter {
     /// Bytes in memory, those of segments that wait for readers and of free ones among them.
     pub fn bytes(&self) -> usize {
         let units = self.shared.segments.bytes(self.heads.len() as u32);
-        let lists = vec_bytes(&self.heads) + vec_bytes(&self.free_units);
+        let lists = vec_bytes(&self.heads) + self.units.list_bytes() + map_bytes(self.large.len(), size_of::<Place>());
         units + lists + self.directory.bytes() + ARC_BYTES + size_of::<Index>()
     }
 
@@ -105,6 +141,7 @@ impl IndexWriter {
         let place = self.own(hash, generation, shared_before, trash);
         self.shared.segments.at(place).insert(hash, row);
         self.head_mut(place).used += 1;
+        self.entries += 1;
     }
 
     /// Publishes another row of a key that is there. Segments older than generation `shared_before` are part of a
@@ -137,17 +174,19 @@ impl IndexWriter {
             let stays = |row: &u32| gone.binary_search(row).is_err();
             let kept: Vec<(u64, u32)> = self.shared.rows(old).filter(stays).map(|row| (rehash(row), row)).collect();
             assert_eq!(kept.len() + gone.len(), used as usize, "every entry that is taken out was there");
-            let units_log2 = units_log2_for(kept.len(), old);
+            let units_log2 = self.units_log2_for(kept.len(), old);
             let new = self.filled(units_log2, Head { generation, depth, used: 0 }, kept.into_iter());
             self.put(hash, new);
             self.retire(old, trash);
             rest = &rest[here..];
         }
+        self.entries -= entries.len();
+        self.thinned = true;
     }
 
     /// Takes a segment back that nobody looks at any more.
     pub fn free(&mut self, place: Place) {
-        self.free_units.extend(place.units());
+        place.units().for_each(|unit| self.units.give_back(unit));
     }
 
     /// Puts a row number into all slots of a segment, for models: nobody may see it.
@@ -158,11 +197,17 @@ impl IndexWriter {
 
     /// All segments, in the order of their hashes, each once.
     pub fn places(&self) -> impl Iterator<Item = Place> {
+        self.places_and_entries().map(|(place, _)| place)
+    }
+
+    /// The same, each with its first entry of the directory.
+    fn places_and_entries(&self) -> impl Iterator<Item = (Place, usize)> {
         let mut at = 0;
         std::iter::from_fn(move || {
             let place = Place::of_number(self.directory.places.get(at)?.load(Ordering::Relaxed));
+            let first = at;
             at += 1 << (self.directory.depth - self.head(place).depth);
-            Some(place)
+            Some((place, first))
         })
     }
 
@@ -210,26 +255,38 @@ impl IndexWriter {
         &mut self.heads[place.first() as usize]
     }
 
+    /// Entries with which a segment of so many units, as a power of two, is full.
+    fn entries_max(&self, units_log2: u32) -> usize {
+        self.unit_entries_max << units_log2
+    }
+
     fn is_full(&self, place: Place) -> bool {
-        self.head(place).used as usize >= place.entries_max()
+        self.head(place).used as usize >= self.entries_max(place.units_log2())
+    }
+
+    /// The size of a segment for so many of the entries of `old`, and one more if they are not all of a full one: what is left
+    /// of a large one may fit a smaller one.
+    fn units_log2_for(&self, entries: usize, old: Place) -> u32 {
+        let fits = |size: &u32| entries < self.entries_max(*size);
+        (0..old.units_log2()).find(fits).unwrap_or(old.units_log2())
     }
 
     /// A segment without entries.
     fn allocate(&mut self, units_log2: u32, head: Head) -> Place {
         // One unit is what nearly all have, and what those that are out of use are taken apart into.
-        let free = if units_log2 == 0 { self.free_units.pop() } else { None };
-        let place = match free {
-            Some(unit) => {
-                self.shared.segments.clear(unit);
-                Place::new(unit, 0)
-            }
-            None => {
-                let place = Place::new(self.heads.len() as u32, units_log2);
-                self.shared.segments.reserve(place);
-                self.heads.resize(place.units().end as usize, Head::default());
-                place
-            }
-        };
+        let free = if units_log2 == 0 { self.units.take() } else { None };
+        let first = free.unwrap_or_else(|| self.units.grow_by(1 << units_log2, UNITS).start);
+        let place = Place::new(first, units_log2);
+        if free.is_none() {
+            self.shared.segments.reserve(place);
+            self.heads.resize(self.units.end() as usize, Head::default());
+        }
+        // Memory that went back to the system, or could not, is given out again as if it were new.
+        place.units().for_each(|unit| self.shared.segments.clear(unit));
+        if units_log2 > 0 {
+            self.large.insert(place);
+            self.keep_large();
+        }
         *self.head_mut(place) = head;
         self.used_units += place.units().len();
         place
@@ -238,7 +295,15 @@ impl IndexWriter {
     /// Takes a segment out of use, which nobody who comes now can reach.
     fn retire(&mut self, place: Place, trash: &mut Trash) {
         self.used_units -= place.units().len();
+        if self.large.remove(&place) {
+            self.keep_large();
+        }
         trash.push(Dead::Segment(self.group, place));
+    }
+
+    /// Large segments stay where they are, as units in a row are seldom free; and so does what lies below them.
+    fn keep_large(&mut self) {
+        self.units.keep_below(self.large.last().map_or(0, |place| place.units().end));
     }
 
     /// A segment of these entries.
@@ -258,7 +323,13 @@ impl IndexWriter {
         if head.generation >= shared_before || planted!(ChangeHeldSegment) {
             return place;
         }
-        let copy = self.allocate(place.units_log2(), Head { generation, ..head });
+        self.copy(hash, generation, trash)
+    }
+
+    /// Puts a copy in the place of the segment of a hash.
+    fn copy(&mut self, hash: u64, generation: u64, trash: &mut Trash) -> Place {
+        let place = self.place(hash);
+        let copy = self.allocate(place.units_log2(), Head { generation, ..self.head(place) });
         let segments = &self.shared.segments;
         segments.at(copy).copy_from(segments.at(place));
         self.put(hash, copy);
@@ -266,7 +337,8 @@ impl IndexWriter {
         copy
     }
 
-    /// Makes room for `hash`: its segment splits, or doubles if splitting would not divide it.
+    /// Makes room for `hash`: its segment splits, or doubles if splitting would not divide it and the directory had to grow for
+    /// that.
     fn grow(&mut self, hash: u64, rehash: &impl Fn(u32) -> u64, generation: u64, trash: &mut Trash) {
         let old = self.place(hash);
         let depth = self.head(old).depth;
@@ -275,7 +347,7 @@ impl IndexWriter {
         let counts = [0, 1].map(|at| half(at).count());
         let needs_doubling = depth == self.directory.depth;
         let may_double = self.directory.places.len() * 2 <= (self.segment_count + 8) * DIRECTORY_SLACK;
-        if counts.contains(&0) || (needs_doubling && !may_double) {
+        if needs_doubling && (counts.contains(&0) || !may_double) {
             let head = Head { generation, depth, used: 0 };
             let larger = self.filled(old.units_log2() + 1, head, entries.iter().copied());
             self.put(hash, larger);
@@ -284,7 +356,7 @@ impl IndexWriter {
                 self.double(trash);
             }
             let head = Head { generation, depth: depth + 1, used: 0 };
-            let halves = [0, 1].map(|at| self.filled(units_log2_for(counts[at], old), head, half(at)));
+            let halves = [0, 1].map(|at| self.filled(self.units_log2_for(counts[at], old), head, half(at)));
             let shift = 63 - depth;
             for (at, place) in halves.into_iter().enumerate() {
                 self.put(hash & !(1 << shift) | (at as u64) << shift, place);
@@ -306,8 +378,11 @@ impl IndexWriter {
 
     fn double(&mut self, trash: &mut Trash) {
         let places = self.directory.places.iter().map(|entry| Place::of_number(entry.load(Ordering::Relaxed)));
-        let new = Arc::new(Directory::new(self.directory.depth + 1, places.flat_map(|place| [place; 2])));
-        let old = std::mem::replace(&mut self.directory, new);
+        self.replace_directory(Directory::new(self.directory.depth + 1, places.flat_map(|place| [place; 2])), trash);
+    }
+
+    fn replace_directory(&mut self, new: Directory, trash: &mut Trash) {
+        let old = std::mem::replace(&mut self.directory, Arc::new(new));
         self.shared.directory.replace(self.directory.clone(), old.bytes(), trash);
     }
 
@@ -316,8 +391,22 @@ impl IndexWriter {
     pub fn check(&self, hash_of: impl Fn(u32) -> u64, trash: &Trash) {
         assert_eq!(self.directory.places.len(), 1 << self.directory.depth);
         assert_eq!(self.places().count(), self.segment_count);
-        for place in self.places() {
-            assert_eq!(self.shared.rows(place).count(), self.head(place).used as usize);
+        let used = |place: Place| self.head(place).used as usize;
+        assert_eq!(self.places().map(used).sum::<usize>(), self.entries);
+        for (place, first) in self.places_and_entries() {
+            let Head { depth, .. } = self.head(place);
+            assert!(depth <= self.directory.depth, "the directory tells the segments apart");
+            let alike = 1 << (self.directory.depth - depth);
+            assert_eq!(first % alike, 0, "a segment begins where its prefix does");
+            assert!(
+                (first..first + alike).all(|entry| self.directory.at(entry) == place),
+                "all that begins with its prefix leads to a segment"
+            );
+            assert_eq!(self.shared.rows(place).count(), used(place));
+            assert!(used(place) <= self.entries_max(place.units_log2()));
+            if let Some(smaller) = place.units_log2().checked_sub(1) {
+                assert!(used(place) >= self.entries_max(smaller), "a large segment would not fit half of its units");
+            }
             for row in self.shared.rows(place) {
                 let hash = hash_of(row);
                 assert_eq!(self.place(hash), place, "row {row} lies in the segment of its hash");
@@ -332,20 +421,10 @@ impl IndexWriter {
             _ => None,
         });
         assert_eq!(self.places().map(|place| place.units().len()).sum::<usize>(), self.used_units);
-        let mut units: Vec<u32> = self.places().chain(waiting).flat_map(Place::units).collect();
-        units.extend(&self.free_units);
-        units.sort_unstable();
-        assert!(
-            units.into_iter().eq(0..self.heads.len() as u32),
-            "every unit is in use once, free once or waiting once"
-        );
+        assert_eq!(self.places().filter(|place| place.units_log2() > 0).collect::<BTreeSet<_>>(), self.large);
+        assert_eq!(self.heads.len(), self.units.end() as usize);
+        self.units.check("unit of the index", self.places().chain(waiting).flat_map(Place::units).collect());
     }
-}
-
-/// The size of a segment for so many of the entries of `old`, and one more: what is left of a large one may fit a smaller one.
-fn units_log2_for(entries: usize, old: Place) -> u32 {
-    let fits = |size: &u32| entries < Place::new(0, *size).entries_max();
-    (0..=old.units_log2()).find(fits).expect("the whole fitted in that many")
 }
 
 #[cfg(test)]
@@ -354,10 +433,10 @@ mod tests {
     use crate::index::index_hash;
     use crate::lanes::Epochs;
 
-    const GROUP: FeatureGroupId = FeatureGroupId(1);
+    pub(super) const GROUP: FeatureGroupId = FeatureGroupId(1);
 
     /// Takes back what nobody looks at.
-    fn collect(index: &mut IndexWriter, trash: &mut Trash) {
+    pub(super) fn collect(index: &mut IndexWriter, trash: &mut Trash) {
         trash.collect(|dead| {
             if let Dead::Segment(group, place) = dead {
                 assert_eq!(group, GROUP);
@@ -366,9 +445,9 @@ mod tests {
         });
     }
 
-    fn fill(rows: u32, hash_of: impl Fn(u32) -> u64 + Copy) -> IndexWriter {
+    pub(super) fn fill(rows: u32, hash_of: impl Fn(u32) -> u64 + Copy) -> IndexWriter {
         let (epochs, mut trash) = Epochs::new();
-        let mut index = IndexWriter::new(GROUP);
+        let mut index = IndexWriter::new(GROUP, UNIT_ENTRIES_MAX);
         for row in 0..rows {
             index.insert(hash_of(row), row, hash_of, 0, 0, &mut trash);
             collect(&mut index, &mut trash);
@@ -390,7 +469,7 @@ mod tests {
         let index = fill(60_000, |row| index_hash(7, &row.to_le_bytes()));
         assert!(index.places().all(|place| place.units_log2() == 0));
         assert!(index.bytes() < 60_000 * 13, "{} bytes", index.bytes());
-        assert!(index.free_units.len() <= 1, "what a split takes out of use the next one takes");
+        assert!(index.units.free() <= 1, "what a split takes out of use the next one takes");
     }
 
     #[test]
@@ -399,6 +478,23 @@ mod tests {
         assert_eq!((index.directory.places.len(), index.segment_count), (1, 1));
         let index = fill(3_000, |row| (0xabcd << 48) | u64::from(row) << 7);
         assert!(index.directory.places.len() <= 128, "{}", index.directory.places.len());
+    }
+
+    #[test]
+    fn keys_that_come_in_the_order_of_their_hashes_are_spread_as_others_if_they_are_expected() {
+        let mut hashes: Vec<u64> = (0..60_000_u32).map(|row| index_hash(7, &row.to_le_bytes())).collect();
+        hashes.sort_unstable();
+        let hash_of = |row: u32| hashes[row as usize];
+        let (_epochs, mut trash) = Epochs::new();
+        let mut index = IndexWriter::new(GROUP, UNIT_ENTRIES_MAX);
+        index.expect(60_000, &mut trash);
+        for row in 0..60_000 {
+            index.insert(hash_of(row), row, hash_of, 0, 0, &mut trash);
+            collect(&mut index, &mut trash);
+        }
+        index.check(hash_of, &trash);
+        assert!(index.large.is_empty(), "{:?}", index.large);
+        assert!(index.used_units <= fill(60_000, hash_of).used_units, "{} units", index.used_units);
     }
 
     #[test]

@@ -37,7 +37,7 @@ use stoa_protocol::FeatureGroupId;
 use super::sync::{Ordering, prepare_fences};
 use super::trash::Retired;
 use super::{Dead, EpochCell, Epochs, LongGuard, Slab, Trash};
-use crate::index::{Index, IndexWriter, Place};
+use crate::index::{Index, IndexWriter, Place, UNIT_ENTRIES_MAX};
 
 mod partition;
 
@@ -263,7 +263,7 @@ struct TableWriter {
 impl TableWriter {
     fn new() -> Self {
         let (epochs, trash) = Epochs::new();
-        let index = IndexWriter::new(GROUP);
+        let index = IndexWriter::new(GROUP, UNIT_ENTRIES_MAX);
         let witnesses = std::array::from_fn(|_| Witness::new());
         let table = Arc::new(Table { epochs, index: index.shared().clone(), rows: Slab::new(16), witnesses });
         Self { table, index, trash, next_row: NO_ROW + 1, free_rows: Vec::new(), snapshots: 0, kept: Vec::new() }
@@ -432,6 +432,30 @@ fn a_row_is_found_all_the_time_while_its_segment_splits_and_the_directory_double
         });
         writer.write(8, 0);
         writer.collect();
+        writer.finish([reader]);
+    });
+}
+
+#[test]
+fn a_row_is_found_all_the_time_while_its_segment_merges_and_those_that_were_are_used_again() {
+    explore(None, || {
+        let mut writer = TableWriter::new();
+        (1..9).for_each(|entity| writer.write(entity, 0));
+        writer.collect();
+        // One is left in each of the two segments.
+        let table = writer.table.clone();
+        let rehash = |row| hash(table.rows.slot(row).word(0) / 100);
+        let mut gone: Vec<_> = (3..9).map(|row| (rehash(row), row)).collect();
+        gone.sort_unstable();
+        writer.index.remove(&gone, rehash, 0, &mut writer.trash);
+        writer.collect();
+        let reader = thread::spawn({
+            let table = table.clone();
+            move || (0..2).for_each(|_| assert_eq!(table.read(2), Some(0), "the entity was there all the time"))
+        });
+        writer.index.tidy(0, rehash, 0, &mut writer.trash);
+        writer.collect();
+        assert_eq!(writer.index.places().count(), 1);
         writer.finish([reader]);
     });
 }

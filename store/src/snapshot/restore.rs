@@ -136,7 +136,7 @@ impl Restore {
             self.definition(definition.payload)?;
             at += 1;
         }
-        let Partition { groups, applied, .. } = &mut self.partition;
+        let Partition { groups, applied, space, .. } = &mut self.partition;
         for (writer, of) in groups.values_mut().zip(&table.groups) {
             let definition = &writer.group.definition;
             if definition.id != of.id {
@@ -148,7 +148,7 @@ impl Restore {
             let here = chunks[at..end].iter().cloned().zip(at as u32..).zip(&of.chunks);
             let here = here.map(|((bytes, place), entry)| (bytes, place, *entry)).collect();
             let cold = Cold::new(of.id, definition.features.len(), here);
-            writer.begin_cold(of, cold, *applied);
+            writer.begin_cold(space, of, cold, *applied);
             at = end;
         }
         if at != last {
