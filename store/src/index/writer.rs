@@ -1,6 +1,6 @@
 //! The writer's half of an index.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use stoa_planted::planted;
@@ -18,6 +18,9 @@ mod tidy;
 /// Directory entries for each entry that segments need on average, at most: keys with one long common prefix of hash
 /// could otherwise double the directory once a key.
 const DIRECTORY_SLACK: usize = 8;
+
+/// A hash has so many bits, and a segment from none of them to all in common.
+const DEPTHS: usize = u64::BITS as usize + 1;
 
 const UNITS: &str = "units of an index";
 
@@ -57,6 +60,10 @@ pub(crate) struct IndexWriter {
     used_units: usize,
     /// Those that have more than one.
     large: BTreeSet<Place>,
+    /// Places of such that nobody looks at any more, for the next of their size: no more of them than there are large segments.
+    runs: VecDeque<Place>,
+    /// Segments by their depth.
+    depths: Box<[u32; DEPTHS]>,
     /// Entries of all segments.
     entries: usize,
     /// Whether segments may have come to have few entries since the last walk over them began.
@@ -72,6 +79,8 @@ impl IndexWriter {
         segments.reserve(place);
         let directory = Arc::new(Directory::new(0, [place].into_iter()));
         let shared = Arc::new(Index { segments, directory: EpochCell::new(directory.clone()) });
+        let mut depths = Box::new([0; DEPTHS]);
+        depths[0] = 1;
         Self {
             group,
             shared,
@@ -82,6 +91,8 @@ impl IndexWriter {
             segment_count: 1,
             used_units: 1,
             large: BTreeSet::new(),
+            runs: VecDeque::new(),
+            depths,
             entries: 0,
             thinned: false,
         }
@@ -89,10 +100,11 @@ impl IndexWriter {
 
     /// Makes the directory of an index without keys as large as so many will need, which come in the order of their hashes, as
     /// those of a snapshot do. While all hashes begin alike splitting divides nothing, and the directory would not grow: the
-    /// segment would double in place, and half of all keys come to lie in one.
+    /// segment would double in place, and half of all keys come to lie in one. So that chance does not bring more to a place
+    /// than fit, there is room for twice as many.
     pub fn expect(&mut self, keys: u64, trash: &mut Trash) {
         assert_eq!((self.entries, self.segment_count), (0, 1), "keys are expected before the first has come");
-        let depth = keys.div_ceil(self.unit_entries_max as u64).max(1).next_power_of_two().ilog2();
+        let depth = (keys * 2).div_ceil(self.unit_entries_max as u64).max(1).next_power_of_two().ilog2();
         let place = self.place(0);
         self.replace_directory(Directory::new(depth, std::iter::repeat_n(place, 1 << depth)), trash);
     }
@@ -105,8 +117,9 @@ impl IndexWriter {
     /// Bytes in memory, those of segments that wait for readers and of free ones among them.
     pub fn bytes(&self) -> usize {
         let units = self.shared.segments.bytes(self.heads.len() as u32);
-        let lists = vec_bytes(&self.heads) + self.units.list_bytes() + map_bytes(self.large.len(), size_of::<Place>());
-        units + lists + self.directory.bytes() + ARC_BYTES + size_of::<Index>()
+        let lists = vec_bytes(&self.heads) + self.units.list_bytes() + self.runs.capacity() * size_of::<Place>();
+        let large = map_bytes(self.large.len(), size_of::<Place>());
+        units + lists + large + size_of_val(&*self.depths) + self.directory.bytes() + ARC_BYTES + size_of::<Index>()
     }
 
     /// Bytes among them of segments that wait for readers, and of free ones.
@@ -181,12 +194,28 @@ impl IndexWriter {
             rest = &rest[here..];
         }
         self.entries -= entries.len();
-        self.thinned = true;
+        self.thinned |= !entries.is_empty();
     }
 
     /// Takes a segment back that nobody looks at any more.
     pub fn free(&mut self, place: Place) {
-        place.units().for_each(|unit| self.units.give_back(unit));
+        match place.units_log2() {
+            0 => self.units.give_back(place.first()),
+            _ => self.runs.push_back(place),
+        }
+        self.trim_runs();
+    }
+
+    /// Gives units back that lie in a row for large segments which are no more.
+    fn trim_runs(&mut self) {
+        while self.runs.len() > self.large.len() {
+            // The oldest first: those of segments that have grown since.
+            let run = self.runs.pop_front().expect("there are more than none");
+            run.units().for_each(|unit| self.units.give_back(unit));
+        }
+        if self.runs.is_empty() {
+            self.runs = VecDeque::new();
+        }
     }
 
     /// Puts a row number into all slots of a segment, for models: nobody may see it.
@@ -273,8 +302,11 @@ impl IndexWriter {
 
     /// A segment without entries.
     fn allocate(&mut self, units_log2: u32, head: Head) -> Place {
-        // One unit is what nearly all have, and what those that are out of use are taken apart into.
-        let free = if units_log2 == 0 { self.units.take() } else { None };
+        // One unit is what nearly all have.
+        let free = match units_log2 {
+            0 => self.units.take(),
+            _ => self.take_run(units_log2).map(Place::first),
+        };
         let first = free.unwrap_or_else(|| self.units.grow_by(1 << units_log2, UNITS).start);
         let place = Place::new(first, units_log2);
         if free.is_none() {
@@ -287,16 +319,26 @@ impl IndexWriter {
             self.large.insert(place);
             self.keep_large();
         }
+        self.depths[head.depth as usize] += 1;
         *self.head_mut(place) = head;
         self.used_units += place.units().len();
         place
     }
 
+    /// The lowest units in a row that were a segment of this size.
+    fn take_run(&mut self, units_log2: u32) -> Option<Place> {
+        let fits = self.runs.iter().enumerate().filter(|(_, run)| run.units_log2() == units_log2);
+        let (at, _) = fits.min_by_key(|(_, run)| **run)?;
+        self.runs.remove(at)
+    }
+
     /// Takes a segment out of use, which nobody who comes now can reach.
     fn retire(&mut self, place: Place, trash: &mut Trash) {
+        self.depths[self.head(place).depth as usize] -= 1;
         self.used_units -= place.units().len();
         if self.large.remove(&place) {
             self.keep_large();
+            self.trim_runs();
         }
         trash.push(Dead::Segment(self.group, place));
     }
@@ -423,7 +465,12 @@ impl IndexWriter {
         assert_eq!(self.places().map(|place| place.units().len()).sum::<usize>(), self.used_units);
         assert_eq!(self.places().filter(|place| place.units_log2() > 0).collect::<BTreeSet<_>>(), self.large);
         assert_eq!(self.heads.len(), self.units.end() as usize);
-        self.units.check("unit of the index", self.places().chain(waiting).flat_map(Place::units).collect());
+        assert!(self.runs.len() <= self.large.len() && self.runs.iter().all(|run| run.units_log2() > 0));
+        let mut depths = [0; DEPTHS];
+        self.places().for_each(|place| depths[self.depth(place) as usize] += 1);
+        assert_eq!(*self.depths, depths);
+        let taken = self.places().chain(waiting).chain(self.runs.iter().copied());
+        self.units.check("unit of the index", taken.flat_map(Place::units).collect());
     }
 }
 
@@ -482,19 +529,47 @@ mod tests {
 
     #[test]
     fn keys_that_come_in_the_order_of_their_hashes_are_spread_as_others_if_they_are_expected() {
-        let mut hashes: Vec<u64> = (0..60_000_u32).map(|row| index_hash(7, &row.to_le_bytes())).collect();
-        hashes.sort_unstable();
-        let hash_of = |row: u32| hashes[row as usize];
-        let (_epochs, mut trash) = Epochs::new();
-        let mut index = IndexWriter::new(GROUP, UNIT_ENTRIES_MAX);
-        index.expect(60_000, &mut trash);
-        for row in 0..60_000 {
-            index.insert(hash_of(row), row, hash_of, 0, 0, &mut trash);
-            collect(&mut index, &mut trash);
+        // The second count would nearly fill the places of half as many, and more than fill some of them by chance.
+        for rows in [60_000_u32, 86_000] {
+            let mut hashes: Vec<u64> = (0..rows).map(|row| index_hash(7, &row.to_le_bytes())).collect();
+            hashes.sort_unstable();
+            let hash_of = |row: u32| hashes[row as usize];
+            let (_epochs, mut trash) = Epochs::new();
+            let mut index = IndexWriter::new(GROUP, UNIT_ENTRIES_MAX);
+            index.expect(rows.into(), &mut trash);
+            for row in 0..rows {
+                index.insert(hash_of(row), row, hash_of, 0, 0, &mut trash);
+                collect(&mut index, &mut trash);
+            }
+            index.check(hash_of, &trash);
+            assert!(index.large.is_empty(), "{rows} rows: {:?}", index.large);
+            let others = fill(rows, |row| index_hash(7, &row.to_le_bytes())).used_units;
+            assert!(index.used_units <= others + others / 8, "{rows} rows: {} units, {others}", index.used_units);
         }
-        index.check(hash_of, &trash);
-        assert!(index.large.is_empty(), "{:?}", index.large);
-        assert!(index.used_units <= fill(60_000, hash_of).used_units, "{} units", index.used_units);
+    }
+
+    #[test]
+    fn a_large_segment_that_snapshots_share_again_and_again_takes_no_more_than_two_places() {
+        let same = |_| 0xdead_beef_dead_beef_u64;
+        let (_epochs, mut trash) = Epochs::new();
+        let mut index = fill(3_000, same);
+        let large = *index.large.last().expect("all have one hash");
+        let mut ends = Vec::new();
+        for generation in 1..6 {
+            let found = index.find(same(0), |row| row == 7).expect("it was put there");
+            index.replace(same(0), found, 7, generation, generation, &mut trash);
+            collect(&mut index, &mut trash);
+            index.check(same, &trash);
+            ends.push(index.units.end());
+        }
+        assert!(ends.iter().all(|end| *end == ends[0]), "{ends:?}");
+        assert_eq!(index.large.last().unwrap().units_log2(), large.units_log2());
+        // Without large segments there is nothing that units in a row are for.
+        let gone: Vec<(u64, u32)> = (0..3_000).map(|row| (same(row), row)).collect();
+        index.remove(&gone, same, 9, &mut trash);
+        collect(&mut index, &mut trash);
+        index.check(same, &trash);
+        assert!(index.runs.is_empty() && index.large.is_empty());
     }
 
     #[test]

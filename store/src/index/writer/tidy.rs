@@ -65,20 +65,20 @@ impl IndexWriter {
     /// counted in looks at rows.
     pub fn tidy(&mut self, hash: u64, rehash: impl Fn(u32) -> u64, generation: u64, trash: &mut Trash) -> usize {
         let place = self.place(hash);
-        let depth = self.merged_depth(hash);
+        let (depth, looked_at) = self.merged_depth(hash);
         if depth < self.depth(place) {
-            return self.merge(hash, depth, rehash, generation, trash);
+            return looked_at + self.merge(hash, depth, rehash, generation, trash);
         }
         if !self.units.leaves(place.first()) {
-            return 0;
+            return looked_at;
         }
         self.copy(hash, generation, trash);
-        FILL_COST
+        looked_at + FILL_COST
     }
 
-    /// Notes that a walk has come to its end. Takes as long as a doubling of the directory.
+    /// Notes that a walk has come to its end. If the directory can be smaller, takes as long as a doubling of it.
     pub fn end_walk(&mut self, trash: &mut Trash) {
-        let deepest = self.places().map(|place| self.depth(place)).max().expect("there is a segment");
+        let deepest = self.depths.iter().rposition(|segments| *segments > 0).expect("there is a segment") as u32;
         let old_depth = self.directory.depth;
         if deepest + 1 < old_depth {
             let width = 1 << (old_depth - (deepest + 1));
@@ -103,12 +103,13 @@ impl IndexWriter {
     }
 
     /// Bits of the shortest prefix that begins where the segment of `hash` does and whose segments all fit well into one; if
-    /// there is none, those of the segment itself.
-    fn merged_depth(&self, hash: u64) -> u32 {
+    /// there is none, those of the segment itself. And at how many segments it has looked.
+    fn merged_depth(&self, hash: u64) -> (u32, usize) {
         let mut depth = self.depth(self.place(hash));
         let first = first_hash(hash, depth);
-        let (mut from, mut entries) = (first, 0);
-        for _ in 0..MERGED_MAX {
+        let (mut from, mut entries, mut looked_at) = (first, 0, 0);
+        while looked_at < MERGED_MAX {
+            looked_at += 1;
             let (place, next) = self.place_from(from);
             entries += self.head(place).used as usize;
             if 2 * entries > self.unit_entries_max {
@@ -122,7 +123,7 @@ impl IndexWriter {
             let Some(next) = next else { break };
             from = next;
         }
-        depth
+        (depth, looked_at)
     }
 
     /// Puts one segment in the place of all those that begin as `hash` does, in so many bits.
