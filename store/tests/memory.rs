@@ -31,6 +31,10 @@ fn main() {
         println!("nothing is measured where the kernel or the C library is another one");
         return;
     }
+    if std::env::var_os("ASAN_OPTIONS").is_some() {
+        println!("nothing is measured under AddressSanitizer, whose own memory lies among the program's");
+        return;
+    }
     if std::env::var(TUNABLES).as_deref() != Ok(MAPS_NOTHING) {
         let again = std::process::Command::new(std::env::current_exe().unwrap()).env(TUNABLES, MAPS_NOTHING).status();
         assert!(again.unwrap().success(), "what a partition reports is not what it takes");
