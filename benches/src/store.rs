@@ -50,8 +50,8 @@ const WIDTHS: [usize; 3] = [3, 24, 48];
 /// Measures one partition in memory.
 #[derive(Debug, Args)]
 pub struct StoreBench {
-    /// Rows of the partition, 48 Float32 each under an integer key. Ten million and twice as many take 8 GiB at the most and some
-    /// minutes.
+    /// Rows of the partition, 48 Float32 each under an integer key. It grows to twice as many, beside an array of
+    /// as many: 8.5 GB for the default, and some minutes.
     #[arg(long, default_value_t = MILLIONS_10, value_parser = clap::value_parser!(u64).range(10_000..=100_000_000))]
     pub rows: u64,
     /// Reads of 100 rows in each repetition.

@@ -20,7 +20,8 @@ use crate::lanes::{Guard, Slab, Slot, copy_few};
 use crate::projector::{Near, Patch, Projector};
 use crate::row::RowBuffer;
 
-/// Keys of a chunk: enough misses at once for any memory, few enough that their lanes stay in the first caches.
+/// Keys of a chunk: enough misses at once for any memory, few enough that their lanes stay in the second cache. A bit of a
+/// word for each.
 const CHUNK_KEYS: usize = u128::BITS as usize;
 
 /// Keys of one partition that are read together with those of others.
@@ -320,7 +321,7 @@ fn copy_cold(plan: &LanePlan, version: &RowBuffer, projector: &Projector, out: &
 fn copy(group: &Group, row: u32, head: Slot<'_>, projector: &Projector, out: &mut [u8]) {
     let (event_time, rest) = out.split_first_chunk_mut().expect("a row begins with it");
     *event_time = head.word(EVENT_TIME_AT / 8).to_le_bytes();
-    // Status and validity bits. Values are behind them: what else the word has is overwritten.
+    // Status and validity bits, and zeros where values follow, which are written over these.
     let word = head.word(FLAGS_AT / 8) >> projector.head.shift & projector.head.mask;
     match rest.first_chunk_mut() {
         Some(eight) => *eight = word.to_le_bytes(),

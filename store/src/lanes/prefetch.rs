@@ -1,8 +1,8 @@
 //! A hint that memory will be read soon.
 //!
-//! It asks for lines to come into the second cache, not the first. The first has room for a few lines on their way (24 in a
-//! core of AMD's fourth generation, 16 in one of Intel's): what asks for more waits. The second has room for several times as
-//! many, and a line there is some nanoseconds away.
+//! It asks for lines to come into the second cache, not the first. The first has room for few lines on their way,
+//! one or two dozen: what asks for more waits. The second has room for several times as many, and a line there is some
+//! nanoseconds away.
 
 /// Bytes of a cache line.
 const LINE_BYTES: usize = 64;
