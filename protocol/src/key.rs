@@ -313,6 +313,9 @@ pub fn check_key(types: &[KeyType], bytes: &[u8]) -> Result<(), KeyError> {
     decode_key(types, bytes).map(drop)
 }
 
+/// Bytes of an integer: its tag, and eight.
+const INTEGER_BYTES: usize = 9;
+
 fn decode_column(column: usize, ty: KeyType, bytes: &[u8]) -> Result<(KeyValue, &[u8]), KeyError> {
     let bad = |why| KeyError::NotCanonical { column, why };
     let (&tag, rest) = bytes.split_first().ok_or(bad("they end too early"))?;
@@ -462,6 +465,26 @@ pub struct KeyRange<'a> {
 }
 
 impl<'a> KeyRange<'a> {
+    /// Checks that all of them are canonical keys of these columns; the error comes with the place of the first that is not.
+    ///
+    /// # Errors
+    /// As [`check_key`].
+    pub fn check(&self, types: &[KeyType]) -> Result<(), (usize, KeyError)> {
+        // The common case, one integer, needs no more than this: all are as long, and begin with its tag.
+        if let [KeyType::Int64] = types {
+            let Self { block, first, count } = *self;
+            let ends = block.offsets.get(first..first + count + 1).unwrap_or_default();
+            let is_long = |ends: &[u32; 2]| ends[1].wrapping_sub(ends[0]) as usize == INTEGER_BYTES;
+            let start = ends.first().map_or(0, |start| *start as usize);
+            let keys = block.bytes.get(start..start + count * INTEGER_BYTES).unwrap_or_default();
+            let (keys, _) = keys.as_chunks::<INTEGER_BYTES>();
+            if ends.array_windows().all(is_long) && keys.iter().all(|key| key[0] == TAG_INT) {
+                return Ok(());
+            }
+        }
+        self.iter().enumerate().try_for_each(|(at, key)| check_key(types, key).map_err(|error| (at, error)))
+    }
+
     /// Number of keys.
     pub fn len(&self) -> usize {
         self.count
@@ -510,6 +533,26 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn keys_are_checked_together_as_each_by_itself() {
+        let int = |tag: u8, bytes: usize| [vec![tag], vec![7; bytes]].concat();
+        let texts = encode(&[KeyType::String], &[KeyValue::String("a key".to_owned())]).unwrap();
+        // Among them pairs that are as long together as two integers are.
+        let cases = [int(TAG_INT, 8), int(TAG_INT, 7), int(TAG_INT, 9), int(TAG_INT + 1, 8), texts, int(TAG_INT, 8)];
+        for first in 0..cases.len() {
+            for end in first..=cases.len() {
+                for types in [&[KeyType::Int64][..], &[KeyType::String], &[KeyType::Int64, KeyType::Int64]] {
+                    let mut block = KeyBlock::new();
+                    block.push(&int(TAG_INT, 8));
+                    cases[first..end].iter().for_each(|key| block.push(key));
+                    let wanted = cases[first..end].iter().position(|key| check_key(types, key).is_err());
+                    let checked = block.range(1, end - first).check(types);
+                    assert_eq!(checked.err().map(|(at, _)| at), wanted, "{types:?}: {first} to {end}");
+                }
+            }
+        }
+    }
 
     fn encode(types: &[KeyType], values: &[KeyValue]) -> Result<Vec<u8>, KeyError> {
         let mut out = Vec::new();

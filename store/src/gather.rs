@@ -14,10 +14,10 @@ use stoa_protocol::{ErrorBody, ErrorCode, OnExpired};
 use crate::arena::{Arena, ArenaRef};
 use crate::cold::{ColdRow, Lookup};
 use crate::group::{Group, reference};
-use crate::index::{First, IndexView, ProbeLine, index_hash};
+use crate::index::{First, IndexView, Place, ProbeLine, Segment, index_hash};
 use crate::lane_plan::{EVENT_TIME_AT, FLAGS_AT, LanePlan};
 use crate::lanes::{Guard, Slab, Slot, copy_few};
-use crate::projector::{Near, Patch, Projector};
+use crate::projector::{Head, Near, Patch, Projector};
 use crate::row::RowBuffer;
 
 /// Keys of a chunk: enough misses at once for any memory, few enough that their lanes stay in the second cache. A bit of a
@@ -53,8 +53,10 @@ struct Probe<'g> {
     of: &'g Target<'g>,
     key: &'g [u8],
     hash: u64,
-    /// Where its entry of the index is, or the first part of the way to it.
-    line: ProbeLine<'g>,
+    /// Its segment of the index.
+    place: Place,
+    /// Where its entry is, or the first part of the way to it.
+    line: Option<ProbeLine<'g>>,
     /// The part in lane 0 of a row of this key or, before it is copied, of one that may be.
     head: Slot<'g>,
     /// The number of that row.
@@ -81,8 +83,19 @@ impl<'g> Probe<'g> {
     #[inline]
     fn new(of: &'g Target<'g>, key: &'g [u8], to: usize) -> Self {
         let hash = index_hash(of.seed, key);
-        let line = of.index.segment(hash).first_line(hash);
-        Self { of, key, hash, line, head: Slot::EMPTY, row: 0, to: to as u32, found: Found::Nothing }
+        let place = of.index.place(hash);
+        Self { of, key, hash, place, line: None, head: Slot::EMPTY, row: 0, to: to as u32, found: Found::Nothing }
+    }
+
+    /// Its segment of the index.
+    #[inline(always)]
+    fn segment(&self) -> Segment<'g> {
+        self.of.index.at(self.place)
+    }
+
+    #[inline(always)]
+    fn line(&self) -> ProbeLine<'g> {
+        self.line.expect("the second step finds it for all of a chunk")
     }
 
     /// Takes a row that may be of the key.
@@ -167,21 +180,30 @@ impl<'g> Run<'g, '_> {
 /// has been translated; beyond the reach of the translation caches that takes as long as memory does, and only what lies close
 /// behind it in the program goes on meanwhile. So the more of them lie close together, the more wait at once.
 fn fetch(chunk: &mut [Probe<'_>], projector: &Projector, block: &mut BlockWriter<'_>) {
-    chunk.iter().for_each(|probe| probe.line.prefetch());
-    let (near, others) = projector.near.split_first().expect("the key is brought near");
-    // The places of keys that have more than one.
-    let mut several: u128 = 0;
+    // A loop of its own, too: the directory of many rows does not fit the first cache, and its entries have come meanwhile.
+    chunk.iter_mut().for_each(|probe| probe.line = Some(probe.segment().first_line(probe.hash)));
+    chunk.iter().for_each(|probe| probe.line().prefetch());
+    // The places of keys that may have more than one row, and of those whose first line is full and has none.
+    let (mut several, mut behind): (u128, u128) = (0, 0);
     for (at, probe) in chunk.iter_mut().enumerate() {
-        match probe.line.first(probe.hash) {
+        match probe.line().first(probe.hash) {
             // Nearly always the one, and nearly always the only one.
             First::Row(row, more) => {
                 probe.take(row);
                 several |= u128::from(more) << at;
             }
             First::Nothing => {}
-            First::Behind => take_behind(probe),
+            First::Behind => {
+                probe.segment().second_line(probe.hash).prefetch();
+                behind |= 1 << at;
+            }
         }
     }
+    while behind != 0 {
+        take_behind(&mut chunk[behind.trailing_zeros() as usize]);
+        behind &= behind - 1;
+    }
+    let (near, others) = projector.near.split_first().expect("the key is brought near");
     for probe in chunk.iter().filter(|probe| probe.found == Found::Row) {
         probe.head.prefetch(near.first, near.last);
     }
@@ -193,9 +215,22 @@ fn fetch(chunk: &mut [Probe<'_>], projector: &Projector, block: &mut BlockWriter
     while several != 0 {
         let probe = &chunk[several.trailing_zeros() as usize];
         several &= several - 1;
-        let rows = probe.line.candidates(probe.hash).filter(|row| *row != probe.row);
+        let rows = probe.line().candidates(probe.hash).filter(|row| *row != probe.row);
         rows.for_each(|row| bring_near(probe.of.group, row, &projector.near));
     }
+    match projector.single() {
+        // By far the most frequent, and all that the loop does besides comparing keys.
+        Some(single) => for_each_row(chunk, block, |probe, out| {
+            begin(projector.head, probe.head, out);
+            single.run(probe.head, out);
+        }),
+        None => for_each_row(chunk, block, |probe, out| copy(probe.of.group, probe.row, probe.head, projector, out)),
+    }
+}
+
+/// Finds out which of the rows that may be a key's are, and copies those, into their rows of the block.
+#[inline(always)]
+fn for_each_row<'g>(chunk: &mut [Probe<'g>], block: &mut BlockWriter<'_>, copy: impl Fn(&Probe<'g>, &mut [u8])) {
     for probe in chunk.iter_mut().filter(|probe| probe.found == Found::Row) {
         let Target { group, arena, .. } = probe.of;
         if !group.is_key_of(probe.head, probe.key, arena) && !find_behind(probe) {
@@ -205,14 +240,13 @@ fn fetch(chunk: &mut [Probe<'_>], projector: &Projector, block: &mut BlockWriter
             probe.found = Found::Deleted;
             continue;
         }
-        copy(group, probe.row, probe.head, projector, block.row_mut(probe.to()));
+        copy(probe, block.row_mut(probe.to()));
     }
 }
 
 /// Takes the first row that may be a key's from behind its first line, which is full.
-#[cold]
 fn take_behind(probe: &mut Probe<'_>) {
-    if let Some((_, row)) = probe.of.index.segment(probe.hash).find(probe.hash, |_| true) {
+    if let Some((_, row)) = probe.segment().find(probe.hash, |_| true) {
         probe.take(row);
     }
 }
@@ -225,8 +259,8 @@ fn bring_near(group: &Group, row: u32, parts: &[Near]) {
 /// Finds the row of a key among all entries that may be its.
 #[cold]
 fn find_behind(probe: &mut Probe<'_>) -> bool {
-    let Target { group, arena, index, .. } = probe.of;
-    let found = index.segment(probe.hash).find(probe.hash, |row| group.is_key(row, probe.key, arena));
+    let Target { group, arena, .. } = probe.of;
+    let found = probe.segment().find(probe.hash, |row| group.is_key(row, probe.key, arena));
     match found {
         Some((_, row)) => probe.take(row),
         None => probe.found = Found::Nothing,
@@ -319,20 +353,26 @@ fn copy_cold(plan: &LanePlan, version: &RowBuffer, projector: &Projector, out: &
 /// the lanes.
 #[inline]
 fn copy(group: &Group, row: u32, head: Slot<'_>, projector: &Projector, out: &mut [u8]) {
-    let (event_time, rest) = out.split_first_chunk_mut().expect("a row begins with it");
-    *event_time = head.word(EVENT_TIME_AT / 8).to_le_bytes();
-    // Status and validity bits, and zeros where values follow, which are written over these.
-    let word = head.word(FLAGS_AT / 8) >> projector.head.shift & projector.head.mask;
-    match rest.first_chunk_mut() {
-        Some(eight) => *eight = word.to_le_bytes(),
-        None => copy_few(rest, word),
-    }
+    begin(projector.head, head, out);
     for (lane, copies) in &projector.copies {
         let slot = if *lane == 0 { head } else { group.lanes[*lane].slot(row) };
         copies.run(slot, out);
     }
     if !projector.is_copied {
         finish(group, row, projector, out);
+    }
+}
+
+/// Event time, status and the first validity bits of a row, whose part in lane 0 is `head`.
+#[inline(always)]
+fn begin(own: Head, head: Slot<'_>, out: &mut [u8]) {
+    let (event_time, rest) = out.split_first_chunk_mut().expect("a row begins with it");
+    *event_time = head.word(EVENT_TIME_AT / 8).to_le_bytes();
+    // Status and validity bits, and zeros where values follow, which are written over these.
+    let word = head.word(FLAGS_AT / 8) >> own.shift & own.mask;
+    match rest.first_chunk_mut() {
+        Some(eight) => *eight = word.to_le_bytes(),
+        None => copy_few(rest, word),
     }
 }
 

@@ -86,7 +86,7 @@ impl Group {
     }
 
     /// The same of a row that has been found in lane 0.
-    #[inline]
+    #[inline(always)]
     pub fn is_key_of(&self, head: Slot<'_>, key: &[u8], arena: &Arena) -> bool {
         let place = self.plan.key;
         match place.inline {
@@ -129,12 +129,33 @@ impl Group {
         }
     }
 
+    /// Gives the key of a row to `look`.
+    pub fn with_key<T>(&self, row: u32, arena: &Arena, look: impl FnOnce(&[u8]) -> T) -> T {
+        let (place, mut buffer) = (self.plan.key, [0; KEY_BUFFER_BYTES]);
+        if let Some(key) = buffer.get_mut(..place.width).filter(|_| place.inline) {
+            self.lanes[0].slot(row).copy(place.offset, key);
+            return look(key);
+        }
+        let mut key = Vec::new();
+        self.key_of(row, arena, &mut key);
+        look(&key)
+    }
+
+    /// Asks for the key of a row, or the reference to it, to be brought near.
+    pub fn prefetch_key(&self, row: u32) {
+        let place = self.plan.key;
+        self.lanes[0].prefetch(row, place.offset, place.width);
+    }
+
     fn key_reference(&self, head: Slot<'_>) -> ArenaRef {
         let mut bytes = [0; 8];
         head.copy(self.plan.key.offset, &mut bytes);
         ArenaRef(u64::from_le_bytes(bytes))
     }
 }
+
+/// Bytes of a key that needs no memory of the heap to be looked at.
+const KEY_BUFFER_BYTES: usize = 64;
 
 /// The reference that a key's place in lane 0 holds.
 pub(crate) fn reference(bytes: &[u8]) -> ArenaRef {

@@ -16,7 +16,7 @@ use crate::cold::{Cold, ColdRow, Thaw};
 use crate::dictionary::Dictionary;
 use crate::digest::{GroupDigest, range_of, row_digest};
 use crate::group::Group;
-use crate::index::{Found, IndexWriter, Place, index_hash};
+use crate::index::{Found, IndexWriter, Place, Rehash, index_hash};
 use crate::lanes::{Dead, Trash};
 use crate::memory::{MemoryReport, vec_bytes};
 use crate::numbers::Numbers;
@@ -302,7 +302,7 @@ impl GroupWriter {
         let rows = self.removable(space, sweep);
         let (group, arena, seed) = (self.group.clone(), space.arena.shared().clone(), space.seed);
         let entries: Vec<(u64, u32)> = rows.iter().map(|(hash, _, row)| (*hash, *row)).collect();
-        self.index.remove(&entries, rehash(&group, &arena, seed), space.generation, &mut space.trash);
+        self.index.remove(&entries, Keys { group: &group, arena: &arena, seed }, space.generation, &mut space.trash);
         for (hash, key, row) in &rows {
             group.load(*row, &mut self.old);
             self.account(space, key, Side::Old);
@@ -442,7 +442,7 @@ impl GroupWriter {
         let (generation, shared_before) = (space.generation, space.shared_before);
         let Some(found) = found else {
             let (group, arena) = (self.group.clone(), space.arena.shared().clone());
-            let rehash = rehash(&group, &arena, space.seed);
+            let rehash = Keys { group: &group, arena: &arena, seed: space.seed };
             return self.index.insert(hash, row, rehash, generation, shared_before, &mut space.trash);
         };
         self.index.replace(hash, found, row, generation, shared_before, &mut space.trash);
@@ -521,7 +521,7 @@ impl GroupWriter {
             if from == 0 {
                 self.index.begin_walk();
             }
-            let rehash = rehash(&group, &arena, space.seed);
+            let rehash = Keys { group: &group, arena: &arena, seed: space.seed };
             cost += self.index.tidy(from, rehash, space.generation, &mut space.trash);
         }
         let (place, next) = self.index.place_from(from);
@@ -723,12 +723,20 @@ impl GroupWriter {
     }
 }
 
-/// The hash of the key of a row.
-fn rehash(group: &Group, arena: &Arena, seed: u64) -> impl Fn(u32) -> u64 {
-    move |row| {
-        let mut key = Vec::new();
-        group.key_of(row, arena, &mut key);
-        index_hash(seed, &key)
+/// The hashes of the keys of a group's rows.
+struct Keys<'a> {
+    group: &'a Group,
+    arena: &'a Arena,
+    seed: u64,
+}
+
+impl Rehash for Keys<'_> {
+    fn hash(&self, row: u32) -> u64 {
+        self.group.with_key(row, self.arena, |key| index_hash(self.seed, key))
+    }
+
+    fn prefetch(&self, row: u32) {
+        self.group.prefetch_key(row);
     }
 }
 

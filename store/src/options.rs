@@ -24,7 +24,7 @@ pub struct StoreOptions {
     /// once, when the partition learns of the group, from its log or from the snapshot that it is restored from. It shows in no
     /// answer, digest or snapshot. Partitions share one, and none has it in its account of memory: 2 bytes for each feature.
     pub lane_orders: Arc<LaneOrders>,
-    /// Entries with which a segment of the index is full, and splits: 672 by default, at the most, and if there are more.
+    /// Entries with which a segment of the index is full, and splits: 576 by default, at the most, and if there are more.
     /// Tests have fewer, so that few rows have many segments; 2 at the least. It shows in no answer, digest or snapshot.
     pub segment_entries_max: usize,
     /// Free bytes of the rows of a group, of slots of one size in the arena, or of units of a group's index, for which it is

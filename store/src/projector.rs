@@ -8,7 +8,7 @@ use stoa_protocol::row_block::{BlockColumn, BlockLayout, STATUS_AT, VALIDITY_AT,
 use stoa_protocol::{FeatureType, Storage};
 
 use crate::lane_plan::{BitPlace, FLAGS_AT as HEAD_AT, FeaturePlace, LanePlan, VALIDITY_AT as LANE_VALIDITY_AT};
-use crate::lanes::{Copied, Copies};
+use crate::lanes::{Copied, Copies, Single};
 
 /// Bytes of a lane that a row of the answer has, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,6 +211,15 @@ impl Projector {
         let is_copied = narrow.is_empty() && patches.is_empty() && mask[headed..].iter().all(|mask| *mask == u8::MAX);
         let copies = copies(plan, stride, &pieces, VALIDITY_AT + headed);
         Self { layout, pieces, head, copies, is_copied, mask, narrow, references, patches, near }
+    }
+
+    /// What a row of the answer has beside its head, if that is one piece of lane 0.
+    #[inline]
+    pub fn single(&self) -> Option<Single> {
+        match &self.copies[..] {
+            [(0, copies)] if self.is_copied => copies.single(),
+            _ => None,
+        }
     }
 
     /// The default of the value that begins at a place of the answer's row.

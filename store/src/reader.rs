@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use stoa_planted::planted;
-use stoa_protocol::key::{KeyBlock, KeyRange, check_key};
+use stoa_protocol::key::{KeyBlock, KeyRange};
 use stoa_protocol::message::DigestAnswer;
 use stoa_protocol::read::{Projection, SectionHead, SectionResult};
 use stoa_protocol::row_block::{AnswerWriter, SectionRows, parse_answer};
@@ -318,11 +318,8 @@ impl SectionSource<'_> {
                 format!("{name} was dropped: {} has none since schema {schema} or before", definition.full_name());
             return Err(ErrorBody::new(ErrorCode::NotFound, message));
         }
-        for (at, key) in self.keys.iter().enumerate() {
-            if let Err(error) = check_key(&group.key_types, key) {
-                return Err(ErrorBody::new(ErrorCode::BadKey, format!("key {at} of the section: {error}")));
-            }
-        }
+        let bad = |(at, error)| ErrorBody::new(ErrorCode::BadKey, format!("key {at} of the section: {error}"));
+        self.keys.check(&group.key_types).map_err(bad)?;
         Ok(group)
     }
 }

@@ -19,7 +19,7 @@ mod writer;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 pub(crate) use segment::{First, Place, ProbeLine, Segment, UNIT_ENTRIES_MAX};
-pub(crate) use writer::{Found, IndexWriter};
+pub(crate) use writer::{Found, IndexWriter, Rehash};
 
 use crate::lanes::sync::{AtomicU32, Ordering};
 use crate::lanes::{EpochCell, Guard};
@@ -95,7 +95,19 @@ impl<'g> IndexView<'g> {
     /// The segment of a hash.
     #[inline]
     pub fn segment(self, hash: u64) -> Segment<'g> {
-        self.segments.at(self.directory.place(hash))
+        self.at(self.place(hash))
+    }
+
+    /// Where the segment of a hash lies.
+    #[inline]
+    pub fn place(self, hash: u64) -> Place {
+        self.directory.place(hash)
+    }
+
+    /// The segment at a place.
+    #[inline]
+    pub fn at(self, place: Place) -> Segment<'g> {
+        self.segments.at(place)
     }
 
     /// The segment of a hash, and the highest hash that leads to it. While the writer puts another one in its place that may

@@ -19,6 +19,28 @@ mod tidy;
 /// could otherwise double the directory once a key.
 const DIRECTORY_SLACK: usize = 8;
 
+/// What gives the hash of the key of a row again, which an index does not keep.
+pub(crate) trait Rehash {
+    /// The hash.
+    fn hash(&self, row: u32) -> u64;
+
+    /// Asks for what that reads to be brought near.
+    fn prefetch(&self, _row: u32) {}
+}
+
+impl<F: Fn(u32) -> u64> Rehash for F {
+    fn hash(&self, row: u32) -> u64 {
+        self(row)
+    }
+}
+
+/// Rows behind the hashes of their keys. They lie anywhere in memory: one by one each would be waited for.
+fn hashed(rows: impl Iterator<Item = u32>, rehash: &impl Rehash) -> Vec<(u64, u32)> {
+    let rows: Vec<u32> = rows.collect();
+    rows.iter().for_each(|row| rehash.prefetch(*row));
+    rows.into_iter().map(|row| (rehash.hash(row), row)).collect()
+}
+
 /// A hash has so many bits, and a segment from none of them to all in common.
 const DEPTHS: usize = u64::BITS as usize + 1;
 
@@ -143,7 +165,7 @@ impl IndexWriter {
         &mut self,
         hash: u64,
         row: u32,
-        rehash: impl Fn(u32) -> u64,
+        rehash: impl Rehash,
         generation: u64,
         shared_before: u64,
         trash: &mut Trash,
@@ -175,7 +197,7 @@ impl IndexWriter {
     /// Takes entries out, which are given by ascending hash: each segment that has some is replaced by one without them.
     /// Nothing is taken out of a segment in place, since a probe ends at the first empty slot; and a snapshot or a reader
     /// that holds the old one goes on with it.
-    pub fn remove(&mut self, entries: &[(u64, u32)], rehash: impl Fn(u32) -> u64, generation: u64, trash: &mut Trash) {
+    pub fn remove(&mut self, entries: &[(u64, u32)], rehash: impl Rehash, generation: u64, trash: &mut Trash) {
         debug_assert!(entries.is_sorted_by_key(|(hash, _)| *hash));
         let mut rest = entries;
         while let Some(&(hash, _)) = rest.first() {
@@ -185,7 +207,7 @@ impl IndexWriter {
             let mut gone: Vec<u32> = rest[..here].iter().map(|(_, row)| *row).collect();
             gone.sort_unstable();
             let stays = |row: &u32| gone.binary_search(row).is_err();
-            let kept: Vec<(u64, u32)> = self.shared.rows(old).filter(stays).map(|row| (rehash(row), row)).collect();
+            let kept: Vec<(u64, u32)> = hashed(self.shared.rows(old).filter(stays), &rehash);
             assert_eq!(kept.len() + gone.len(), used as usize, "every entry that is taken out was there");
             let units_log2 = self.units_log2_for(kept.len(), old);
             let new = self.filled(units_log2, Head { generation, depth, used: 0 }, kept.into_iter());
@@ -381,10 +403,10 @@ impl IndexWriter {
 
     /// Makes room for `hash`: its segment splits, or doubles if splitting would not divide it and the directory had to grow for
     /// that.
-    fn grow(&mut self, hash: u64, rehash: &impl Fn(u32) -> u64, generation: u64, trash: &mut Trash) {
+    fn grow(&mut self, hash: u64, rehash: &impl Rehash, generation: u64, trash: &mut Trash) {
         let old = self.place(hash);
         let depth = self.head(old).depth;
-        let entries: Vec<(u64, u32)> = self.shared.rows(old).map(|row| (rehash(row), row)).collect();
+        let entries: Vec<(u64, u32)> = hashed(self.shared.rows(old), rehash);
         let half = |at: usize| entries.iter().copied().filter(move |(h, _)| prefix(*h, depth + 1) & 1 == at);
         let counts = [0, 1].map(|at| half(at).count());
         let needs_doubling = depth == self.directory.depth;

@@ -1,7 +1,7 @@
 //! The only unsafe code of the store: memory that one writer fills while readers on other threads look on.
 //!
 //! - [`slab`]: arrays of fixed stride that grow without moving. Their words are relaxed atomics, so a mistake elsewhere
-//!   could show a wrong value and never be undefined behaviour. Safe code, over [`words`].
+//!   could show a wrong value and never be undefined behaviour. Over [`words`]; unsafe, to reach a slot in a few instructions.
 //! - [`wide`]: copies out of them; unsafe, by instructions that load more than a word, to places that were checked before.
 //! - [`words`]: zeroed memory for them, of huge pages where that is worth it; unsafe.
 //! - [`epochs`] and [`trash`]: who may still be looking, and what therefore waits before it is used again. Safe code,
@@ -27,4 +27,4 @@ pub(crate) use cell::EpochCell;
 pub(crate) use epochs::{Epochs, Guard, LongGuard};
 pub(crate) use slab::{Growth, Slab, Slot, copy_few};
 pub(crate) use trash::{Dead, Trash};
-pub(crate) use wide::{Copied, Copies};
+pub(crate) use wide::{Copied, Copies, Single};

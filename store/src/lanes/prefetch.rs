@@ -17,14 +17,13 @@ pub(crate) fn prefetch<T>(place: &T) {
 #[inline(always)]
 pub(crate) fn prefetch_all<T>(places: &[T]) {
     let first: *const u8 = places.as_ptr().cast();
-    let bytes = size_of_val(places);
-    let mut at = 0;
-    while at < bytes {
-        prefetch_at(first.wrapping_add(at));
-        at += LINE_BYTES;
+    let end = first.wrapping_add(size_of_val(places));
+    // From the start of the first line on: each is asked for once, however the places lie.
+    let mut at = first.wrapping_sub(first.addr() % LINE_BYTES);
+    while at < end {
+        prefetch_at(at);
+        at = at.wrapping_add(LINE_BYTES);
     }
-    // What begins in the middle of a line may end one line further; to ask twice costs less than to find that out.
-    prefetch_at(first.wrapping_add(bytes).wrapping_sub(1));
 }
 
 #[inline(always)]

@@ -7,6 +7,7 @@
 //! epochs have shown that nobody can be reading it.
 
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicPtr;
 
 use super::prefetch::prefetch_all;
 use super::sync::{AtomicU64, Ordering};
@@ -37,6 +38,9 @@ impl Growth {
 pub(crate) struct Slab {
     words: usize,
     growth: Growth,
+    /// The first word of each segment, null before there is one: all that a reader needs to know of it. (Of std in models,
+    /// too, as the segments are: what they go through is who publishes a slot's number.)
+    firsts: [AtomicPtr<AtomicU64>; SEGMENTS],
     segments: [OnceLock<Words>; SEGMENTS],
 }
 
@@ -49,7 +53,12 @@ impl Slab {
     /// The same, which takes its memory in another way.
     pub fn growing(bytes: usize, growth: Growth) -> Self {
         assert!(bytes > 0 && bytes.is_multiple_of(WORD), "a slot of {bytes} bytes is not whole words");
-        Self { words: bytes / WORD, growth, segments: [const { OnceLock::new() }; SEGMENTS] }
+        Self {
+            words: bytes / WORD,
+            growth,
+            firsts: [const { AtomicPtr::new(std::ptr::null_mut()) }; SEGMENTS],
+            segments: [const { OnceLock::new() }; SEGMENTS],
+        }
     }
 
     /// Bytes of a slot.
@@ -65,7 +74,9 @@ impl Slab {
                 break;
             }
             let slots = 1 << (self.growth.first_slots_log2 as usize + at);
-            self.segments[at].get_or_init(|| Words::zeroed(slots * self.words, self.growth.huge_bytes_min));
+            let words = self.segments[at].get_or_init(|| Words::zeroed(slots * self.words, self.growth.huge_bytes_min));
+            // Release: the words are zero before they can be reached.
+            self.firsts[at].store(words.as_ptr().cast_mut(), Ordering::Release);
         }
     }
 
@@ -140,8 +151,12 @@ impl Slab {
     #[inline]
     pub fn words_of(&self, slot: u32) -> &[AtomicU64] {
         let (segment, offset) = self.growth.locate(slot);
-        let segment = self.segments[segment].get().expect("a slot is reserved before its number is given away");
-        &segment[offset * self.words..][..self.words]
+        // Acquire: as the store of it is a release.
+        let first = self.firsts[segment].load(Ordering::Acquire);
+        assert!(!first.is_null(), "a slot is reserved before its number is given away");
+        // SAFETY: a segment that is there has all slots that `locate` places in it, each of so many words, and stays as long
+        // as `self`. They are reached by shared references alone.
+        unsafe { std::slice::from_raw_parts(first.add(offset * self.words), self.words) }
     }
 }
 
@@ -206,7 +221,7 @@ impl<'a> Slot<'a> {
     }
 
     /// Whether these bytes stand at `offset`.
-    #[inline]
+    #[inline(always)]
     pub fn equals(self, offset: usize, bytes: &[u8]) -> bool {
         if let (Some(first), Some(last), ..=16) = (bytes.first_chunk(), bytes.last_chunk(), bytes.len()) {
             // Two words that overlap: keys, as a rule.
@@ -214,6 +229,11 @@ impl<'a> Slot<'a> {
             return wide::eight(self.words, offset) == u64::from_le_bytes(*first)
                 && wide::eight(self.words, end) == u64::from_le_bytes(*last);
         }
+        self.equals_by_words(offset, bytes)
+    }
+
+    /// The same, word by word.
+    fn equals_by_words(self, offset: usize, bytes: &[u8]) -> bool {
         let (at, shift) = (offset / WORD, (offset % WORD) as u32 * 8);
         let (whole, rest) = bytes.as_chunks::<WORD>();
         let mask = (1 << (rest.len() * 8)) - 1;

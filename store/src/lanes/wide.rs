@@ -75,6 +75,12 @@ impl Copies {
         Self { slot_bytes, row_bytes, all }
     }
 
+    /// The same, if there is one alone.
+    pub fn single(&self) -> Option<Single> {
+        let [copied] = *self.all else { return None };
+        Some(Single { slot_bytes: self.slot_bytes, row_bytes: self.row_bytes, copied })
+    }
+
     /// Copies out of one slot; panics if it or the row is not as long as was said.
     #[inline(always)]
     pub fn run(&self, slot: Slot<'_>, row: &mut [u8]) {
@@ -86,6 +92,27 @@ impl Copies {
             // SAFETY: `new` has seen that these are places of a slot and a row of these lengths.
             unsafe { how::copy(words, from as usize, row.add(to as usize), bytes as usize) };
         }
+    }
+}
+
+/// [`Copies`] of one piece, which a loop over rows has at hand.
+#[derive(Clone, Copy)]
+pub(crate) struct Single {
+    slot_bytes: usize,
+    row_bytes: usize,
+    copied: Copied,
+}
+
+impl Single {
+    /// As [`Copies::run`].
+    #[inline(always)]
+    pub fn run(self, slot: Slot<'_>, row: &mut [u8]) {
+        let words = slot.words();
+        let is_as_said = bytes_of(words) == self.slot_bytes && row.len() == self.row_bytes;
+        assert!(is_as_said, "a slot of {} bytes, a row of {}", bytes_of(words), row.len());
+        let Copied { from, bytes, to } = self.copied;
+        // SAFETY: `Copies::new` has seen that this is a place of a slot and a row of these lengths.
+        unsafe { how::copy(words, from as usize, row.as_mut_ptr().add(to as usize), bytes as usize) };
     }
 }
 
@@ -309,6 +336,21 @@ mod tests {
         };
         assert!(refused(other.slot(0), 140) && refused(slab.slot(1), 139) && refused(slab.slot(1), 141));
         assert!(!refused(slab.slot(1), 140));
+        assert!(copies.single().is_none(), "there are four");
+        for copied in all {
+            let single = Copies::new(SLOT_BYTES, 140, [copied].into_iter()).single().expect("there is one");
+            let mut row = [0x55; 140];
+            single.run(slab.slot(1), &mut row);
+            let mut wanted = [0x55; 140];
+            let (from, to, bytes) = (copied.from as usize, copied.to as usize, copied.bytes as usize);
+            wanted[to..to + bytes].copy_from_slice(&written[from..from + bytes]);
+            assert_eq!(row, wanted);
+            let refused = |slot: Slot<'_>, bytes: usize| {
+                let run = std::panic::AssertUnwindSafe(|| single.run(slot, &mut vec![0; bytes]));
+                std::panic::catch_unwind(run).is_err()
+            };
+            assert!(refused(other.slot(0), 140) && refused(slab.slot(1), 139) && refused(slab.slot(1), 141));
+        }
     }
 
     #[test]

@@ -63,7 +63,7 @@ impl IndexWriter {
     /// Merges the segment of a hash with those behind it, as many as fit well into one, or moves it if it lies beyond the
     /// border. No snapshot is being read. `rehash` and `generation` as in [`IndexWriter::insert`]. Gives what that cost,
     /// counted in looks at rows.
-    pub fn tidy(&mut self, hash: u64, rehash: impl Fn(u32) -> u64, generation: u64, trash: &mut Trash) -> usize {
+    pub fn tidy(&mut self, hash: u64, rehash: impl Rehash, generation: u64, trash: &mut Trash) -> usize {
         let place = self.place(hash);
         let (depth, looked_at) = self.merged_depth(hash);
         if depth < self.depth(place) {
@@ -127,17 +127,10 @@ impl IndexWriter {
     }
 
     /// Puts one segment in the place of all those that begin as `hash` does, in so many bits.
-    fn merge(
-        &mut self,
-        hash: u64,
-        depth: u32,
-        rehash: impl Fn(u32) -> u64,
-        generation: u64,
-        trash: &mut Trash,
-    ) -> usize {
+    fn merge(&mut self, hash: u64, depth: u32, rehash: impl Rehash, generation: u64, trash: &mut Trash) -> usize {
         let old: Vec<Place> = self.places_between(first_hash(hash, depth), last_hash(hash, depth)).collect();
         let rows = old.iter().flat_map(|place| self.shared.rows(*place));
-        let entries: Vec<(u64, u32)> = rows.map(|row| (rehash(row), row)).collect();
+        let entries = hashed(rows, &rehash);
         assert!(2 * entries.len() <= self.unit_entries_max, "{} entries are too many to merge", entries.len());
         let cost = FILL_COST + old.len() + entries.len() * REHASH_COST;
         let merged = self.filled(0, Head { generation, depth, used: 0 }, entries.into_iter());
