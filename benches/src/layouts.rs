@@ -9,7 +9,7 @@ use std::time::Instant;
 use memmap2::{MmapMut, MmapOptions};
 
 use crate::rows::Picks;
-use crate::store::{FEATURES, READ_ROWS, median};
+use crate::store::{FEATURES, READ_ROWS};
 
 /// A cache line.
 const LINE_BYTES: usize = 64;
@@ -45,13 +45,18 @@ pub enum Near {
 }
 
 impl Near {
-    /// Brings the lines of these places near.
-    fn bring(self, array: &[u8], places: impl Iterator<Item = usize>) {
+    /// Brings the lines of a row near.
+    #[inline(always)]
+    fn bring(self, row: &[u8]) -> u8 {
+        let lines = row.iter().step_by(LINE_BYTES);
+        let last = row.last().expect("a row has bytes");
         match self {
-            Self::Touched => {
-                black_box(places.map(|at| array[at]).fold(0, u8::wrapping_add));
+            Self::Touched => lines.fold(*last, |sum, byte| sum.wrapping_add(*byte)),
+            Self::Asked => {
+                lines.for_each(ask);
+                ask(last);
+                0
             }
-            Self::Asked => places.for_each(|at| ask(&array[at])),
         }
     }
 }
@@ -88,38 +93,57 @@ impl Layout {
         Self { name: "rows", bare_bytes: bytes, lane_bytes: bytes }
     }
 
-    /// Nanoseconds of a row, of `columns` neighbouring columns: 100 random rows a time, the lines of all of them brought near
-    /// before the first is copied, so that the memory brings them side by side.
-    pub fn bare(&self, rows: u64, columns: usize, near: Near, reads: u64, repetitions: u64) -> std::io::Result<f64> {
-        let wanted = (columns * VALUE_BYTES).div_ceil(self.bare_bytes);
-        let arrays: Result<Vec<_>, _> = (0..wanted).map(|_| memory(rows as usize * self.bare_bytes)).collect();
+    /// Plain arrays of so many rows, of which `columns` neighbouring columns are copied at the most.
+    pub fn plain(&self, rows: u64, columns: usize) -> std::io::Result<Plain> {
+        let count = (columns * VALUE_BYTES).div_ceil(self.bare_bytes);
+        let arrays: Result<Vec<_>, _> = (0..count).map(|_| memory(rows as usize * self.bare_bytes)).collect();
+        Ok(Plain { arrays: arrays?, rows, row_bytes: self.bare_bytes })
+    }
+}
+
+/// Columns without index, validity or readers.
+pub struct Plain {
+    arrays: Vec<MmapMut>,
+    rows: u64,
+    /// Bytes of a row in each array.
+    row_bytes: usize,
+}
+
+impl Plain {
+    /// Touches every page, as [`visit`](crate::store::visit) does with those of a partition.
+    pub fn visit(&self) {
+        let page = rustix::param::page_size();
+        let sum = |array: &MmapMut| array.iter().step_by(page).fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
+        black_box(self.arrays.iter().map(sum).fold(0, u8::wrapping_add));
+    }
+
+    /// Nanoseconds of a row: so many reads of 100 random rows by a seed, of the first `columns` columns, the lines of all of
+    /// them brought near before the first is copied, so that the memory brings them side by side.
+    pub fn time(&self, columns: usize, near: Near, reads: u64, seed: u64) -> f64 {
+        let row_bytes = self.row_bytes;
         // What of each array is copied.
-        let bytes = |array: usize| (columns * VALUE_BYTES - array * self.bare_bytes).min(self.bare_bytes);
-        let arrays: Vec<_> = arrays?.into_iter().enumerate().map(|(at, array)| (array, bytes(at))).collect();
+        let bytes = |array: usize| (columns * VALUE_BYTES - array * row_bytes).min(row_bytes);
+        let arrays: Vec<(&[u8], usize)> =
+            (0..(columns * VALUE_BYTES).div_ceil(row_bytes)).map(|at| (&self.arrays[at][..], bytes(at))).collect();
         let mut out = vec![0_u8; READ_ROWS * columns * VALUE_BYTES];
-        let mut times = Vec::new();
-        for repetition in 0..repetitions {
-            let mut picks = Picks::new(repetition << 40, rows);
-            let places: Vec<usize> = (0..reads as usize * READ_ROWS)
-                .map(|_| picks.next().expect("picks never end") as usize * self.bare_bytes)
-                .collect();
-            let start = Instant::now();
-            for read in places.chunks(READ_ROWS) {
-                for (array, bytes) in &arrays {
-                    let lines = |&from: &usize| (from..from + bytes).step_by(LINE_BYTES).chain([from + bytes - 1]);
-                    near.bring(array, read.iter().flat_map(lines));
-                }
-                for (to, &from) in out.chunks_exact_mut(columns * VALUE_BYTES).zip(read) {
-                    let mut end = 0;
-                    for (array, bytes) in &arrays {
-                        to[end..end + bytes].copy_from_slice(&array[from..from + bytes]);
-                        end += bytes;
-                    }
-                }
-                black_box(&mut out);
+        let picks = Picks::new(seed, self.rows).take(reads as usize * READ_ROWS);
+        let places: Vec<usize> = picks.map(|row| row as usize * row_bytes).collect();
+        let start = Instant::now();
+        for read in places.chunks(READ_ROWS) {
+            for &(array, bytes) in &arrays {
+                let touched =
+                    read.iter().fold(0_u8, |sum, &from| sum.wrapping_add(near.bring(&array[from..][..bytes])));
+                black_box(touched);
             }
-            times.push(start.elapsed().as_nanos() as f64 / places.len() as f64);
+            for (to, &from) in out.chunks_exact_mut(columns * VALUE_BYTES).zip(read) {
+                let mut end = 0;
+                for &(array, bytes) in &arrays {
+                    to[end..end + bytes].copy_from_slice(&array[from..from + bytes]);
+                    end += bytes;
+                }
+            }
+            black_box(&mut out);
         }
-        Ok(median(times))
+        start.elapsed().as_nanos() as f64 / places.len() as f64
     }
 }

@@ -11,6 +11,9 @@
 //! | `cost_ratio` | a row read of twice the rows, by one of a tenth; `cost_ratio_20m_to_1m` where these are the sizes |
 //! | `read_us_p99_*` | one read of 100 rows, alone and beside a thread that applies without a pause |
 //!
+//! What is compared is timed in turn, so that whatever slows the machine down for a while slows all of it down ([`in_turn`]), and
+//! all memory that is read has just been visited ([`visit`]).
+//!
 //! Rows that are read are compared with what they were made from; one wrong value voids the run.
 
 #![allow(clippy::disallowed_methods)] // a benchmark measures true time, and no node is about
@@ -24,7 +27,7 @@ use stoa_protocol::LogIndex;
 use stoa_protocol::read::RowStatus;
 use stoa_store::{Command, Outcome, Partition, PartitionReader, StoreOptions};
 
-use crate::layouts::{LAYOUTS, Layout, Near};
+use crate::layouts::{LAYOUTS, Layout, Near, Plain};
 use crate::load::histogram;
 use crate::machine::Cores;
 use crate::rows::{Ask, Floats, Picks, value};
@@ -58,7 +61,7 @@ pub struct StoreBench {
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(10..=1_000_000))]
     pub reads: u64,
     /// Repetitions; medians are printed.
-    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    #[arg(long, default_value_t = 21, value_parser = clap::value_parser!(u64).range(1..=1_000))]
     pub repetitions: u64,
     /// Print one JSON object instead of a table.
     #[arg(long)]
@@ -70,15 +73,25 @@ struct Figures {
     apply_over: f64,
     bytes_per_row: f64,
     /// Bare and whole, by layout and width.
-    gather: [[(f64, f64); WIDTHS.len()]; LAYOUTS.len()],
+    gather: Vec<[(f64, f64); WIDTHS.len()]>,
     copy: f64,
     copy_asked: f64,
     copy_large: f64,
     small: f64,
     large: f64,
     files: StoreFiles,
-    p99_idle_us: f64,
-    p99_writes_us: f64,
+    p99: ReadP99,
+}
+
+/// The 99th percentile of single reads of 100 rows, microseconds.
+#[derive(Debug, Clone, Copy)]
+pub struct ReadP99 {
+    /// On a core of its own, with nothing beside it.
+    pub alone: f64,
+    /// The same beside a thread that applies without a pause.
+    pub writes: f64,
+    /// Rows that thread applied a second.
+    pub applied_rows_per_s: f64,
 }
 
 impl Figures {
@@ -92,52 +105,57 @@ impl StoreBench {
     pub fn run(&self) -> Result<(), String> {
         let floats = Floats::new(FEATURES);
         let text = |error: std::io::Error| error.to_string();
-        let mut gather = [[(0.0, 0.0); WIDTHS.len()]; LAYOUTS.len()];
-        for (layout, figures) in LAYOUTS.iter().zip(&mut gather) {
-            for (figure, width) in figures.iter_mut().zip(WIDTHS) {
-                figure.0 = layout.bare(self.rows, width, Near::Touched, self.reads, self.repetitions).map_err(text)?;
-            }
-        }
         let (own, others) = LAYOUTS.split_last().expect("there is the store's own");
-        for (layout, figures) in others.iter().zip(&mut gather) {
+        let mut gather = Vec::new();
+        for layout in others {
             let (mut partition, reader) = self.partition(&floats, layout);
             fill(&floats, &mut partition, 0..self.rows, 1);
-            for (figure, width) in figures.iter_mut().zip(WIDTHS) {
-                figure.1 = self.gather(&floats, &reader, width)?;
-            }
+            let plain = layout.plain(self.rows, FEATURES).map_err(text)?;
+            gather.push(self.gather_and_copy(&floats, &reader, &plain, self.rows)?.0);
         }
-        let (mut partition, reader) = self.partition(&floats, own);
         let tenth = self.rows / 10;
-        fill(&floats, &mut partition, 0..tenth, 1);
-        let small = self.of_rows(tenth).gather(&floats, &reader, FEATURES)?;
-        let mut bytes_per_row = 0_f64;
-        let mut apply_new = 0.0;
-        for at in 1..10 {
-            apply_new = fill(&floats, &mut partition, tenth * at..tenth * (at + 1), 1);
+        let (mut small, small_reader) = self.partition(&floats, own);
+        fill(&floats, &mut small, 0..tenth, 1);
+        let (mut partition, reader) = self.partition(&floats, own);
+        let (mut bytes_per_row, mut seconds) = (0_f64, 0.0);
+        for at in 0..10 {
+            // Over all of the growth: how many segments of the index split differs from tenth to tenth.
+            seconds += tenth as f64 / fill(&floats, &mut partition, tenth * at..tenth * (at + 1), 1);
             if at >= 7 {
                 bytes_per_row = bytes_per_row.max(bytes_a_row(&partition));
             }
         }
         let all = self.of_rows(tenth * 10);
+        let apply_new = all.rows as f64 / seconds;
         let apply_over = fill(&floats, &mut partition, 0..tenth, 1);
-        for (figure, width) in gather[LAYOUTS.len() - 1].iter_mut().zip(WIDTHS) {
-            figure.1 = all.gather(&floats, &reader, width)?;
-        }
-        let copy = all.copy(Near::Touched).map_err(text)?;
-        let copy_asked = all.copy(Near::Asked).map_err(text)?;
-        let files = StoreFiles::measure(&floats, &mut partition, tenth * 10).map_err(|error| format!("{error:#}"))?;
-        let p99_idle_us = all.read_p99(&floats, &reader, &AtomicBool::new(false))?;
+        let plain = own.plain(all.rows, FEATURES).map_err(text)?;
+        let (figures, copy_asked) = all.gather_and_copy(&floats, &reader, &plain, all.rows)?;
+        drop(plain);
+        let copy = figures[WIDTHS.len() - 1].0;
+        gather.push(figures);
+        let files = StoreFiles::measure(&floats, &mut partition, all.rows).map_err(|error| format!("{error:#}"))?;
         let cores = Cores::of_this_process().map_err(|error| error.to_string())?;
-        let (p99_writes_us, _) = all.read_beside_writes(&floats, &mut partition, &reader, &cores)?;
+        let p99 = all.read_p99(&floats, &mut partition, &reader, &cores)?;
         for at in 10..20 {
             fill(&floats, &mut partition, tenth * at..tenth * (at + 1), 1);
             if at < 16 {
                 bytes_per_row = bytes_per_row.max(bytes_a_row(&partition));
             }
         }
+        let twice = self.of_rows(tenth * 20);
+        let plain = own.plain(twice.rows, FEATURES).map_err(text)?;
+        visit(&floats, &small_reader, tenth);
+        visit(&floats, &reader, twice.rows);
+        plain.visit();
         // Not compared: rows that were written beside the reads are in another version.
-        let large = self.of_rows(tenth * 20).time(&floats, &reader, FEATURES);
-        let copy_large = self.of_rows(tenth * 20).copy(Near::Touched).map_err(text)?;
+        let [small, large, copy_large] = in_turn(
+            self.repetitions,
+            [
+                &mut |seed| self.of_rows(tenth).time(&floats, &small_reader, FEATURES, seed),
+                &mut |seed| twice.time(&floats, &reader, FEATURES, seed),
+                &mut |seed| plain.time(FEATURES, Near::Touched, self.reads, seed),
+            ],
+        );
         let figures = Figures {
             apply_new,
             apply_over,
@@ -149,8 +167,7 @@ impl StoreBench {
             small,
             large,
             files,
-            p99_idle_us,
-            p99_writes_us,
+            p99,
         };
         match self.json {
             true => println!("{}", self.to_json(&figures)),
@@ -180,78 +197,101 @@ impl StoreBench {
         (0..self.reads).map(ask).collect()
     }
 
-    /// Nanoseconds of a row of a whole read, of `width` features; rows are in version 1.
-    pub fn gather(&self, floats: &Floats, reader: &PartitionReader, width: usize) -> Result<f64, String> {
-        let figure = self.time(floats, reader, width);
-        self.asks(floats, width, 0).iter().take(10).try_for_each(|(ids, ask)| check(reader, ids, ask))?;
-        Ok(figure)
+    /// Nanoseconds of a row, bare and whole, by width, of a partition and arrays of as many rows, which are in version 1; and of
+    /// a copy of a whole row that was asked for.
+    fn gather_and_copy(
+        &self,
+        floats: &Floats,
+        reader: &PartitionReader,
+        plain: &Plain,
+        rows: u64,
+    ) -> Result<([(f64, f64); WIDTHS.len()], f64), String> {
+        visit(floats, reader, rows);
+        plain.visit();
+        let [w0, w1, w2] = WIDTHS;
+        let bare = |width| move |seed| plain.time(width, Near::Touched, self.reads, seed);
+        let whole = |width| move |seed| self.time(floats, reader, width, seed);
+        let [b0, b1, b2, g0, g1, g2, asked] = in_turn(
+            self.repetitions,
+            [
+                &mut bare(w0),
+                &mut bare(w1),
+                &mut bare(w2),
+                &mut whole(w0),
+                &mut whole(w1),
+                &mut whole(w2),
+                &mut |seed| plain.time(FEATURES, Near::Asked, self.reads, seed),
+            ],
+        );
+        WIDTHS.iter().try_for_each(|width| self.check(floats, reader, *width))?;
+        Ok(([(b0, g0), (b1, g1), (b2, g2)], asked))
     }
 
-    fn time(&self, floats: &Floats, reader: &PartitionReader, width: usize) -> f64 {
-        let mut times = Vec::new();
-        for repetition in 0..self.repetitions {
-            let asks = self.asks(floats, width, repetition << 40);
-            let start = Instant::now();
-            for (_, ask) in &asks {
-                black_box(ask.answer(reader));
-            }
-            times.push(start.elapsed().as_nanos() as f64 / (self.reads as usize * READ_ROWS) as f64);
+    /// Compares some reads of rows in version 1 with what the rows were made from.
+    pub fn check(&self, floats: &Floats, reader: &PartitionReader, width: usize) -> Result<(), String> {
+        self.asks(floats, width, 0).iter().take(10).try_for_each(|(ids, ask)| check(reader, ids, ask))
+    }
+
+    /// Nanoseconds of a row of whole reads, of `width` features.
+    pub fn time(&self, floats: &Floats, reader: &PartitionReader, width: usize, seed: u64) -> f64 {
+        let asks = self.asks(floats, width, seed);
+        let start = Instant::now();
+        for (_, ask) in &asks {
+            black_box(ask.answer(reader));
         }
-        median(times)
+        start.elapsed().as_nanos() as f64 / (self.reads as usize * READ_ROWS) as f64
     }
 
-    /// Nanoseconds of a whole row that is copied from one array.
-    pub fn copy(&self, near: Near) -> std::io::Result<f64> {
-        let [.., rows] = LAYOUTS;
-        rows.bare(self.rows, FEATURES, near, self.reads, self.repetitions)
-    }
-
-    /// The 99th percentile of single reads, microseconds, at least for the given reads and then until `done`.
-    pub fn read_p99(&self, floats: &Floats, reader: &PartitionReader, wanted: &AtomicBool) -> Result<f64, String> {
-        let asks = self.asks(floats, FEATURES, 1 << 50);
-        let mut times = histogram();
-        for _ in 0..self.repetitions {
-            for (_, ask) in &asks {
-                let start = Instant::now();
-                black_box(ask.answer(reader));
-                times.saturating_record(start.elapsed().as_nanos() as u64);
-            }
-        }
-        wanted.store(true, Ordering::Relaxed);
-        Ok(times.value_at_quantile(0.99) as f64 / 1_000.0)
-    }
-
-    /// The same on the second core while another thread applies without a pause on the first, where this thread stays; and the
-    /// rows that were applied a second.
-    pub fn read_beside_writes(
+    /// Single reads, alone and beside a thread that applies without a pause on the first core, where this thread stays
+    /// afterwards; in turn, as often as there are repetitions, and the reads always on the second core.
+    pub fn read_p99(
         &self,
         floats: &Floats,
         partition: &mut Partition,
         reader: &PartitionReader,
         cores: &Cores,
-    ) -> Result<(f64, f64), String> {
+    ) -> Result<ReadP99, String> {
+        visit(floats, reader, self.rows);
         // Made before: the making of batches must not be taken for applying.
         let mut picks = Picks::new(3 << 50, self.rows);
         let batches: Vec<_> =
             (0..BATCHES).map(|_| floats.batch(picks.distinct(BATCH_ROWS as usize).into_iter(), 2)).collect();
-        let done = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            let reads = scope.spawn(|| {
-                cores.go_to_load().map_err(|error| error.to_string())?;
-                self.read_p99(floats, reader, &done)
-            });
-            cores.go_to_servers().map_err(|error| error.to_string())?;
-            let (mut applied, start) = (0_usize, Instant::now());
-            while !done.load(Ordering::Relaxed) && !reads.is_finished() {
-                let batch = batches[applied % batches.len()].clone();
-                let index = LogIndex(partition.applied().0 + 1);
-                partition.apply(index, &Command::Write { stamp_us: 2, step: None, batch });
-                applied += 1;
+        let (mut alone, mut beside) = (histogram(), histogram());
+        let (mut applied, mut spent) = (0, Duration::ZERO);
+        for repetition in 0..self.repetitions {
+            for (times, writes) in [(&mut alone, false), (&mut beside, true)] {
+                let seed = (repetition * 2 + u64::from(writes)) << 40 | 1 << 39;
+                let done = AtomicBool::new(false);
+                std::thread::scope(|scope| {
+                    let reads = scope.spawn(|| {
+                        let to_load = cores.go_to_load().map_err(|error| error.to_string());
+                        let asks = self.asks(floats, FEATURES, seed);
+                        for (_, ask) in &asks {
+                            let start = Instant::now();
+                            black_box(ask.answer(reader));
+                            times.saturating_record(start.elapsed().as_nanos() as u64);
+                        }
+                        done.store(true, Ordering::Relaxed);
+                        to_load
+                    });
+                    cores.go_to_servers().map_err(|error| error.to_string())?;
+                    let start = Instant::now();
+                    while writes && !done.load(Ordering::Relaxed) && !reads.is_finished() {
+                        let batch = batches[applied % batches.len()].clone();
+                        let index = LogIndex(partition.applied().0 + 1);
+                        partition.apply(index, &Command::Write { stamp_us: 2, step: None, batch });
+                        applied += 1;
+                    }
+                    if writes {
+                        spent += start.elapsed();
+                    }
+                    reads.join().map_err(|_| "the reading thread panicked".to_owned())?
+                })?;
             }
-            let rate = (applied * BATCH_ROWS as usize) as f64 / start.elapsed().as_secs_f64();
-            let p99 = reads.join().map_err(|_| "the reading thread panicked".to_owned())??;
-            Ok((p99, rate))
-        })
+        }
+        let of = |times: &hdrhistogram::Histogram<u64>| times.value_at_quantile(0.99) as f64 / 1_000.0;
+        let applied_rows_per_s = (applied * BATCH_ROWS as usize) as f64 / spent.as_secs_f64();
+        Ok(ReadP99 { alone: of(&alone), writes: of(&beside), applied_rows_per_s })
     }
 
     fn to_json(&self, figures: &Figures) -> serde_json::Value {
@@ -288,15 +328,15 @@ impl StoreBench {
             "snapshot_bytes": figures.files.whole,
             "snapshot_bytes_unchanged": figures.files.unchanged,
             "snapshot_bytes_after_1_percent": figures.files.after_one_percent,
-            "read_us_p99_idle": figures.p99_idle_us,
-            "read_us_p99_under_writes": figures.p99_writes_us,
-            "read_p99_under_writes_to_idle": figures.p99_writes_us / figures.p99_idle_us,
+            "read_us_p99_idle": figures.p99.alone,
+            "read_us_p99_under_writes": figures.p99.writes,
+            "read_p99_under_writes_to_idle": figures.p99.writes / figures.p99.alone,
+            "apply_rows_per_s_beside_reads": figures.p99.applied_rows_per_s.round(),
         })
     }
 
     fn table(&self, figures: &Figures) -> String {
-        let Figures { apply_new, apply_over, bytes_per_row, copy, p99_idle_us, p99_writes_us, small, large, .. } =
-            figures;
+        let Figures { apply_new, apply_over, bytes_per_row, copy, p99, small, large, .. } = figures;
         let mut out = format!("{} rows x {FEATURES} Float32, medians of {} repetitions\n", self.rows, self.repetitions);
         out += &format!("apply               {apply_new:>10.0} rows/s new, {apply_over:.0} rows/s overwritten\n");
         out += &format!(
@@ -332,10 +372,37 @@ impl StoreBench {
             files.whole, files.unchanged, files.after_one_percent
         );
         out += &format!(
-            "p99 of a read       {p99_idle_us:>10.1} us alone, {p99_writes_us:.1} us beside writes: {:.2} x",
-            p99_writes_us / p99_idle_us
+            "p99 of a read       {:>10.1} us alone, {:.1} us beside writes of {:.0} rows/s: {:.2} x",
+            p99.alone,
+            p99.writes,
+            p99.applied_rows_per_s,
+            p99.writes / p99.alone
         );
         out
+    }
+}
+
+/// Medians of timings that are taken in turn, so often each, by numbers that no two have in common.
+pub fn in_turn<const N: usize>(repetitions: u64, mut timings: [&mut dyn FnMut(u64) -> f64; N]) -> [f64; N] {
+    let mut times = [const { Vec::new() }; N];
+    for repetition in 0..repetitions {
+        for (at, (timing, times)) in timings.iter_mut().zip(&mut times).enumerate() {
+            times.push(timing((repetition * N as u64 + at as u64) << 40));
+        }
+    }
+    times.map(median)
+}
+
+/// Reads rows of all pages once. A host may take memory from its guests that they have not touched for some seconds, and where it
+/// does each page of 4 KiB comes back by a fault of its own, of microseconds: a prefetch is dropped there, and the load that
+/// follows waits. So memory that is compared has been touched at the same time, whatever was filled first.
+pub fn visit(floats: &Floats, reader: &PartitionReader, rows: u64) {
+    // A lane is 512 bytes wide at the most, so a page has as many rows or more.
+    const ROWS_OF_A_PAGE: usize = 8;
+    let mut ids = (0..rows).step_by(ROWS_OF_A_PAGE).peekable();
+    while ids.peek().is_some() {
+        let ids: Vec<u64> = ids.by_ref().take(READ_ROWS).collect();
+        black_box(floats.ask(&ids, floats.features()).answer(reader));
     }
 }
 
@@ -383,4 +450,31 @@ pub fn check(reader: &PartitionReader, ids: &[u64], ask: &Ask) -> Result<(), Str
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timings_are_taken_in_turn_by_numbers_of_their_own_and_a_burst_does_not_move_a_median() {
+        let order = std::cell::RefCell::new(Vec::new());
+        let note = |which: usize, number: u64, time: f64| {
+            order.borrow_mut().push((which, number));
+            time
+        };
+        let mut calls = 0;
+        let [first, second] = in_turn(
+            5,
+            [&mut |number| note(0, number, 1.0), &mut |number| {
+                calls += 1;
+                note(1, number, if calls < 3 { 1_000.0 } else { f64::from(calls) })
+            }],
+        );
+        assert_eq!((first, second), (1.0, 5.0));
+        let order = order.into_inner();
+        assert!(order.iter().map(|(which, _)| which % 2).eq([0, 1].into_iter().cycle().take(10)));
+        let numbers: std::collections::BTreeSet<u64> = order.iter().map(|(_, number)| *number).collect();
+        assert_eq!(numbers.len(), 10);
+    }
 }

@@ -17,7 +17,7 @@ use stoa_store::{Command, Partition, PartitionReader, StoreOptions};
 
 use crate::layouts::{Layout, Near};
 use crate::rows::{Ask, Floats, Picks};
-use crate::store::{READ_ROWS, bytes_a_row, check, fill, median};
+use crate::store::{READ_ROWS, bytes_a_row, check, fill, in_turn, visit};
 
 /// Measures reads by the width of lanes.
 #[derive(Debug, Args)]
@@ -35,7 +35,7 @@ pub struct WidthsBench {
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(10..=1_000_000))]
     reads: u64,
     /// Repetitions; medians are printed.
-    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    #[arg(long, default_value_t = 21, value_parser = clap::value_parser!(u64).range(1..=1_000))]
     repetitions: u64,
     /// Print one JSON object instead of tables.
     #[arg(long)]
@@ -58,10 +58,14 @@ impl WidthsBench {
         ensure!(self.rows[0] >= READ_ROWS as u64, "--rows {}: a read asks for {READ_ROWS} rows", self.rows[0]);
         let floats = Floats::new(usize::from(self.features));
         let plain = Layout::of_rows(usize::from(self.features));
-        let copies: Result<Vec<f64>, _> = (self.rows.iter())
-            .map(|&rows| plain.bare(rows, usize::from(self.features), Near::Touched, self.reads, self.repetitions))
-            .collect();
-        let copies = copies.context("memory for a plain array")?;
+        let mut copies = Vec::new();
+        for &rows in &self.rows {
+            let features = usize::from(self.features);
+            let plain = plain.plain(rows, features).context("memory for a plain array")?;
+            plain.visit();
+            let mut copy = |seed| plain.time(features, Near::Touched, self.reads, seed);
+            copies.extend(in_turn(self.repetitions, [&mut copy]));
+        }
         let mut figures = Vec::new();
         for &width in &self.widths {
             let options = StoreOptions { index_seed: 7, lane_bytes_max: width, ..StoreOptions::default() };
@@ -71,9 +75,19 @@ impl WidthsBench {
             for &rows in &self.rows {
                 fill(&floats, &mut partition, there..rows, 1);
                 there = rows;
-                let gather: anyhow::Result<Vec<f64>> =
-                    self.selections().iter().map(|(_, features)| self.time(&floats, &reader, rows, features)).collect();
-                figures.push(Figure { width, rows, bytes_per_row: bytes_a_row(&partition), gather: gather? });
+                visit(&floats, &reader, rows);
+                let selections = self.selections();
+                let time = |at: usize| {
+                    let (floats, reader, features) = (&floats, &reader, &selections[at].1);
+                    move |seed| self.time(floats, reader, rows, features, seed)
+                };
+                let times: [f64; 4] =
+                    in_turn(self.repetitions, [&mut time(0), &mut time(1), &mut time(2), &mut time(3)]);
+                for (_, features) in &selections {
+                    self.check(&floats, &reader, rows, features)?;
+                }
+                let (bytes_per_row, gather) = (bytes_a_row(&partition), times.to_vec());
+                figures.push(Figure { width, rows, bytes_per_row, gather });
             }
             eprintln!("lanes of {width} bytes: done");
         }
@@ -95,26 +109,29 @@ impl WidthsBench {
         ]
     }
 
+    fn asks(&self, floats: &Floats, rows: u64, features: &[u16], seed: u64, reads: u64) -> Vec<(Vec<u64>, Ask)> {
+        let mut picks = Picks::new(seed, rows);
+        let ask = |_| {
+            let ids = picks.distinct(READ_ROWS);
+            let ask = floats.ask_features(&ids, features.to_vec());
+            (ids, ask)
+        };
+        (0..reads).map(ask).collect()
+    }
+
     /// Nanoseconds of a row.
-    fn time(&self, floats: &Floats, reader: &PartitionReader, rows: u64, features: &[u16]) -> anyhow::Result<f64> {
-        let mut times = Vec::new();
-        for repetition in 0..self.repetitions {
-            let mut picks = Picks::new(repetition << 40, rows);
-            let asks: Vec<(Vec<u64>, Ask)> = (0..self.reads)
-                .map(|_| {
-                    let ids = picks.distinct(READ_ROWS);
-                    let ask = floats.ask_features(&ids, features.to_vec());
-                    (ids, ask)
-                })
-                .collect();
-            let start = Instant::now();
-            for (_, ask) in &asks {
-                black_box(ask.answer(reader));
-            }
-            times.push(start.elapsed().as_nanos() as f64 / (self.reads as usize * READ_ROWS) as f64);
-            asks.iter().take(2).try_for_each(|(ids, ask)| check(reader, ids, ask)).map_err(anyhow::Error::msg)?;
+    fn time(&self, floats: &Floats, reader: &PartitionReader, rows: u64, features: &[u16], seed: u64) -> f64 {
+        let asks = self.asks(floats, rows, features, seed, self.reads);
+        let start = Instant::now();
+        for (_, ask) in &asks {
+            black_box(ask.answer(reader));
         }
-        Ok(median(times))
+        start.elapsed().as_nanos() as f64 / (self.reads as usize * READ_ROWS) as f64
+    }
+
+    fn check(&self, floats: &Floats, reader: &PartitionReader, rows: u64, features: &[u16]) -> anyhow::Result<()> {
+        let asks = self.asks(floats, rows, features, 0, 10);
+        asks.iter().try_for_each(|(ids, ask)| check(reader, ids, ask)).map_err(anyhow::Error::msg)
     }
 
     fn to_json(&self, copies: &[f64], figures: &[Figure]) -> serde_json::Value {

@@ -2,7 +2,6 @@
 //! in a process of its own, `stoa-bench depth`, since the bytes of a row are those that the kernel counts for the process.
 
 use std::process::ExitCode;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -11,11 +10,11 @@ use serde::{Deserialize, Serialize};
 use stoa_protocol::LogIndex;
 use stoa_store::{Command, Partition, PartitionReader, StoreOptions};
 
-use crate::layouts::Near;
+use crate::layouts::{Layout, Near};
 use crate::machine::Cores;
 use crate::profile::profile;
 use crate::rows::{Floats, Picks};
-use crate::store::{FEATURES, StoreBench, fill};
+use crate::store::{FEATURES, StoreBench, fill, in_turn, visit};
 
 /// Rows that are written again at each size while a snapshot is taken, of a hundred rows.
 const WRITTEN_PERCENT: u64 = 5;
@@ -26,7 +25,7 @@ const READS: u64 = 2_000;
 /// How long reads are profiled.
 const PROFILED: Duration = Duration::from_secs(3);
 /// Repetitions of each timing.
-const REPETITIONS: u64 = 7;
+const REPETITIONS: u64 = 21;
 /// Sizes, in parts of the largest: reads at the first and the last, bytes at those between, which are 8 to 16 of 20.
 const PARTS: u64 = 20;
 const READ_AT_FIRST: u64 = 1;
@@ -75,32 +74,32 @@ impl DepthBench {
 
     fn measure(&self) -> anyhow::Result<Depth> {
         let (floats, cores, part) = (Floats::new(FEATURES), Cores::of_this_process()?, self.rows / PARTS);
-        let (mut partition, reader) = Partition::new(StoreOptions { index_seed: 7, ..StoreOptions::default() });
-        partition.apply(LogIndex(1), &Command::Define(floats.group.clone()));
-        let (before, mut found) = (resident_bytes()?, Depth::default());
+        let new = || {
+            let (mut partition, reader) = Partition::new(StoreOptions { index_seed: 7, ..StoreOptions::default() });
+            partition.apply(LogIndex(1), &Command::Define(floats.group.clone()));
+            (partition, reader)
+        };
+        let mut found = Depth::default();
+        // Stays as it is beside the one that grows, so that both are read in turn.
+        let (mut small, small_reader) = new();
+        found.apply_rows_per_s = fill(&floats, &mut small, 0..READ_AT_FIRST * part, 1);
+        let (mut partition, reader) = new();
+        let before = resident_bytes()?;
         for at in 1..=PARTS {
             let (from, rows) = ((at - 1) * part, at * part);
-            let rate = fill(&floats, &mut partition, from..rows, 1);
-            if at == READ_AT_FIRST {
-                found.small = read(&floats, &reader, rows)?;
-                found.apply_rows_per_s = rate;
-            }
+            fill(&floats, &mut partition, from..rows, 1);
             if BYTES_AT.contains(&at) {
                 found.accounted.push((rows, partition.memory().total as f64 / rows as f64));
                 let most = snapshot_under_writes(&floats, &mut partition, rows)?;
                 found.bytes.push((rows, most.saturating_sub(before) as f64 / rows as f64));
             }
         }
-        found.large = read(&floats, &reader, self.rows / PARTS * PARTS)?;
-        let bench = bench(part * PARTS);
-        found.large_copy_asked = bench.copy(Near::Asked)?;
-        let text = anyhow::Error::msg;
-        found.reads_profile = profile_of_reads(&floats, &reader, &bench)?;
-        // Alone on the core on which it is beside writes afterwards.
-        cores.go_to_load()?;
-        found.p99_alone_us = bench.read_p99(&floats, &reader, &AtomicBool::new(false)).map_err(text)?;
-        let beside = bench.read_beside_writes(&floats, &mut partition, &reader, &cores).map_err(text)?;
-        (found.p99_writes_us, found.applied_beside_reads) = beside;
+        let (small, large) = (bench(READ_AT_FIRST * part), bench(PARTS * part));
+        time(&floats, (&small, &small_reader), (&large, &reader), &mut found)?;
+        found.reads_profile = profile_of_reads(&floats, &reader, &large)?;
+        let p99 = large.read_p99(&floats, &mut partition, &reader, &cores).map_err(anyhow::Error::msg)?;
+        (found.p99_alone_us, found.p99_writes_us) = (p99.alone, p99.writes);
+        found.applied_beside_reads = p99.applied_rows_per_s;
         Ok(found)
     }
 }
@@ -113,7 +112,7 @@ fn profile_of_reads(floats: &Floats, reader: &PartitionReader, bench: &StoreBenc
             Ok(runtime.block_on(profile(std::process::id(), PROFILED)))
         });
         while !profile.is_finished() {
-            bench.gather(floats, reader, FEATURES).map_err(anyhow::Error::msg)?;
+            bench.time(floats, reader, FEATURES, 0);
         }
         profile.join().map_err(|_| anyhow::anyhow!("the profiling thread panicked"))?
     })
@@ -123,9 +122,38 @@ fn bench(rows: u64) -> StoreBench {
     StoreBench { rows, reads: READS, repetitions: REPETITIONS, json: true }
 }
 
-fn read(floats: &Floats, reader: &PartitionReader, rows: u64) -> anyhow::Result<(u64, f64, f64)> {
-    let bench = bench(rows);
-    Ok((rows, bench.gather(floats, reader, FEATURES).map_err(anyhow::Error::msg)?, bench.copy(Near::Touched)?))
+/// Reads of both sizes and copies out of arrays of as many rows, in turn.
+fn time(
+    floats: &Floats,
+    small: (&StoreBench, &PartitionReader),
+    large: (&StoreBench, &PartitionReader),
+    found: &mut Depth,
+) -> anyhow::Result<()> {
+    let layout = Layout::of_rows(FEATURES);
+    let arrays = [layout.plain(small.0.rows, FEATURES)?, layout.plain(large.0.rows, FEATURES)?];
+    for (bench, reader) in [small, large] {
+        visit(floats, reader, bench.rows);
+    }
+    arrays.iter().for_each(|array| array.visit());
+    let read = |(bench, reader): (&StoreBench, &PartitionReader), seed| bench.time(floats, reader, FEATURES, seed);
+    let copy = |at: usize, near, seed| arrays[at].time(FEATURES, near, READS, seed);
+    let [read_small, copy_small, read_large, copy_large, copy_asked] = in_turn(
+        REPETITIONS,
+        [
+            &mut |seed| read(small, seed),
+            &mut |seed| copy(0, Near::Touched, seed),
+            &mut |seed| read(large, seed),
+            &mut |seed| copy(1, Near::Touched, seed),
+            &mut |seed| copy(1, Near::Asked, seed),
+        ],
+    );
+    for (bench, reader) in [small, large] {
+        bench.check(floats, reader, FEATURES).map_err(anyhow::Error::msg)?;
+    }
+    found.small = (small.0.rows, read_small, copy_small);
+    found.large = (large.0.rows, read_large, copy_large);
+    found.large_copy_asked = copy_asked;
+    Ok(())
 }
 
 /// Takes a snapshot, chunk by chunk, and writes rows again between the chunks; the most that the process had in memory.
