@@ -176,7 +176,7 @@ impl<'g> Run<'g, '_> {
 
 /// Finds the rows of a chunk, whose keys have been hashed, and copies what is wanted of them.
 ///
-/// What asks for memory is a loop of its own that does nothing else. An instruction that asks does not retire before its address
+/// What asks for the lines of many keys is a loop of its own that does nothing else. An instruction that asks does not retire before its address
 /// has been translated; beyond the reach of the translation caches that takes as long as memory does, and only what lies close
 /// behind it in the program goes on meanwhile. So the more of them lie close together, the more wait at once.
 fn fetch(chunk: &mut [Probe<'_>], projector: &Projector, block: &mut BlockWriter<'_>) {
@@ -608,6 +608,12 @@ mod tests {
             copy(&group, 3, group.lanes[0].slot(3), &projector, block.row_mut(1));
             let rows = [0, 1, 2].map(|row| block.row_mut(row).to_vec());
             prop_assert_eq!(&rows[0], &rows[1]);
+            if let Some(single) = projector.single() {
+                let mut row = empty.clone();
+                begin(projector.head, group.lanes[0].slot(3), &mut row);
+                single.run(group.lanes[0].slot(3), &mut row);
+                prop_assert_eq!(&rows[1], &row);
+            }
             prop_assert_eq!(&rows[2], &empty, "the row behind them is untouched");
         }
     }

@@ -154,8 +154,8 @@ impl Group {
     }
 }
 
-/// Bytes of a key that needs no memory of the heap to be looked at.
-const KEY_BUFFER_BYTES: usize = 64;
+/// Bytes of the longest key that lies in its row: eight columns of integers, each with a tag.
+const KEY_BUFFER_BYTES: usize = 8 * 9;
 
 /// The reference that a key's place in lane 0 holds.
 pub(crate) fn reference(bytes: &[u8]) -> ArenaRef {

@@ -187,7 +187,7 @@ fn an_index_with_few_entries_left_is_as_large_as_one_that_never_had_more_and_rea
         bench.tidy_up(|_| {});
     });
     let (after, never_had_more) = (bench.partition.memory(), never.partition.memory());
-    // Segments that have merged are half full at the most, but for the last one; those that have split, at the least.
+    // Segments that have merged have half of what one takes at the most; those that have split, at the least.
     assert!(after.index <= never_had_more.index * 2, "{after:?}, and never had more: {never_had_more:?}");
     assert!(after.index * 16 < full.index && after.total < full.total / 10, "full {full:?}, after {after:?}");
     // All rows come back, and the index is what it was.
@@ -237,7 +237,7 @@ fn an_index_that_was_restored_becomes_small_as_any_other() {
     (bench.partition, bench.reader) = Partition::restore(options, chunks).unwrap();
     while bench.partition.thaw(1_000).unwrap() {}
     let restored = bench.partition.memory();
-    // Its directory may have a bit more.
+    // Its directory has one bit more than is needed.
     assert!(restored.index < written.index * 101 / 100, "written {written:?}, restored {restored:?}");
     assert!(restored.dead * 4 < restored.index, "no segment was filled again and again: {restored:?}");
     bench.delete(0..LEFT.start);

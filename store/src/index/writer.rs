@@ -34,7 +34,8 @@ impl<F: Fn(u32) -> u64> Rehash for F {
     }
 }
 
-/// Rows behind the hashes of their keys. They lie anywhere in memory: one by one each would be waited for.
+/// Rows behind the hashes of their keys. They lie anywhere in memory: one by one each would be waited for. (A key in the arena
+/// still is, but not the reference to it.)
 fn hashed(rows: impl Iterator<Item = u32>, rehash: &impl Rehash) -> Vec<(u64, u32)> {
     let rows: Vec<u32> = rows.collect();
     rows.iter().for_each(|row| rehash.prefetch(*row));
@@ -552,7 +553,7 @@ mod tests {
     #[test]
     fn keys_that_come_in_the_order_of_their_hashes_are_spread_as_others_if_they_are_expected() {
         // The second count would nearly fill the places of half as many, and more than fill some of them by chance.
-        for rows in [60_000_u32, 86_000] {
+        for rows in [60_000_u32, 73_700] {
             let mut hashes: Vec<u64> = (0..rows).map(|row| index_hash(7, &row.to_le_bytes())).collect();
             hashes.sort_unstable();
             let hash_of = |row: u32| hashes[row as usize];

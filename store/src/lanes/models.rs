@@ -17,7 +17,7 @@
 //! - A load never gives a value that is stored later in the schedule (load buffering). That a relaxed word is
 //!   overwritten too early in no other way than that is told by its witness.
 //! - It knows the last seven values of an atomic; no atomic here is stored to more often while threads run.
-//! - The `Arc`s, the `OnceLock`s of a slab and the `Mutex` of the graveyard are those of std, which order more than
+//! - The `Arc`s, what a slab reaches its segments by, and the `Mutex` of the graveyard are those of std, which order more than
 //!   loom is told of. So it is checked that a row can be read by what publishes its number, without their help. The end of a
 //!   snapshot, which the writer sees in the count of an `Arc`, is not checked.
 //!

@@ -41,7 +41,8 @@ pub(crate) struct Slab {
     /// The first word of each segment, null before there is one: all that a reader needs to know of it. (Of std in models,
     /// too, as the segments are: what they go through is who publishes a slot's number.)
     firsts: [AtomicPtr<AtomicU64>; SEGMENTS],
-    segments: [OnceLock<Words>; SEGMENTS],
+    /// What they lie in. Boxed, as a partition has many slabs, and most of them few segments.
+    segments: [OnceLock<Box<Words>>; SEGMENTS],
 }
 
 impl Slab {
@@ -74,7 +75,8 @@ impl Slab {
                 break;
             }
             let slots = 1 << (self.growth.first_slots_log2 as usize + at);
-            let words = self.segments[at].get_or_init(|| Words::zeroed(slots * self.words, self.growth.huge_bytes_min));
+            let words = || Box::new(Words::zeroed(slots * self.words, self.growth.huge_bytes_min));
+            let words = self.segments[at].get_or_init(words);
             // Release: the words are zero before they can be reached.
             self.firsts[at].store(words.as_ptr().cast_mut(), Ordering::Release);
         }
@@ -86,7 +88,7 @@ impl Slab {
         for (at, words) in self.segments.iter().enumerate() {
             let Some(words) = words.get() else { break };
             let before = self.growth.slots_before(at);
-            bytes += words.bytes(u64::from(slots).saturating_sub(before) as usize * self.words);
+            bytes += size_of::<Words>() + words.bytes(u64::from(slots).saturating_sub(before) as usize * self.words);
         }
         bytes
     }
@@ -373,6 +375,17 @@ mod tests {
             let copied = std::panic::catch_unwind(|| slot.copy(from, &mut vec![0; bytes]));
             assert!(copied.is_err(), "{bytes} bytes from {from} on of a slot of 64");
         }
+    }
+
+    #[test]
+    fn a_slot_that_is_not_reserved_is_refused() {
+        let slab = Slab::new(64);
+        for slot in [0, 64, u32::MAX] {
+            let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| slab.slot(slot).word(0)));
+            assert!(read.is_err(), "slot {slot} has no memory");
+            slab.reserve(0);
+        }
+        assert_eq!(slab.slot(0).word(0), 0);
     }
 
     #[test]
