@@ -9,12 +9,12 @@
 //! | `restart_ms` | from a snapshot's files in the page cache to 1,000 random keys read from them and right; `thaw_ms`: until all rows are in memory, without a pause |
 //! | `snapshot_bytes` | a whole snapshot; `_unchanged`: what another one writes at once; `_after_1_percent`: after an update of one row in a hundred, at random |
 //! | `cost_ratio` | a row read of twice the rows, by one of a tenth; `cost_ratio_20m_to_1m` where these are the sizes |
-//! | `read_us_p99_*` | one read of 100 rows, alone and beside a thread that applies without a pause |
+//! | `read_us_p99_*` | one read of 100 rows, alone and beside a thread that applies without a pause; `apply_rows_per_s_beside_reads`: what that applied |
 //!
 //! What is compared is timed in turn, so that whatever slows the machine down for a while slows all of it down ([`in_turn`]), and
-//! all memory that is read has just been visited ([`visit`]).
+//! its memory has been visited just before ([`visit`]).
 //!
-//! Rows that are read are compared with what they were made from; one wrong value voids the run.
+//! Some reads of each timing are compared with what their rows were made from; one wrong value voids the run.
 
 #![allow(clippy::disallowed_methods)] // a benchmark measures true time, and no node is about
 
@@ -53,8 +53,8 @@ const WIDTHS: [usize; 3] = [3, 24, 48];
 /// Measures one partition in memory.
 #[derive(Debug, Args)]
 pub struct StoreBench {
-    /// Rows of the partition, 48 Float32 each under an integer key. It grows to twice as many, beside an array of
-    /// as many: 8.5 GB for the default, and some minutes.
+    /// Rows of the partition, 48 Float32 each under an integer key. It grows to twice as many, beside one of a tenth and an
+    /// array of twice as many: 9 GB for the default, and some minutes.
     #[arg(long, default_value_t = MILLIONS_10, value_parser = clap::value_parser!(u64).range(10_000..=100_000_000))]
     pub rows: u64,
     /// Reads of 100 rows in each repetition.
@@ -147,15 +147,14 @@ impl StoreBench {
         visit(&floats, &small_reader, tenth);
         visit(&floats, &reader, twice.rows);
         plain.visit();
-        // Not compared: rows that were written beside the reads are in another version.
         let [small, large, copy_large] = in_turn(
             self.repetitions,
             [
                 &mut |seed| self.of_rows(tenth).time(&floats, &small_reader, FEATURES, seed),
                 &mut |seed| twice.time(&floats, &reader, FEATURES, seed),
-                &mut |seed| plain.time(FEATURES, Near::Touched, self.reads, seed),
+                &mut |seed| Ok(plain.time(FEATURES, Near::Touched, self.reads, seed)),
             ],
-        );
+        )?;
         let figures = Figures {
             apply_new,
             apply_over,
@@ -209,7 +208,7 @@ impl StoreBench {
         visit(floats, reader, rows);
         plain.visit();
         let [w0, w1, w2] = WIDTHS;
-        let bare = |width| move |seed| plain.time(width, Near::Touched, self.reads, seed);
+        let bare = |width| move |seed| Ok(plain.time(width, Near::Touched, self.reads, seed));
         let whole = |width| move |seed| self.time(floats, reader, width, seed);
         let [b0, b1, b2, g0, g1, g2, asked] = in_turn(
             self.repetitions,
@@ -220,26 +219,22 @@ impl StoreBench {
                 &mut whole(w0),
                 &mut whole(w1),
                 &mut whole(w2),
-                &mut |seed| plain.time(FEATURES, Near::Asked, self.reads, seed),
+                &mut |seed| Ok(plain.time(FEATURES, Near::Asked, self.reads, seed)),
             ],
-        );
-        WIDTHS.iter().try_for_each(|width| self.check(floats, reader, *width))?;
+        )?;
         Ok(([(b0, g0), (b1, g1), (b2, g2)], asked))
     }
 
-    /// Compares some reads of rows in version 1 with what the rows were made from.
-    pub fn check(&self, floats: &Floats, reader: &PartitionReader, width: usize) -> Result<(), String> {
-        self.asks(floats, width, 0).iter().take(10).try_for_each(|(ids, ask)| check(reader, ids, ask))
-    }
-
-    /// Nanoseconds of a row of whole reads, of `width` features.
-    pub fn time(&self, floats: &Floats, reader: &PartitionReader, width: usize, seed: u64) -> f64 {
+    /// Nanoseconds of a row of whole reads, of `width` features; some of the reads are compared with what was written.
+    pub fn time(&self, floats: &Floats, reader: &PartitionReader, width: usize, seed: u64) -> Result<f64, String> {
         let asks = self.asks(floats, width, seed);
         let start = Instant::now();
         for (_, ask) in &asks {
             black_box(ask.answer(reader));
         }
-        start.elapsed().as_nanos() as f64 / (self.reads as usize * READ_ROWS) as f64
+        let time = start.elapsed().as_nanos() as f64 / (self.reads as usize * READ_ROWS) as f64;
+        check_some(reader, &asks)?;
+        Ok(time)
     }
 
     /// Single reads, alone and beside a thread that applies without a pause on the first core, where this thread stays
@@ -262,17 +257,18 @@ impl StoreBench {
             for (times, writes) in [(&mut alone, false), (&mut beside, true)] {
                 let seed = (repetition * 2 + u64::from(writes)) << 40 | 1 << 39;
                 let done = AtomicBool::new(false);
+                let asks = self.asks(floats, FEATURES, seed);
                 std::thread::scope(|scope| {
                     let reads = scope.spawn(|| {
                         let to_load = cores.go_to_load().map_err(|error| error.to_string());
-                        let asks = self.asks(floats, FEATURES, seed);
                         for (_, ask) in &asks {
                             let start = Instant::now();
                             black_box(ask.answer(reader));
                             times.saturating_record(start.elapsed().as_nanos() as u64);
                         }
                         done.store(true, Ordering::Relaxed);
-                        to_load
+                        // Beside the writes or after them: each row is of one version or the other as a whole.
+                        to_load.and_then(|()| check_some(reader, &asks))
                     });
                     cores.go_to_servers().map_err(|error| error.to_string())?;
                     let start = Instant::now();
@@ -382,15 +378,22 @@ impl StoreBench {
     }
 }
 
-/// Medians of timings that are taken in turn, so often each, by numbers that no two have in common.
-pub fn in_turn<const N: usize>(repetitions: u64, mut timings: [&mut dyn FnMut(u64) -> f64; N]) -> [f64; N] {
+/// What times something once, by a number that no other time has.
+pub type Timing<'a> = &'a mut dyn FnMut(u64) -> Result<f64, String>;
+
+/// Medians of timings that are taken in turn, so often each, and each of them first as often as any other.
+///
+/// # Errors
+/// Of the first that fails.
+pub fn in_turn<const N: usize>(repetitions: u64, timings: [Timing<'_>; N]) -> Result<[f64; N], String> {
     let mut times = [const { Vec::new() }; N];
     for repetition in 0..repetitions {
-        for (at, (timing, times)) in timings.iter_mut().zip(&mut times).enumerate() {
-            times.push(timing((repetition * N as u64 + at as u64) << 40));
+        for at in 0..N {
+            let which = (at + repetition as usize) % N;
+            times[which].push(timings[which]((repetition * N as u64 + at as u64) << 40)?);
         }
     }
-    times.map(median)
+    Ok(times.map(median))
 }
 
 /// Reads rows of all pages once. A host may take memory from its guests that they have not touched for some seconds, and where it
@@ -429,15 +432,24 @@ pub fn fill(floats: &Floats, partition: &mut Partition, rows: std::ops::Range<u6
     count as f64 / spent.as_secs_f64()
 }
 
-/// Compares an answer with what its rows were made from.
+/// Compares answers to the first of these.
+fn check_some(reader: &PartitionReader, asks: &[(Vec<u64>, Ask)]) -> Result<(), String> {
+    asks.iter().take(2).try_for_each(|(ids, ask)| check(reader, ids, ask))
+}
+
+/// Compares an answer with what its rows were made from, in version 1 or 2, which is each row's event time.
 pub fn check(reader: &PartitionReader, ids: &[u64], ask: &Ask) -> Result<(), String> {
     let answer = ask.read(reader)?;
     for (row, &id) in ids.iter().enumerate() {
         if answer.status(row) != RowStatus::Found {
             return Err(format!("row {id} was written and is not found"));
         }
+        let version = answer.event_time(row);
+        if !(1..=2).contains(&version) {
+            return Err(format!("row {id} was never written in version {version}"));
+        }
         for (column, &feature) in ask.projection.features.iter().enumerate() {
-            let wanted = value(id, feature, 1).to_le_bytes();
+            let wanted = value(id, feature, version).to_le_bytes();
             if answer.value(column, row) != Some(&wanted[..]) {
                 return Err(format!("feature {feature} of row {id} is not what was written"));
             }
@@ -461,7 +473,7 @@ mod tests {
         let order = std::cell::RefCell::new(Vec::new());
         let note = |which: usize, number: u64, time: f64| {
             order.borrow_mut().push((which, number));
-            time
+            Ok(time)
         };
         let mut calls = 0;
         let [first, second] = in_turn(
@@ -470,10 +482,11 @@ mod tests {
                 calls += 1;
                 note(1, number, if calls < 3 { 1_000.0 } else { f64::from(calls) })
             }],
-        );
+        )
+        .expect("no timing fails");
         assert_eq!((first, second), (1.0, 5.0));
         let order = order.into_inner();
-        assert!(order.iter().map(|(which, _)| which % 2).eq([0, 1].into_iter().cycle().take(10)));
+        assert!(order.iter().map(|(which, _)| *which).eq([0, 1, 1, 0, 0, 1, 1, 0, 0, 1]));
         let numbers: std::collections::BTreeSet<u64> = order.iter().map(|(_, number)| *number).collect();
         assert_eq!(numbers.len(), 10);
     }

@@ -17,7 +17,7 @@ use stoa_store::{Command, Partition, PartitionReader, StoreOptions};
 
 use crate::layouts::{Layout, Near};
 use crate::rows::{Ask, Floats, Picks};
-use crate::store::{READ_ROWS, bytes_a_row, check, fill, in_turn, visit};
+use crate::store::{READ_ROWS, Timing, bytes_a_row, check, fill, in_turn, visit};
 
 /// Measures reads by the width of lanes.
 #[derive(Debug, Args)]
@@ -49,6 +49,8 @@ struct Figure {
     bytes_per_row: f64,
     /// Nanoseconds of a row, by [`WidthsBench::selections`].
     gather: Vec<f64>,
+    /// The same of a copy of a whole row, which was touched before, from an array of as many.
+    copy: f64,
 }
 
 impl WidthsBench {
@@ -58,14 +60,6 @@ impl WidthsBench {
         ensure!(self.rows[0] >= READ_ROWS as u64, "--rows {}: a read asks for {READ_ROWS} rows", self.rows[0]);
         let floats = Floats::new(usize::from(self.features));
         let plain = Layout::of_rows(usize::from(self.features));
-        let mut copies = Vec::new();
-        for &rows in &self.rows {
-            let features = usize::from(self.features);
-            let plain = plain.plain(rows, features).context("memory for a plain array")?;
-            plain.visit();
-            let mut copy = |seed| plain.time(features, Near::Touched, self.reads, seed);
-            copies.extend(in_turn(self.repetitions, [&mut copy]));
-        }
         let mut figures = Vec::new();
         for &width in &self.widths {
             let options = StoreOptions { index_seed: 7, lane_bytes_max: width, ..StoreOptions::default() };
@@ -81,19 +75,20 @@ impl WidthsBench {
                     let (floats, reader, features) = (&floats, &reader, &selections[at].1);
                     move |seed| self.time(floats, reader, rows, features, seed)
                 };
-                let times: [f64; 4] =
-                    in_turn(self.repetitions, [&mut time(0), &mut time(1), &mut time(2), &mut time(3)]);
-                for (_, features) in &selections {
-                    self.check(&floats, &reader, rows, features)?;
-                }
-                let (bytes_per_row, gather) = (bytes_a_row(&partition), times.to_vec());
-                figures.push(Figure { width, rows, bytes_per_row, gather });
+                let features = usize::from(self.features);
+                let plain = plain.plain(rows, features).context("memory for a plain array")?;
+                plain.visit();
+                let mut copy = |seed| Ok(plain.time(features, Near::Touched, self.reads, seed));
+                let timings: [Timing<'_>; 5] = [&mut time(0), &mut time(1), &mut time(2), &mut time(3), &mut copy];
+                let [gather @ .., copy] = in_turn(self.repetitions, timings).map_err(anyhow::Error::msg)?;
+                let (bytes_per_row, gather) = (bytes_a_row(&partition), gather.to_vec());
+                figures.push(Figure { width, rows, bytes_per_row, gather, copy });
             }
             eprintln!("lanes of {width} bytes: done");
         }
         match self.json {
-            true => println!("{}", self.to_json(&copies, &figures)),
-            false => print!("{}", self.tables(&copies, &figures)),
+            true => println!("{}", self.to_json(&figures)),
+            false => print!("{}", self.tables(&figures)),
         }
         Ok(())
     }
@@ -109,32 +104,36 @@ impl WidthsBench {
         ]
     }
 
-    fn asks(&self, floats: &Floats, rows: u64, features: &[u16], seed: u64, reads: u64) -> Vec<(Vec<u64>, Ask)> {
+    fn asks(&self, floats: &Floats, rows: u64, features: &[u16], seed: u64) -> Vec<(Vec<u64>, Ask)> {
         let mut picks = Picks::new(seed, rows);
         let ask = |_| {
             let ids = picks.distinct(READ_ROWS);
             let ask = floats.ask_features(&ids, features.to_vec());
             (ids, ask)
         };
-        (0..reads).map(ask).collect()
+        (0..self.reads).map(ask).collect()
     }
 
     /// Nanoseconds of a row.
-    fn time(&self, floats: &Floats, reader: &PartitionReader, rows: u64, features: &[u16], seed: u64) -> f64 {
-        let asks = self.asks(floats, rows, features, seed, self.reads);
+    fn time(
+        &self,
+        floats: &Floats,
+        reader: &PartitionReader,
+        rows: u64,
+        features: &[u16],
+        seed: u64,
+    ) -> Result<f64, String> {
+        let asks = self.asks(floats, rows, features, seed);
         let start = Instant::now();
         for (_, ask) in &asks {
             black_box(ask.answer(reader));
         }
-        start.elapsed().as_nanos() as f64 / (self.reads as usize * READ_ROWS) as f64
+        let time = start.elapsed().as_nanos() as f64 / (self.reads as usize * READ_ROWS) as f64;
+        asks.iter().take(2).try_for_each(|(ids, ask)| check(reader, ids, ask))?;
+        Ok(time)
     }
 
-    fn check(&self, floats: &Floats, reader: &PartitionReader, rows: u64, features: &[u16]) -> anyhow::Result<()> {
-        let asks = self.asks(floats, rows, features, 0, 10);
-        asks.iter().try_for_each(|(ids, ask)| check(reader, ids, ask)).map_err(anyhow::Error::msg)
-    }
-
-    fn to_json(&self, copies: &[f64], figures: &[Figure]) -> serde_json::Value {
+    fn to_json(&self, figures: &[Figure]) -> serde_json::Value {
         let of = |figure: &Figure| {
             let names = self.selections().into_iter().map(|(name, _)| name);
             let gather: serde_json::Map<_, _> =
@@ -144,34 +143,28 @@ impl WidthsBench {
                 "rows": figure.rows,
                 "bytes_per_row": figure.bytes_per_row,
                 "gather_ns_per_row": gather,
+                "copy_ns_per_row": figure.copy,
             })
         };
-        let copies: Vec<_> = (self.rows.iter().zip(copies))
-            .map(|(rows, ns)| serde_json::json!({ "rows": rows, "copy_ns_per_row": ns }))
-            .collect();
         serde_json::json!({
             "features": self.features,
             "reads": self.reads,
             "repetitions": self.repetitions,
-            "copies": copies,
             "figures": figures.iter().map(of).collect::<Vec<_>>(),
         })
     }
 
-    fn tables(&self, copies: &[f64], figures: &[Figure]) -> String {
+    fn tables(&self, figures: &[Figure]) -> String {
         let mut out = String::new();
-        for (&rows, copy) in self.rows.iter().zip(copies) {
-            out += &format!(
-                "{rows} rows x {} Float32, ns a row of a read of {READ_ROWS}; a copy of whole rows, each touched before: {copy:.1}\n",
-                self.features
-            );
+        for &rows in &self.rows {
+            out += &format!("{rows} rows x {} Float32, ns a row of a read of {READ_ROWS}\n", self.features);
             out += "| lanes up to |";
             self.selections().iter().for_each(|(name, _)| out += &format!(" {name} |"));
-            out += " bytes a row |\n|---|---|---|---|---|---|\n";
+            out += " touched copy of whole rows | bytes a row |\n|---|---|---|---|---|---|---|\n";
             for figure in figures.iter().filter(|figure| figure.rows == rows) {
                 out += &format!("| {} |", figure.width);
                 figure.gather.iter().for_each(|ns| out += &format!(" {ns:.1} |"));
-                out += &format!(" {:.1} |\n", figure.bytes_per_row);
+                out += &format!(" {:.1} | {:.1} |\n", figure.copy, figure.bytes_per_row);
             }
         }
         out

@@ -26,9 +26,8 @@ const READS: u64 = 2_000;
 const PROFILED: Duration = Duration::from_secs(3);
 /// Repetitions of each timing.
 const REPETITIONS: u64 = 21;
-/// Sizes, in parts of the largest: reads at the first and the last, bytes at those between, which are 8 to 16 of 20.
+/// Sizes, in parts of the largest: reads of all and of a partition of one, bytes at those between, which are 8 to 16 of 20.
 const PARTS: u64 = 20;
-const READ_AT_FIRST: u64 = 1;
 const BYTES_AT: std::ops::RangeInclusive<u64> = 8..=16;
 
 /// Measures one partition as it grows, and prints JSON.
@@ -79,12 +78,8 @@ impl DepthBench {
             partition.apply(LogIndex(1), &Command::Define(floats.group.clone()));
             (partition, reader)
         };
-        let mut found = Depth::default();
-        // Stays as it is beside the one that grows, so that both are read in turn.
-        let (mut small, small_reader) = new();
-        found.apply_rows_per_s = fill(&floats, &mut small, 0..READ_AT_FIRST * part, 1);
         let (mut partition, reader) = new();
-        let before = resident_bytes()?;
+        let (before, mut found) = (resident_bytes()?, Depth::default());
         for at in 1..=PARTS {
             let (from, rows) = ((at - 1) * part, at * part);
             fill(&floats, &mut partition, from..rows, 1);
@@ -94,7 +89,10 @@ impl DepthBench {
                 found.bytes.push((rows, most.saturating_sub(before) as f64 / rows as f64));
             }
         }
-        let (small, large) = (bench(READ_AT_FIRST * part), bench(PARTS * part));
+        // Another one, so that both sizes are read in turn.
+        let (mut small, small_reader) = new();
+        found.apply_rows_per_s = fill(&floats, &mut small, 0..part, 1);
+        let (small, large) = (bench(part), bench(PARTS * part));
         time(&floats, (&small, &small_reader), (&large, &reader), &mut found)?;
         found.reads_profile = profile_of_reads(&floats, &reader, &large)?;
         let p99 = large.read_p99(&floats, &mut partition, &reader, &cores).map_err(anyhow::Error::msg)?;
@@ -111,8 +109,10 @@ fn profile_of_reads(floats: &Floats, reader: &PartitionReader, bench: &StoreBenc
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             Ok(runtime.block_on(profile(std::process::id(), PROFILED)))
         });
+        let mut seeds = (0..).map(|number: u64| number << 40);
         while !profile.is_finished() {
-            bench.time(floats, reader, FEATURES, 0);
+            let seed = seeds.next().expect("numbers never end");
+            bench.time(floats, reader, FEATURES, seed).map_err(anyhow::Error::msg)?;
         }
         profile.join().map_err(|_| anyhow::anyhow!("the profiling thread panicked"))?
     })
@@ -141,15 +141,13 @@ fn time(
         REPETITIONS,
         [
             &mut |seed| read(small, seed),
-            &mut |seed| copy(0, Near::Touched, seed),
+            &mut |seed| Ok(copy(0, Near::Touched, seed)),
             &mut |seed| read(large, seed),
-            &mut |seed| copy(1, Near::Touched, seed),
-            &mut |seed| copy(1, Near::Asked, seed),
+            &mut |seed| Ok(copy(1, Near::Touched, seed)),
+            &mut |seed| Ok(copy(1, Near::Asked, seed)),
         ],
-    );
-    for (bench, reader) in [small, large] {
-        bench.check(floats, reader, FEATURES).map_err(anyhow::Error::msg)?;
-    }
+    )
+    .map_err(anyhow::Error::msg)?;
     found.small = (small.0.rows, read_small, copy_small);
     found.large = (large.0.rows, read_large, copy_large);
     found.large_copy_asked = copy_asked;
