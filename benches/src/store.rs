@@ -144,11 +144,14 @@ impl StoreBench {
         }
         let twice = self.of_rows(tenth * 20);
         let plain = own.plain(twice.rows, FEATURES).map_err(text)?;
-        visit(&floats, &small_reader, tenth);
-        visit(&floats, &reader, twice.rows);
-        plain.visit();
+        let visit_all = || {
+            visit(&floats, &small_reader, tenth);
+            visit(&floats, &reader, twice.rows);
+            plain.visit();
+        };
         let [small, large, copy_large] = in_turn(
             self.repetitions,
+            visit_all,
             [
                 &mut |seed| self.of_rows(tenth).time(&floats, &small_reader, FEATURES, seed),
                 &mut |seed| twice.time(&floats, &reader, FEATURES, seed),
@@ -205,13 +208,16 @@ impl StoreBench {
         plain: &Plain,
         rows: u64,
     ) -> Result<([(f64, f64); WIDTHS.len()], f64), String> {
-        visit(floats, reader, rows);
-        plain.visit();
+        let visit_both = || {
+            visit(floats, reader, rows);
+            plain.visit();
+        };
         let [w0, w1, w2] = WIDTHS;
         let bare = |width| move |seed| Ok(plain.time(width, Near::Touched, self.reads, seed));
         let whole = |width| move |seed| self.time(floats, reader, width, seed);
         let [b0, b1, b2, g0, g1, g2, asked] = in_turn(
             self.repetitions,
+            visit_both,
             [
                 &mut bare(w0),
                 &mut bare(w1),
@@ -246,7 +252,6 @@ impl StoreBench {
         reader: &PartitionReader,
         cores: &Cores,
     ) -> Result<ReadP99, String> {
-        visit(floats, reader, self.rows);
         // Made before: the making of batches must not be taken for applying.
         let mut picks = Picks::new(3 << 50, self.rows);
         let batches: Vec<_> =
@@ -254,7 +259,11 @@ impl StoreBench {
         let (mut alone, mut beside) = (histogram(), histogram());
         let (mut applied, mut spent) = (0, Duration::ZERO);
         for repetition in 0..self.repetitions {
-            for (times, writes) in [(&mut alone, false), (&mut beside, true)] {
+            visit(floats, reader, self.rows);
+            let mut turns = [(&mut alone, false), (&mut beside, true)];
+            // What comes first finds caches that the visit has filled.
+            turns.rotate_left(repetition as usize % 2);
+            for (times, writes) in turns {
                 let seed = (repetition * 2 + u64::from(writes)) << 40 | 1 << 39;
                 let done = AtomicBool::new(false);
                 let asks = self.asks(floats, FEATURES, seed);
@@ -381,13 +390,19 @@ impl StoreBench {
 /// What times something once, by a number that no other time has.
 pub type Timing<'a> = &'a mut dyn FnMut(u64) -> Result<f64, String>;
 
-/// Medians of timings that are taken in turn, so often each, and each of them first as often as any other.
+/// Medians of timings that are taken in turn, so often each, and each of them first as often as any other; `visit` comes before
+/// each turn.
 ///
 /// # Errors
 /// Of the first that fails.
-pub fn in_turn<const N: usize>(repetitions: u64, timings: [Timing<'_>; N]) -> Result<[f64; N], String> {
+pub fn in_turn<const N: usize>(
+    repetitions: u64,
+    visit: impl Fn(),
+    timings: [Timing<'_>; N],
+) -> Result<[f64; N], String> {
     let mut times = [const { Vec::new() }; N];
     for repetition in 0..repetitions {
+        visit();
         for at in 0..N {
             let which = (at + repetition as usize) % N;
             times[which].push(timings[which]((repetition * N as u64 + at as u64) << 40)?);
@@ -476,15 +491,17 @@ mod tests {
             Ok(time)
         };
         let mut calls = 0;
+        let visits = std::cell::Cell::new(0);
         let [first, second] = in_turn(
             5,
+            || visits.set(visits.get() + 1),
             [&mut |number| note(0, number, 1.0), &mut |number| {
                 calls += 1;
                 note(1, number, if calls < 3 { 1_000.0 } else { f64::from(calls) })
             }],
         )
         .expect("no timing fails");
-        assert_eq!((first, second), (1.0, 5.0));
+        assert_eq!((first, second, visits.get()), (1.0, 5.0, 5));
         let order = order.into_inner();
         assert!(order.iter().map(|(which, _)| *which).eq([0, 1, 1, 0, 0, 1, 1, 0, 0, 1]));
         let numbers: std::collections::BTreeSet<u64> = order.iter().map(|(_, number)| *number).collect();

@@ -69,7 +69,6 @@ impl WidthsBench {
             for &rows in &self.rows {
                 fill(&floats, &mut partition, there..rows, 1);
                 there = rows;
-                visit(&floats, &reader, rows);
                 let selections = self.selections();
                 let time = |at: usize| {
                     let (floats, reader, features) = (&floats, &reader, &selections[at].1);
@@ -77,10 +76,13 @@ impl WidthsBench {
                 };
                 let features = usize::from(self.features);
                 let plain = plain.plain(rows, features).context("memory for a plain array")?;
-                plain.visit();
+                let visit_both = || {
+                    visit(&floats, &reader, rows);
+                    plain.visit();
+                };
                 let mut copy = |seed| Ok(plain.time(features, Near::Touched, self.reads, seed));
                 let timings: [Timing<'_>; 5] = [&mut time(0), &mut time(1), &mut time(2), &mut time(3), &mut copy];
-                let [gather @ .., copy] = in_turn(self.repetitions, timings).map_err(anyhow::Error::msg)?;
+                let [gather @ .., copy] = in_turn(self.repetitions, visit_both, timings).map_err(anyhow::Error::msg)?;
                 let (bytes_per_row, gather) = (bytes_a_row(&partition), gather.to_vec());
                 figures.push(Figure { width, rows, bytes_per_row, gather, copy });
             }

@@ -131,14 +131,17 @@ fn time(
 ) -> anyhow::Result<()> {
     let layout = Layout::of_rows(FEATURES);
     let arrays = [layout.plain(small.0.rows, FEATURES)?, layout.plain(large.0.rows, FEATURES)?];
-    for (bench, reader) in [small, large] {
-        visit(floats, reader, bench.rows);
-    }
-    arrays.iter().for_each(|array| array.visit());
+    let visit_all = || {
+        for (bench, reader) in [small, large] {
+            visit(floats, reader, bench.rows);
+        }
+        arrays.iter().for_each(|array| array.visit());
+    };
     let read = |(bench, reader): (&StoreBench, &PartitionReader), seed| bench.time(floats, reader, FEATURES, seed);
     let copy = |at: usize, near, seed| arrays[at].time(FEATURES, near, READS, seed);
     let [read_small, copy_small, read_large, copy_large, copy_asked] = in_turn(
         REPETITIONS,
+        visit_all,
         [
             &mut |seed| read(small, seed),
             &mut |seed| Ok(copy(0, Near::Touched, seed)),
