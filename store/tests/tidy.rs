@@ -162,8 +162,9 @@ fn a_row_that_comes_meanwhile_takes_no_shared_slot_that_is_being_left() {
 
 #[test]
 fn an_index_with_few_entries_left_is_as_large_as_one_that_never_had_more_and_readers_find_all_the_time_what_is_left() {
-    const MANY: i64 = 200_000;
-    const FEW: Range<i64> = MANY - 10_000..MANY;
+    // The few are about as many as 16 segments take.
+    const MANY: i64 = 178_600;
+    const FEW: Range<i64> = MANY - 8_600..MANY;
     let value = |id: i64| Value::Int(id * 3);
     let mut never = Bench::new(KeyType::Int64, FeatureType::Int64);
     never.write(FEW, value);
@@ -187,9 +188,9 @@ fn an_index_with_few_entries_left_is_as_large_as_one_that_never_had_more_and_rea
         bench.tidy_up(|_| {});
     });
     let (after, never_had_more) = (bench.partition.memory(), never.partition.memory());
-    // Segments that have merged have half of what one takes at the most; those that have split, at the least.
-    assert!(after.index <= never_had_more.index * 2, "{after:?}, and never had more: {never_had_more:?}");
-    assert!(after.index * 16 < full.index && after.total < full.total / 10, "full {full:?}, after {after:?}");
+    // Segments that have merged are half full at the most; those that have split, at the least.
+    assert!(after.index <= never_had_more.index * 3 / 2, "{after:?}, and never had more: {never_had_more:?}");
+    assert!(after.index * 20 < full.index && after.total < full.total / 10, "full {full:?}, after {after:?}");
     // All rows come back, and the index is what it was.
     bench.write(0..FEW.start, value);
     bench.partition.check();
@@ -229,6 +230,9 @@ fn nothing_merges_while_a_snapshot_is_read_and_it_has_what_there_was() {
 
 #[test]
 fn an_index_that_was_restored_becomes_small_as_any_other() {
+    // Segments are as full of these as they become before most of them split.
+    const ROWS: i64 = 17_000;
+    const LEFT: Range<i64> = 12_500..ROWS;
     let mut bench = Bench::new(KeyType::Int64, FeatureType::Int64);
     bench.write(0..ROWS, Value::Int);
     let written = bench.partition.memory();
@@ -237,8 +241,7 @@ fn an_index_that_was_restored_becomes_small_as_any_other() {
     (bench.partition, bench.reader) = Partition::restore(options, chunks).unwrap();
     while bench.partition.thaw(1_000).unwrap() {}
     let restored = bench.partition.memory();
-    // Its directory has one bit more than is needed.
-    assert!(restored.index < written.index * 101 / 100, "written {written:?}, restored {restored:?}");
+    assert!(restored.index <= written.index, "written {written:?}, restored {restored:?}");
     assert!(restored.dead * 4 < restored.index, "no segment was filled again and again: {restored:?}");
     bench.delete(0..LEFT.start);
     bench.tidy_up(|_| {});
