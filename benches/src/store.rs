@@ -233,14 +233,7 @@ impl StoreBench {
 
     /// Nanoseconds of a row of whole reads, of `width` features; some of the reads are compared with what was written.
     pub fn time(&self, floats: &Floats, reader: &PartitionReader, width: usize, seed: u64) -> Result<f64, String> {
-        let asks = self.asks(floats, width, seed);
-        let start = Instant::now();
-        for (_, ask) in &asks {
-            black_box(ask.answer(reader));
-        }
-        let time = start.elapsed().as_nanos() as f64 / (self.reads as usize * READ_ROWS) as f64;
-        check_some(reader, &asks)?;
-        Ok(time)
+        time_reads(reader, &self.asks(floats, width, seed))
     }
 
     /// Single reads, alone and beside a thread that applies without a pause on the first core, where this thread stays
@@ -447,13 +440,24 @@ pub fn fill(floats: &Floats, partition: &mut Partition, rows: std::ops::Range<u6
     count as f64 / spent.as_secs_f64()
 }
 
+/// Nanoseconds of a row of these reads of 100 rows, of which some are compared with what was written.
+pub fn time_reads(reader: &PartitionReader, asks: &[(Vec<u64>, Ask)]) -> Result<f64, String> {
+    let start = Instant::now();
+    for (_, ask) in asks {
+        black_box(ask.answer(reader));
+    }
+    let time = start.elapsed().as_nanos() as f64 / (asks.len() * READ_ROWS) as f64;
+    check_some(reader, asks)?;
+    Ok(time)
+}
+
 /// Compares answers to the first of these.
 fn check_some(reader: &PartitionReader, asks: &[(Vec<u64>, Ask)]) -> Result<(), String> {
     asks.iter().take(2).try_for_each(|(ids, ask)| check(reader, ids, ask))
 }
 
 /// Compares an answer with what its rows were made from, in version 1 or 2, which is each row's event time.
-pub fn check(reader: &PartitionReader, ids: &[u64], ask: &Ask) -> Result<(), String> {
+fn check(reader: &PartitionReader, ids: &[u64], ask: &Ask) -> Result<(), String> {
     let answer = ask.read(reader)?;
     for (row, &id) in ids.iter().enumerate() {
         if answer.status(row) != RowStatus::Found {

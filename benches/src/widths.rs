@@ -5,11 +5,6 @@
 //! (hash, probe, gather, validity, event time, reader protocol). Beside it stands a copy of whole rows, each touched before, from one
 //! plain array.
 
-#![allow(clippy::disallowed_methods)] // a benchmark measures true time, and no node is about
-
-use std::hint::black_box;
-use std::time::Instant;
-
 use anyhow::{Context as _, ensure};
 use clap::Args;
 use stoa_protocol::LogIndex;
@@ -17,7 +12,7 @@ use stoa_store::{Command, Partition, PartitionReader, StoreOptions};
 
 use crate::layouts::{Layout, Near};
 use crate::rows::{Ask, Floats, Picks};
-use crate::store::{READ_ROWS, Timing, bytes_a_row, check, fill, in_turn, visit};
+use crate::store::{READ_ROWS, Timing, bytes_a_row, fill, in_turn, time_reads, visit};
 
 /// Measures reads by the width of lanes.
 #[derive(Debug, Args)]
@@ -125,14 +120,7 @@ impl WidthsBench {
         features: &[u16],
         seed: u64,
     ) -> Result<f64, String> {
-        let asks = self.asks(floats, rows, features, seed);
-        let start = Instant::now();
-        for (_, ask) in &asks {
-            black_box(ask.answer(reader));
-        }
-        let time = start.elapsed().as_nanos() as f64 / (self.reads as usize * READ_ROWS) as f64;
-        asks.iter().take(2).try_for_each(|(ids, ask)| check(reader, ids, ask))?;
-        Ok(time)
+        time_reads(reader, &self.asks(floats, rows, features, seed))
     }
 
     fn to_json(&self, figures: &[Figure]) -> serde_json::Value {

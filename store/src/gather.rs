@@ -176,8 +176,8 @@ impl<'g> Run<'g, '_> {
 
 /// Finds the rows of a chunk, whose keys have been hashed, and copies what is wanted of them.
 ///
-/// What asks for the lines of many keys is a loop of its own that does nothing else. An instruction that asks does not retire before its address
-/// has been translated; beyond the reach of the translation caches that takes as long as memory does, and only what lies close
+/// What asks for the lines of many keys is a loop of its own that does nothing else. An instruction that asks does not retire
+/// before its address has been translated; beyond the reach of the translation caches that takes as long as memory does, and only what lies close
 /// behind it in the program goes on meanwhile. So the more of them lie close together, the more wait at once.
 fn fetch(chunk: &mut [Probe<'_>], projector: &Projector, block: &mut BlockWriter<'_>) {
     // A loop of its own, too: the directory of many rows does not fit the first cache, and its entries have come meanwhile.

@@ -272,6 +272,12 @@ impl<'a> ProbeLine<'a> {
         }
     }
 
+    /// Whether no slot is free.
+    #[cfg(test)]
+    fn is_full(self) -> bool {
+        used(self.tags()) == ALL_SLOTS
+    }
+
     /// The rows of all entries of the line with tag and mark of the hash.
     pub fn candidates(self, hash: u64) -> impl Iterator<Item = u32> + use<'a> {
         slots_of(self.tags(), hash).map(move |slot| row_of(self.line, slot, Ordering::Acquire))
@@ -371,6 +377,34 @@ mod tests {
         assert_eq!(segment.first_line(44).first(44), First::Behind);
         assert_eq!(segment.find(43, |row| row == 12).map(|(slot, _)| slot / LINE_SLOTS), Some(1));
         assert_eq!(segment.second_line(43).first(43), First::Row(12, false));
+    }
+
+    /// Of random keys in segments with so many entries each: how many lie behind a full line, of all and of the last tenth that
+    /// came, in thousandths.
+    fn behind(entries: u32) -> (u32, u32) {
+        let (segments, place, mut counts) = (Segments::new(), Place::new(0, 0), [0; 2]);
+        segments.reserve(place);
+        let segment = segments.at(place);
+        const SEGMENTS: u32 = 200;
+        for of in 0..SEGMENTS {
+            segments.clear(0);
+            for row in 0..entries {
+                let hash = crate::index::index_hash(of.into(), &row.to_le_bytes());
+                let is_behind = segment.first_line(hash).is_full();
+                segment.insert(hash, row);
+                counts[0] += u32::from(is_behind);
+                counts[1] += u32::from(is_behind && row >= entries - entries / 10);
+            }
+        }
+        (counts[0] * 1_000 / (entries * SEGMENTS), counts[1] * 1_000 / (entries / 10 * SEGMENTS))
+    }
+
+    #[test]
+    fn so_many_keys_lie_behind_a_full_line_as_is_said_where_the_limit_is_set() {
+        let (all, last) = behind(UNIT_ENTRIES_MAX as u32);
+        assert!((30..39).contains(&all) && (160..200).contains(&last), "three quarters: {all}, {last}");
+        let (all, last) = behind((UNIT_LINES * LINE_SLOTS / 8 * 7) as u32);
+        assert!((75..92).contains(&all) && (390..450).contains(&last), "seven eighths: {all}, {last}");
     }
 
     #[test]
